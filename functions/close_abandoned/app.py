@@ -1,0 +1,18 @@
+"""An execution failed, timed out or was aborted: end its batch all the same."""
+
+import json
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from nightshift.finalize import finalize
+from nightshift.log import logger
+
+
+@logger.inject_lambda_context(log_event=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Takes EventBridge's "Step Functions Execution Status Change"; returns ``{"status"}``."""
+    task = json.loads(event["detail"]["input"])
+    logger.append_keys(batch_id=task["batch_id"])
+    batch = finalize(task["account_id"], task["batch_id"])
+    logger.warning("abandoned batch closed", execution_status=event["detail"]["status"], status=batch["status"])
+    return {"status": batch["status"]}

@@ -1,0 +1,90 @@
+"""One slice of one chunk: the Distributed Map's worker. Answers done, more, or wait with the seconds."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from nightshift import batches, files, plan, results
+from nightshift.chunk import ChunkRun, SliceResult
+from nightshift.log import logger
+from nightshift.outputs import OutputLine, SealSummary
+from nightshift.plan import Segment
+from nightshift.results import Task
+from nightshift.routing import Route
+from nightshift.upstream import Upstream, api_key
+
+
+@logger.inject_lambda_context(log_event=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Takes a ``results.Task``; returns ``{"state", "wait_seconds", "carry"}``."""
+    task = msgspec.convert(event, Task)
+    logger.append_keys(batch_id=task.batch_id, chunk=task.chunk)
+    batch = batches.get(task.account_id, task.batch_id)
+    if batch["status"] != "in_progress":
+        return asdict(SliceResult("done"))
+    ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
+    return asdict(asyncio.run(_run(task, batch, ends_at)))
+
+
+async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult:
+    route = msgspec.json.decode(batch["route"], type=Route)
+    concurrency = plan.chunk_concurrency(route.max_concurrency, batch["chunks"])
+    async with Upstream(route, api_key(route), concurrency) as upstream:
+        run = ChunkRun(
+            batch_id=task.batch_id,
+            model=batch["model"],
+            upstream_model=route.upstream_model,
+            segments=task.spans(),
+            keep=_Keep(task, batch["input_file_id"]),
+            send=upstream.send,
+            concurrency=concurrency,
+            request_seconds=route.timeout_seconds,
+            ends_at=ends_at,
+            expires_at=batch["expires_at"],
+            carry=task.slice.get("carry"),
+        )
+        result = await run.run()
+    logger.info(
+        "slice ended",
+        state=result.state,
+        wait_seconds=result.wait_seconds,
+        completed=run.completed,
+        failed=run.failed,
+        sent=run.sent,
+        retried=run.retried,
+        refused=run.refused,
+    )
+    return result
+
+
+class _Keep:
+    """A chunk's lines and results in the bucket, its progress in the table."""
+
+    def __init__(self, task: Task, input_file_id: str) -> None:
+        self._task = task
+        self._input_file_id = input_file_id
+
+    def read(self, segment: Segment) -> bytes:
+        return files.read_range(self._task.account_id, self._input_file_id, segment.start, segment.end)
+
+    def sealed(self, segments: list[Segment]) -> list[SealSummary | None]:
+        return results.all_sealed(self._task.batch_id, segments)
+
+    def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
+        return results.read_parts(self._task.batch_id, self._task.chunk, first_line, end_line)
+
+    def write_part(self, lines: list[OutputLine]) -> None:
+        results.write_part(self._task.batch_id, self._task.chunk, lines)
+
+    def write_sealed(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
+        return results.write_sealed(self._task.batch_id, segment, lines)
+
+    def progress(self, completed: int, failed: int) -> None:
+        batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)
+
+    def wanted(self) -> bool:
+        return bool(batches.get(self._task.account_id, self._task.batch_id)["status"] == "in_progress")

@@ -1,0 +1,49 @@
+"""Every five minutes: batches that nobody is working on. Lost starts are started, overdue batches are ended."""
+
+import json
+import time
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from nightshift import aws, batches, settings
+from nightshift.finalize import finalize
+from nightshift.log import logger
+
+# A batch is created and started within seconds; older ones without an execution have lost their start.
+LOST_AFTER_SECONDS = 120
+# Finalize may take its time after the deadline.
+OVERDUE_SECONDS = 3600
+
+
+@logger.inject_lambda_context(log_event=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
+    """Takes a scheduled event; returns how many batches were ``{"started", "ended"}``."""
+    now = int(time.time())
+    started = ended = 0
+    for batch in batches.open_batches(created_before=now - LOST_AFTER_SECONDS):
+        account_id, batch_id = batch["pk"], batch["sk"]
+        if batch["expires_at"] + OVERDUE_SECONDS < now:
+            ended += 1
+            finalize(account_id, batch_id)
+            logger.warning("overdue batch ended", batch_id=batch_id)
+        elif batch["status"] in ("validating", "cancelling") and _start(account_id, batch_id):
+            started += 1
+            logger.warning("lost batch started", batch_id=batch_id)
+    return {"started": started, "ended": ended}
+
+
+def _start(account_id: str, batch_id: str) -> bool:
+    """Start the batch's execution; False where it has one, running or not."""
+    stepfunctions = aws.client("stepfunctions")
+    try:
+        stepfunctions.describe_execution(
+            executionArn=f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
+        )
+    except stepfunctions.exceptions.ExecutionDoesNotExist:
+        stepfunctions.start_execution(
+            stateMachineArn=settings.state_machine(),
+            name=batch_id,
+            input=json.dumps({"account_id": account_id, "batch_id": batch_id}),
+        )
+        return True
+    return False

@@ -1,0 +1,69 @@
+"""Which addresses a webhook may go to: public ones, over HTTPS, and nothing that could reach into a network."""
+
+import ipaddress
+import urllib.parse
+
+from nightshift.errors import BadRequestError
+
+PORTS = frozenset({443, 8443})
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Whether a connection to the numeric ``address`` leaves for the public internet."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        # Addresses of IPv4 in disguise are judged by what they stand for.
+        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if inner is None and parsed in _NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return parsed.is_global and not parsed.is_multicast
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(url: str, *, allow_local: bool = False, param: str = "callback_url") -> None:
+    """Refuse what can be refused without looking the host up. ``allow_local`` lets plain HTTP to loopback through.
+
+    Raises:
+        BadRequestError: ``invalid_callback_url``.
+    """
+    problem = _problem(url, allow_local)
+    if problem:
+        raise BadRequestError(f"{param} {problem}.", code="invalid_callback_url", param=param)
+
+
+def _problem(url: str, allow_local: bool) -> str | None:
+    if not url.isascii() or any(char <= " " or char == "\x7f" or char == "\\" for char in url):
+        return "must not contain spaces, control or non-ASCII characters"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "is not a valid URL"
+    if not host:
+        return "must name a host"
+    if parts.username is not None or parts.password is not None:
+        return "must not contain a user name or password"
+    if allow_local and (host == "localhost" or is_loopback(host)) and parts.scheme in ("http", "https"):
+        return None
+    if parts.scheme != "https":
+        return "must start with https://"
+    if (port or 443) not in PORTS:
+        return "must use port 443 or 8443"
+    if ":" in host or host.replace(".", "").isdigit() or host.rpartition(".")[2][:2].lower() == "0x":
+        return None if is_public(host) else "must be a public address"
+    last = host.rstrip(".").rpartition(".")[2]
+    if "." not in host.rstrip(".") or last.lower() in ("localhost", "local", "internal", "arpa") or last.isdigit():
+        return "must be a public host name"
+    return None

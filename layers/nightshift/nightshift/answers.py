@@ -1,0 +1,86 @@
+"""What an upstream's answer means for the line that asked: done, try again, or not now.
+
+"Not now" (429, 503, no connection) is no fault of the request: it is asked again until the batch's deadline.
+"Try again" (500, 502, 504, timeouts, resets, garbage) may be: after ``MAX_TRIES`` the last answer is the line.
+"""
+
+import email.utils
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+MAX_TRIES = 5
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+
+Verdict = Literal["final", "retry", "not_now"]
+Failure = Literal["timeout", "connect", "broken", "too_long", "not_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one request: either a status with a body, or a ``failure`` without either."""
+
+    status: int = 0
+    body: bytes = b""
+    request_id: str | None = None
+    retry_after: float | None = None
+    failure: Failure | None = None
+
+
+# Codes and words for a line whose last try had no usable answer.
+FAILURES: dict[Failure, tuple[str, str]] = {
+    "timeout": ("request_timeout", "The upstream did not answer in time."),
+    "connect": ("upstream_unreachable", "The upstream could not be reached."),
+    "broken": ("upstream_unreachable", "The connection to the upstream broke before its answer was whole."),
+    "too_long": ("upstream_unreachable", f"The upstream's answer was longer than {MAX_ANSWER_BYTES} bytes."),
+    "not_json": ("upstream_unreachable", "The upstream's answer was not a JSON object."),
+}
+
+
+def judge(answer: Answer, tries: int) -> Verdict:
+    """What ``answer`` means for a line that was sent ``tries`` times, "not now" not counted."""
+    if answer.failure == "connect" or answer.status in (429, 503):
+        return "not_now"
+    if answer.failure == "too_long":
+        return "final"
+    if answer.failure is not None or answer.status in (408, 500, 502, 504):
+        return "retry" if tries < MAX_TRIES else "final"
+    return "final"
+
+
+def is_json_object(body: bytes) -> bool:
+    """Whether ``body`` can stand in an output line as an upstream's answer."""
+    try:
+        if not body.isascii():
+            body.decode()
+        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def error_body(status: int, body: bytes) -> bytes:
+    """An error answer that is no JSON object (a proxy's page, say) as one; its text is cut at 1,000 characters."""
+    text = body[:4000].decode("utf-8", "replace")[:1000].strip()
+    message = text or f"The upstream answered {status} without a body."
+    return msgspec.json.encode({"error": {"message": message, "type": "upstream_error", "param": None, "code": None}})
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that the upstream asks to wait, from ``retry-after-ms`` or ``Retry-After`` (seconds or a date)."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+            except ValueError:
+                continue
+        if seconds >= 0 and seconds < float("inf"):
+            return seconds
+    return None

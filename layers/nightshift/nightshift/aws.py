@@ -1,0 +1,74 @@
+"""boto3 clients, each made once and when first needed: importing boto3 is the dearest part of a cold start."""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+@overload
+def client(service: Literal["dynamodb"]) -> "DynamoDBClient": ...
+@overload
+def client(service: Literal["s3"]) -> "S3Client": ...
+@overload
+def client(service: Literal["sqs"]) -> "SQSClient": ...
+@overload
+def client(service: Literal["events"]) -> "EventBridgeClient": ...
+@overload
+def client(service: Literal["stepfunctions"]) -> "SFNClient": ...
+@overload
+def client(service: Literal["secretsmanager"]) -> "SecretsManagerClient": ...
+def client(service: str) -> Any:
+    """The process's one client for ``service``; safe to use from several threads."""
+    return _client(service)
+
+
+@cache
+def _client(service: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=32,
+        # Presigned URLs must name the bucket's own region, and carry the signature that every region accepts.
+        signature_version="s3v4" if service == "s3" else None,
+    )
+    return boto3.client(service, config=config)  # type: ignore[call-overload]
+
+
+def error_code(error: Exception) -> str:
+    """The AWS error code of a botocore ``ClientError``; empty for any other error."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def item(attributes: dict[str, Any]) -> dict[str, Any]:
+    """A DynamoDB item from plain values; attributes that are None are left out."""
+    serialize = _types()[0].serialize
+    return {name: serialize(value) for name, value in attributes.items() if value is not None}
+
+
+def plain(item: dict[str, Any]) -> dict[str, Any]:
+    """Plain values from a DynamoDB item: numbers as int, or as float where they have a fraction."""
+    deserialize = _types()[1].deserialize
+    return {name: deserialize(value) for name, value in item.items()}
+
+
+@cache
+def _types() -> tuple[Any, Any]:
+    from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+    class Deserializer(TypeDeserializer):
+        def _deserialize_n(self, value: str) -> int | float:
+            return int(value) if value.lstrip("-").isdigit() else float(value)
+
+    return TypeSerializer(), Deserializer()

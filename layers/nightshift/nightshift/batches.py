@@ -1,0 +1,174 @@
+"""Batches in the table ``Batches``: one item for the batch, one for each chunk's progress.
+
+| pk         | sk           | holds                                                                   |
+| ---------- | ------------ | ----------------------------------------------------------------------- |
+| ``acct_…`` | ``batch_…``  | the batch: what its object shows, its route, its number of lines        |
+| ``batch_…``| ``chunk#0007``| completed and failed lines of one chunk so far, absolute               |
+
+A status changes by ``transition`` alone: one conditional write that names the status it expects. The table's
+stream turns each such write into an event, so no change goes without one and none has two (ADR 3).
+While a batch is open, ``open`` and ``created_at`` put it into the index ``OpenBatches`` for the sweep.
+"""
+
+import time
+from typing import Any
+
+from nightshift import aws, settings
+from nightshift.errors import NotFoundError
+from nightshift.status import TERMINAL, Status, sources, timestamp_field
+
+OPEN_INDEX = "OpenBatches"
+
+
+def put(item: dict[str, Any]) -> None:
+    """Record a new batch; ``item`` has ``pk``, ``sk`` and what the batch object needs."""
+    aws.client("dynamodb").put_item(
+        TableName=settings.table("batches"),
+        Item=aws.item({**item, "status": "validating", "open": "open"}),
+        ConditionExpression="attribute_not_exists(pk)",
+    )
+
+
+def withdraw(account_id: str, batch_id: str) -> None:
+    """Delete a batch whose execution could not be started, so that a caller told "try again" leaves no trace."""
+    aws.client("dynamodb").delete_item(
+        TableName=settings.table("batches"), Key=aws.item({"pk": account_id, "sk": batch_id})
+    )
+
+
+def get(account_id: str, batch_id: str) -> dict[str, Any]:
+    """The batch's item, read consistently.
+
+    Raises:
+        NotFoundError: unknown or another account's; the answer does not tell which.
+    """
+    if batch_id.startswith("batch_") and len(batch_id) < 64:
+        found = aws.client("dynamodb").get_item(
+            TableName=settings.table("batches"),
+            Key=aws.item({"pk": account_id, "sk": batch_id}),
+            ConsistentRead=True,
+        )
+        if "Item" in found:
+            return aws.plain(found["Item"])
+    raise NotFoundError("No such batch.", code="batch_not_found", param="batch_id")
+
+
+def list_page(account_id: str, *, limit: int, after: str | None) -> tuple[list[dict[str, Any]], bool]:
+    """The account's batches, newest first, after the id ``after``; then whether there are more."""
+    query: dict[str, Any] = {
+        "TableName": settings.table("batches"),
+        "KeyConditionExpression": "pk = :pk AND begins_with(sk, :prefix)",
+        "ExpressionAttributeValues": {":pk": account_id, ":prefix": "batch_"},
+        "ScanIndexForward": False,
+        "Limit": limit + 1,
+    }
+    if after is not None:
+        query["ExclusiveStartKey"] = aws.item({"pk": account_id, "sk": after})
+    query["ExpressionAttributeValues"] = aws.item(query["ExpressionAttributeValues"])
+    found: list[dict[str, Any]] = []
+    while True:
+        page = aws.client("dynamodb").query(**query)
+        found += [aws.plain(item) for item in page["Items"]]
+        if len(found) > limit or "LastEvaluatedKey" not in page:
+            return found[:limit], len(found) > limit
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def transition(
+    account_id: str, batch_id: str, target: Status, *, expected: Status, fields: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Move the batch from ``expected`` to ``target`` and set ``fields`` with it, in one conditional write.
+
+    Returns the new item, or None where the batch was not in ``expected``: somebody else moved it, so read again.
+
+    Raises:
+        ValueError: there is no such edge.
+    """
+    if expected not in sources(target):
+        raise ValueError(f"a batch cannot go from {expected} to {target}")
+    changes = {"status": target, **(fields or {})}
+    if field := timestamp_field(target):
+        changes[field] = int(time.time())
+    names = {f"#{index}": name for index, name in enumerate(changes)}
+    values = aws.item({f":{index}": value for index, value in enumerate(changes.values())})
+    sets = ", ".join(f"#{index} = :{index}" for index in range(len(changes)) if f":{index}" in values)
+    names = {name: field for name, field in names.items() if f":{name[1:]}" in values}
+    dynamodb = aws.client("dynamodb")
+    try:
+        written = dynamodb.update_item(
+            TableName=settings.table("batches"),
+            Key=aws.item({"pk": account_id, "sk": batch_id}),
+            UpdateExpression=f"SET {sets}" + (" REMOVE #open" if target in TERMINAL else ""),
+            ConditionExpression="#status = :expected",
+            ExpressionAttributeNames={
+                **names,
+                "#status": "status",
+                **({"#open": "open"} if target in TERMINAL else {}),
+            },
+            ExpressionAttributeValues={**values, ":expected": {"S": expected}},
+            ReturnValues="ALL_NEW",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return None
+    return aws.plain(written["Attributes"])
+
+
+def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> None:
+    """Record how many lines of a chunk are done. Absolute, and never less than what is there: a retry counts nothing
+    twice, and a slower copy of the same chunk takes nothing back."""
+    dynamodb = aws.client("dynamodb")
+    try:
+        dynamodb.put_item(
+            TableName=settings.table("batches"),
+            Item=aws.item(
+                {
+                    "pk": batch_id,
+                    "sk": f"chunk#{chunk:04d}",
+                    "completed": completed,
+                    "failed": failed,
+                    "done": completed + failed,
+                }
+            ),
+            ConditionExpression="attribute_not_exists(pk) OR done <= :done",
+            ExpressionAttributeValues=aws.item({":done": completed + failed}),
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return  # another copy of the chunk is further on
+
+
+def live_counts(item: dict[str, Any]) -> dict[str, int] | None:
+    """The batch's ``request_counts`` now: stored at its end, summed over its chunks before."""
+    if "request_counts" in item or "lines" not in item:
+        return item.get("request_counts")
+    counts = {"total": int(item["lines"]), "completed": 0, "failed": 0}
+    pages = (
+        aws.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=settings.table("batches"),
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues=aws.item({":pk": item["sk"], ":prefix": "chunk#"}),
+        )
+    )
+    for page in pages:
+        for found in page["Items"]:
+            progress = aws.plain(found)
+            counts["completed"] += progress["completed"]
+            counts["failed"] += progress["failed"]
+    return counts
+
+
+def open_batches(*, created_before: int) -> list[dict[str, Any]]:
+    """Every batch that has not ended and was created before then, from the sparse index."""
+    pages = (
+        aws.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=settings.table("batches"),
+            IndexName=OPEN_INDEX,
+            KeyConditionExpression="#open = :open AND created_at < :before",
+            ExpressionAttributeNames={"#open": "open"},
+            ExpressionAttributeValues=aws.item({":open": "open", ":before": created_before}),
+        )
+    )
+    return [aws.plain(found) for page in pages for found in page["Items"]]

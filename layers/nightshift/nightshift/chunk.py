@@ -1,0 +1,399 @@
+"""One worker's run through its chunk: keep N requests in flight, lose nothing that is finished.
+
+A run is a slice of the chunk's life, as long as one Lambda invocation may be. It first reads what earlier runs
+kept, then sends what is not done yet. Every few seconds a keeper writes what has finished as a part, seals the
+segments that are whole, records progress and looks whether the batch still wants to run. However the run ends,
+the next one starts from what was kept; what was in flight at a crash, and nothing else, is sent again.
+"""
+
+import asyncio
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from nightshift.answers import FAILURES, Answer, judge
+from nightshift.ids import request_line_id
+from nightshift.jsonl import requests
+from nightshift.outputs import OutputLine, SealSummary, answered_line, failed_line, usage_of, with_model
+from nightshift.pacing import Pacer, backoff
+from nightshift.plan import Segment
+
+KEEP_SECONDS = 4.0
+# A pause longer than this is left to Step Functions, where waiting costs nothing.
+LONG_PAUSE_SECONDS = 5.0
+# ... in steps short enough for a cancel to be seen within seconds.
+MAX_WAIT_SECONDS = 20
+# How long requests in flight are waited for when a batch is cancelled or expires.
+LAST_ANSWERS_SECONDS = 10.0
+# What has to fit behind the last answer of a slice: writing a part, sealing, the handler's end.
+SLICE_MARGIN_SECONDS = 20.0
+# Bounds on memory: request bodies waiting and in flight, and finished lines held until their segment is sealed.
+MAX_BODY_BYTES = 48 * 1024 * 1024
+MAX_HELD_BYTES = 48 * 1024 * 1024
+
+
+class Keep(Protocol):
+    """Where a run reads its lines and keeps its results. All calls may block; they run in threads."""
+
+    def read(self, segment: Segment) -> bytes: ...
+    def sealed(self, segments: list[Segment]) -> list[SealSummary | None]: ...
+    def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]: ...
+    def write_part(self, lines: list[OutputLine]) -> None: ...
+    def write_sealed(self, segment: Segment, lines: list[OutputLine]) -> SealSummary: ...
+    def progress(self, completed: int, failed: int) -> None: ...
+    def wanted(self) -> bool:
+        """Whether the batch is still to be worked on: neither cancelled nor ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """How a run ended: ``done`` (nothing left to do here), ``more`` (start again), ``wait`` (start again after
+    ``wait_seconds``). ``carry`` is handed to the next run."""
+
+    state: Literal["done", "more", "wait"]
+    wait_seconds: int = 0
+    carry: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Line:
+    number: int
+    custom_id: str
+    body: bytes
+    segment: "_Open"
+    tries: int = 0
+
+
+class _Open:
+    """A segment that is being worked on."""
+
+    def __init__(self, span: Segment) -> None:
+        self.span = span
+        self.done: set[int] = set()
+        self.held: list[OutputLine] = []  # empty again once ``spilled`` to parts
+        self.spilled = False
+
+    @property
+    def whole(self) -> bool:
+        return len(self.done) == self.span.lines
+
+
+class ChunkRun:
+    """See the module's docstring. ``send`` posts a body and never raises for the upstream's faults.
+
+    ``ends_at`` (by ``clock``, as all times here) is when the invocation is stopped from outside; ``expires_at`` is the
+    batch's deadline. ``carry`` is what the last run's result carried.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        model: str,
+        upstream_model: str,
+        segments: list[Segment],
+        keep: Keep,
+        send: Callable[[bytes, str], Awaitable[Answer]],
+        concurrency: int,
+        request_seconds: float,
+        ends_at: float,
+        expires_at: float,
+        carry: dict[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        carry = carry or {}
+        self._batch_id = batch_id
+        self._model = model
+        self._upstream_model = upstream_model
+        self._spans = segments
+        self._keep = keep
+        self._send = send
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._expires_at = expires_at
+        # Nothing is started that cannot finish within the slice.
+        self._last_start = ends_at - SLICE_MARGIN_SECONDS - request_seconds
+        self._pacer = Pacer(concurrency, refusals=carry.get("refusals", 0), rng=self._rng)
+        self._tries: dict[int, int] = {int(line): tries for line, tries in carry.get("tries", {}).items()}
+
+        self._to_load: deque[_Open] = deque()
+        self._loading = False
+        self._fresh: deque[_Line] = deque()
+        self._later: list[tuple[float, int, _Line]] = []
+        self._in_flight = 0
+        self._body_bytes = 0
+        self._held_bytes = 0
+        self._unkept: list[OutputLine] = []
+        self._opened: set[_Open] = set()
+        self._whole: list[_Open] = []
+        self._sending: set[asyncio.Task[None]] = set()
+        self._stopped = self._ended = False
+        self._wake = asyncio.Event()  # for the driver: something may be started, or is over
+        self._look = asyncio.Event()  # for the keeper: a segment is whole, or the run has ended
+
+        self.completed = self.failed = self.sent = self.retried = self.refused = 0
+
+    async def run(self) -> SliceResult:
+        """Work until the chunk is done, the slice is over, a long pause is due, or the batch is not wanted."""
+        await self._resume()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_regularly())
+            result = await self._drive(group)
+            for task in self._sending:
+                task.cancel()
+            self._ended = True
+            self._look.set()
+        await self._keep_now()
+        return result
+
+    # --- starting from what was kept -----------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        summaries = await asyncio.to_thread(self._keep.sealed, self._spans)
+        opened: list[_Open] = []
+        for span, summary in zip(self._spans, summaries, strict=True):
+            if summary is None:
+                opened.append(_Open(span))
+            else:
+                self.completed += summary.completed
+                self.failed += summary.failed
+        if opened:
+            await asyncio.to_thread(self._read_parts, opened)
+        for segment in opened:
+            self._opened.add(segment)
+            (self._whole if segment.whole else self._to_load).append(segment)
+
+    def _read_parts(self, opened: list[_Open]) -> None:
+        by_line = {line: segment for segment in opened for line in _numbers(segment.span)}
+        first, last = opened[0].span, opened[-1].span
+        for part in self._keep.parts(first.first_line, last.first_line + last.lines):
+            for line in part:
+                segment = by_line.get(line.line)
+                if segment is not None and line.line not in segment.done:
+                    self._count(segment, line)
+            if self._held_bytes > MAX_HELD_BYTES:
+                self._spill(opened)
+
+    def _count(self, segment: _Open, line: OutputLine) -> None:
+        segment.done.add(line.line)
+        segment.held.append(line)
+        self._held_bytes += len(line.content)
+        if line.answered:
+            self.completed += 1
+        else:
+            self.failed += 1
+
+    # --- sending ---------------------------------------------------------------------------------------------
+
+    async def _drive(self, group: asyncio.TaskGroup) -> SliceResult:
+        while True:
+            now = self._clock()
+            if self._stopped or now >= self._expires_at:
+                await self._wind_up()
+                return SliceResult("done")
+            self._load_more(group)
+            self._fill(group)
+            if not self._in_flight and not self._loading:
+                if not (self._fresh or self._later or self._to_load):
+                    return SliceResult("done")
+                if now >= self._last_start:
+                    return SliceResult("more", carry=self._carry())
+                pause = self._next_start() - now
+                if pause > LONG_PAUSE_SECONDS:
+                    seconds = max(1, round(min(pause, MAX_WAIT_SECONDS, self._expires_at - now)))
+                    return SliceResult("wait", seconds, self._carry())
+            self._wake.clear()
+            # At most a second, so that the deadline and the slice's end are seen in time.
+            timed = now < self._last_start and self._in_flight < self._pacer.limit and (self._fresh or self._later)
+            await _wait(self._wake, min(1.0, max(0.01, self._next_start() - now)) if timed else 1.0)
+
+    def _next_start(self) -> float:
+        """When the next request may start, as things are."""
+        ready = 0.0 if self._fresh or not self._later else self._later[0][0]
+        return max(ready, self._pacer.resume_at)
+
+    def _fill(self, group: asyncio.TaskGroup) -> None:
+        while (line := self._take()) is not None:
+            task = group.create_task(self._work(line, group))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    def _take(self) -> _Line | None:
+        """The next line to send now, already counted as in flight; None where nothing may start."""
+        now = self._clock()
+        if (
+            self._stopped
+            or self._in_flight >= self._pacer.limit
+            or now < self._pacer.resume_at
+            or now >= self._last_start
+            or now >= self._expires_at
+        ):
+            return None
+        if self._later and self._later[0][0] <= now:
+            line = heapq.heappop(self._later)[2]
+        elif self._fresh:
+            line = self._fresh.popleft()
+        else:
+            return None
+        self._in_flight += 1
+        return line
+
+    async def _work(self, line: _Line | None, group: asyncio.TaskGroup) -> None:
+        """Send ``line``, then whatever may be sent next, until nothing may."""
+        while line is not None:
+            started_at = self._clock()
+            self.sent += 1
+            body = with_model(line.body, self._upstream_model)
+            answer = await self._send(body, request_line_id(self._batch_id, line.number))
+            self._in_flight -= 1
+            self._settle(line, answer, started_at)
+            self._load_more(group)
+            line = self._take()
+            if line is not None:
+                self._fill(group)
+        self._wake.set()
+
+    def _settle(self, line: _Line, answer: Answer, started_at: float) -> None:
+        now = self._clock()
+        verdict = judge(answer, line.tries + 1)
+        if verdict == "not_now":
+            self.refused += 1
+            self._again(self._pacer.refused(started_at, now, answer.retry_after), line)
+            return
+        line.tries += 1
+        if answer.failure is None:
+            self._pacer.answered()
+        if verdict == "retry":
+            self.retried += 1
+            self._again(now + max(answer.retry_after or 0.0, backoff(line.tries, self._rng.random())), line)
+            return
+        self._finish(line, self._output(line, answer))
+
+    def _again(self, at: float, line: _Line) -> None:
+        heapq.heappush(self._later, (at, line.number, line))
+
+    def _output(self, line: _Line, answer: Answer) -> OutputLine:
+        if answer.failure is not None:
+            code, message = FAILURES[answer.failure]
+            return failed_line(self._batch_id, line.number, line.custom_id, code, message)
+        line_id = request_line_id(self._batch_id, line.number)
+        return answered_line(
+            self._batch_id,
+            line.number,
+            line.custom_id,
+            answer.status,
+            answer.request_id or line_id.replace("batch_req_", "req_"),
+            with_model(answer.body, self._model),
+            usage_of(answer.body),
+        )
+
+    def _finish(self, line: _Line, output: OutputLine) -> None:
+        self._body_bytes -= len(line.body)
+        if line.number in line.segment.done:
+            return
+        self._count(line.segment, output)
+        self._unkept.append(output)
+        if line.segment.whole:
+            self._whole.append(line.segment)
+            self._look.set()
+
+    # --- loading ---------------------------------------------------------------------------------------------
+
+    def _load_more(self, group: asyncio.TaskGroup) -> None:
+        """Have the next segment read before the lines at hand run out."""
+        enough = len(self._fresh) >= 2 * self._pacer.limit or self._body_bytes >= MAX_BODY_BYTES
+        if self._to_load and not self._loading and not self._stopped and not enough:
+            self._loading = True
+            group.create_task(self._load(self._to_load.popleft()))
+
+    async def _load(self, segment: _Open) -> None:
+        block = await asyncio.to_thread(self._keep.read, segment.span)
+        for number, request in zip(_numbers(segment.span), requests(block), strict=True):
+            if number not in segment.done:
+                body = bytes(request.body)
+                self._body_bytes += len(body)
+                self._fresh.append(_Line(number, request.custom_id, body, segment, self._tries.pop(number, 0)))
+        self._loading = False
+        self._wake.set()
+
+    # --- keeping ---------------------------------------------------------------------------------------------
+
+    async def _keep_regularly(self) -> None:
+        while not self._ended:
+            await _wait(self._look, KEEP_SECONDS)
+            self._look.clear()
+            await self._keep_now()
+            if not self._ended and not await asyncio.to_thread(self._keep.wanted):
+                self._stopped = True
+                self._wake.set()
+
+    async def _keep_now(self) -> None:
+        """Seal what is whole, write the rest as a part, then say how far the chunk is."""
+        completed, failed = self.completed, self.failed
+        whole, self._whole = self._whole, []
+        # A line whose segment is about to be sealed needs no part.
+        unkept = [line for line in self._unkept if not any(line.line in segment.done for segment in whole)]
+        self._unkept = []
+        for segment in whole:
+            await self._seal(segment)
+        if unkept:
+            await asyncio.to_thread(self._keep.write_part, unkept)
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._spill(self._opened)
+        await asyncio.to_thread(self._keep.progress, completed, failed)
+
+    async def _seal(self, segment: _Open) -> None:
+        lines = segment.held
+        if segment.spilled:
+            first, count = segment.span.first_line, segment.span.lines
+            kept = await asyncio.to_thread(lambda: [*self._keep.parts(first, first + count)])
+            lines = [*segment.held, *(line for part in kept for line in part)]
+        await asyncio.to_thread(self._keep.write_sealed, segment.span, lines)
+        self._opened.discard(segment)
+        self._held_bytes -= sum(len(line.content) for line in segment.held)
+        segment.held = []
+
+    def _spill(self, opened: Iterable[_Open]) -> None:
+        """Forget finished lines that parts hold; sealing reads them back."""
+        unkept = {line.line for line in self._unkept}
+        for segment in opened:
+            segment.held, segment.spilled = [line for line in segment.held if line.line in unkept], True
+        self._held_bytes = sum(len(line.content) for segment in opened for line in segment.held)
+
+    # --- ending ----------------------------------------------------------------------------------------------
+
+    async def _wind_up(self) -> None:
+        """Start nothing more and give what is in flight a little time."""
+        self._stopped = True
+        give_up = self._clock() + LAST_ANSWERS_SECONDS
+        while self._in_flight and self._clock() < give_up:
+            self._wake.clear()
+            await _wait(self._wake, 0.5)
+
+    def _carry(self) -> dict[str, Any]:
+        """What the next run should know: that the upstream is refusing, and how often lines were tried."""
+        lines = [line for _, _, line in self._later] + list(self._fresh)
+        tries = {str(line.number): line.tries for line in lines if line.tries} | {
+            str(number): tries for number, tries in self._tries.items()
+        }
+        # State in Step Functions is at most 256 KiB.
+        return {"refusals": self._pacer.refusals, "tries": dict(list(tries.items())[:5_000])}
+
+
+def _numbers(span: Segment) -> range:
+    return range(span.first_line, span.first_line + span.lines)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, at most so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

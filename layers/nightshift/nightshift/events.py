@@ -1,0 +1,28 @@
+"""The events that the stack tells of a batch: one for each status it enters."""
+
+from typing import Any
+
+from nightshift.ids import derived_id
+from nightshift.objects import batch_object
+from nightshift.status import Status, timestamp_field
+
+SOURCE = "nightshift"
+
+
+def status_event(batch: dict[str, Any]) -> dict[str, Any]:
+    """The ``detail`` of the event that says which status ``batch`` (an item) has entered.
+
+    Its id depends on the batch and the status alone, and a status is entered once: whoever sees the id twice
+    has seen the same event twice.
+    """
+    status: Status = batch["status"]
+    return {
+        "id": derived_id("evt", batch["sk"], status),
+        "account_id": batch["pk"],
+        "created_at": batch[timestamp_field(status) or "created_at"],
+        "batch": batch_object(batch),
+    }
+
+
+def detail_type(status: Status) -> str:
+    return f"batch.{status}"

@@ -1,0 +1,146 @@
+"""The end of a batch: every segment sealed, two files joined, one terminal status. Each step can be done twice."""
+
+import time
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from nightshift import batches, files, results
+from nightshift.errors import NotFoundError
+from nightshift.ids import derived_id
+from nightshift.joining import Slice
+from nightshift.jsonl import requests
+from nightshift.outputs import LEFTOVER_MESSAGES, SealSummary, Usage, failed_line
+from nightshift.plan import Segment
+from nightshift.results import Task
+from nightshift.status import TERMINAL, Status
+
+# How long output files live where the batch does not say.
+OUTPUT_SECONDS = 30 * 24 * 3600
+
+# What a batch in this status ends as, and why a line without an answer has none.
+_ENDS: dict[Status, tuple[Status, str]] = {
+    "cancelling": ("cancelled", "batch_cancelled"),
+    "in_progress": ("expired", "batch_expired"),
+    "finalizing": ("completed", "internal_error"),
+}
+
+
+def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
+    """Bring the batch to its terminal status and return its item; a batch that has ended is returned as it is."""
+    tasks: list[Task] | None = None
+    summaries: list[SealSummary | None] = []
+    while True:
+        batch = batches.get(account_id, batch_id)
+        if batch["status"] in TERMINAL:
+            return batch
+        if batch["status"] == "validating":
+            return _fail_unstarted(batch) or batches.get(account_id, batch_id)
+        if batch["status"] == "cancelling" and "lines" not in batch:
+            # Cancelled before it was validated: there are no lines to answer for.
+            ended = batches.transition(account_id, batch_id, "cancelled", expected="cancelling")
+        else:
+            if tasks is None:
+                tasks = results.read_plan(batch_id)
+                summaries = results.all_sealed(batch_id, _segments(tasks))
+            unfinished = any(summary is None for summary in summaries)
+            if batch["status"] == "in_progress" and not (unfinished and time.time() >= batch["expires_at"]):
+                batches.transition(account_id, batch_id, "finalizing", expected="in_progress")
+                continue
+            ended = _end(batch, tasks, summaries)
+        if ended is not None:
+            return ended
+        # The batch was moved on meanwhile, by a cancel say: look again.
+
+
+def _fail_unstarted(batch: dict[str, Any]) -> dict[str, Any] | None:
+    error = {"code": "internal_error", "message": "The batch could not be started.", "param": None, "line": None}
+    return batches.transition(batch["pk"], batch["sk"], "failed", expected="validating", fields={"errors": [error]})
+
+
+def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary | None]) -> dict[str, Any] | None:
+    """Seal what is left over, join the files, and write the terminal status; None where the batch was moved on."""
+    terminal, leftover_code = _ENDS[batch["status"]]
+    for task, segment, index in _unsealed(tasks, summaries):
+        summaries[index] = _seal_leftovers(batch, task, segment, leftover_code)
+    final = [summary for summary in summaries if summary is not None]
+    segments = _segments(tasks)
+    usage = Usage()
+    for summary in final:
+        usage.add(summary.usage)
+    counts = {
+        "total": sum(segment.lines for segment in segments),
+        "completed": sum(summary.completed for summary in final),
+        "failed": sum(summary.failed for summary in final),
+    }
+    output_id = error_id = None
+    if counts["completed"]:
+        slices = [results.answered_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
+        output_id = _write_file(batch, "output", slices)
+    if counts["failed"]:
+        slices = [results.failed_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
+        error_id = _write_file(batch, "error", slices)
+    return batches.transition(
+        batch["pk"],
+        batch["sk"],
+        terminal,
+        expected=batch["status"],
+        fields={
+            "request_counts": counts,
+            "usage": usage.as_dict(),
+            "output_file_id": output_id,
+            "error_file_id": error_id,
+        },
+    )
+
+
+def _segments(tasks: Sequence[Task]) -> list[Segment]:
+    return list(chain.from_iterable(task.spans() for task in tasks))
+
+
+def _unsealed(tasks: Sequence[Task], summaries: Sequence[SealSummary | None]) -> list[tuple[Task, Segment, int]]:
+    pairs = [(task, segment) for task in tasks for segment in task.spans()]
+    return [
+        (task, segment, index)
+        for index, ((task, segment), summary) in enumerate(zip(pairs, summaries, strict=True))
+        if summary is None
+    ]
+
+
+def _seal_leftovers(batch: dict[str, Any], task: Task, segment: Segment, code: str) -> SealSummary:
+    """Seal a segment that its worker left open: what its parts hold, and ``code`` for every other line."""
+    end = segment.first_line + segment.lines
+    lines = list(chain.from_iterable(results.read_parts(batch["sk"], task.chunk, segment.first_line, end)))
+    done = {line.line for line in lines}
+    if len(done) < segment.lines:
+        lines += [
+            failed_line(batch["sk"], number, custom_id, code, LEFTOVER_MESSAGES[code])
+            for number, custom_id in zip(range(segment.first_line, end), _custom_ids(batch, segment), strict=True)
+            if number not in done
+        ]
+    return results.write_sealed(batch["sk"], segment, lines)
+
+
+def _custom_ids(batch: dict[str, Any], segment: Segment) -> list[str | None]:
+    try:
+        block = files.read_range(batch["pk"], batch["input_file_id"], segment.start, segment.end)
+    except NotFoundError:
+        # The input was deleted underneath the batch: its lines still get their answers, without a name.
+        return [None] * segment.lines
+    return [request.custom_id for request in requests(block)]
+
+
+def _write_file(batch: dict[str, Any], kind: str, slices: list[Slice]) -> str:
+    """Join ``slices`` into the batch's ``output`` or ``error`` file. Its id depends on the batch alone, so that
+    doing it twice makes one file."""
+    file_id = derived_id("file", batch["sk"], kind)
+    size = results.join(slices, files.key(batch["pk"], file_id))
+    files.record(
+        batch["pk"],
+        file_id,
+        filename=f"{batch['sk']}_{kind}.jsonl",
+        purpose="batch_output",
+        size=size,
+        expires_at=int(time.time()) + int(batch.get("output_expires_seconds") or OUTPUT_SECONDS),
+    )
+    return file_id

@@ -1,0 +1,29 @@
+"""Identifiers. New ones sort by the time they were made; derived ones are the same however often they are made."""
+
+import hashlib
+import secrets
+import time
+
+# Crockford's base 32 in lower case: sorts as its bits do, and reads without look-alikes (https://crockford.com/base32.html).
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def _base32(number: int, length: int) -> str:
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(5 * (length - 1), -1, -5))
+
+
+def new_id(prefix: str, now: float | None = None) -> str:
+    """``<prefix>_`` and 26 characters: 48 bits of milliseconds, then 80 random bits."""
+    milliseconds = int((time.time() if now is None else now) * 1000)
+    return f"{prefix}_{_base32(milliseconds << 80 | secrets.randbits(80), 26)}"
+
+
+def derived_id(prefix: str, *parts: str) -> str:
+    """``<prefix>_`` and 26 characters that depend on ``parts`` alone, so that work done twice makes one thing."""
+    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
+    return f"{prefix}_{_base32(int.from_bytes(digest), 26)}"
+
+
+def request_line_id(batch_id: str, line: int) -> str:
+    """The id of one output line: the batch's own characters and the line number, from 0."""
+    return f"batch_req_{batch_id.removeprefix('batch_')}{_base32(line, 4)}"

@@ -1,0 +1,82 @@
+"""From an input file to a plan: the same work inside the create call and, where that runs out of time, after it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nightshift import files, plan, results, routes, routing
+from nightshift.errors import InvalidFileError
+from nightshift.jsonl import MAX_FILE_BYTES, FileCheck
+from nightshift.plan import Segment
+from nightshift.routing import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A file that can become a batch: its one model, the route it is locked to, and how it is cut."""
+
+    model: str
+    route: Route
+    segments: list[Segment]
+
+    @property
+    def lines(self) -> int:
+        return sum(segment.lines for segment in self.segments)
+
+
+def inspect(file: dict[str, Any], seconds: float) -> Intake | None:
+    """Check the file whose item is ``file`` and choose its route; None when that would take over ``seconds``.
+
+    Raises:
+        InvalidFileError: ``batch_invalid_jsonl``, ``batch_multiple_models`` or ``batch_model_not_supported``.
+        UnavailableError: ``batch_routing_unavailable``.
+        NotFoundError: the file's bytes are gone.
+    """
+    give_up = time.monotonic() + seconds
+    size = int(file["bytes"])
+    if size > MAX_FILE_BYTES:
+        raise InvalidFileError(
+            f"The input file has {size} bytes; the limit is {MAX_FILE_BYTES}.",
+            code="batch_invalid_jsonl",
+            details=[{"code": "invalid_request", "message": "The file is too large.", "param": None, "line": None}],
+        )
+    check = FileCheck()
+    if seconds <= 0:
+        return None
+    for block in files.read_blocks(file["pk"], file["sk"], size):
+        check.feed(block)
+        if time.monotonic() > give_up:
+            return None
+        if check.stopped:
+            break
+    check.finish()
+    model = check.verdict()
+    route = routing.choose(routes.for_model(model), model)
+    return Intake(model, route, plan.segments(check.ends))
+
+
+def write_plan(account_id: str, batch_id: str, intake: Intake) -> int:
+    """Write the tasks that the Distributed Map reads; returns how many chunks there are."""
+    shares = plan.chunks(intake.segments, intake.route.max_concurrency)
+    results.write_plan(
+        batch_id,
+        [
+            results.Task(
+                account_id, batch_id, chunk, [(part.start, part.end, part.first_line, part.lines) for part in share]
+            )
+            for chunk, share in enumerate(shares)
+        ],
+    )
+    return len(shares)
+
+
+def plan_fields(account_id: str, batch_id: str, intake: Intake) -> dict[str, Any]:
+    """Write the batch's plan, and return what its item has to say of it."""
+    return {
+        "model": intake.model,
+        "lines": intake.lines,
+        "chunks": write_plan(account_id, batch_id, intake),
+        "route": msgspec.json.encode(intake.route).decode(),
+    }

@@ -1,0 +1,57 @@
+"""The API's objects, from the items that are stored."""
+
+from typing import Any
+
+from nightshift.status import STATUSES, timestamp_field
+
+_TIMESTAMPS = [field for status in STATUSES if (field := timestamp_field(status))]
+
+
+def file_object(item: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's file object."""
+    return {
+        "id": item["sk"],
+        "object": "file",
+        "bytes": item["bytes"],
+        "created_at": item["created_at"],
+        "expires_at": item.get("expires_at"),
+        "filename": item["filename"],
+        "purpose": item["purpose"],
+        "status": item["status"],
+        "status_details": None,
+    }
+
+
+def batch_object(item: dict[str, Any]) -> dict[str, Any]:
+    """The batch object: every field of CONTRACT "The batch object", null when unset."""
+    errors = item.get("errors")
+    return {
+        "id": item["sk"],
+        "object": "batch",
+        "endpoint": item["endpoint"],
+        "model": item.get("model"),
+        "errors": {"object": "list", "data": errors} if errors else None,
+        "input_file_id": item["input_file_id"],
+        "completion_window": item["completion_window"],
+        "status": item["status"],
+        "output_file_id": item.get("output_file_id"),
+        "error_file_id": item.get("error_file_id"),
+        "created_at": item["created_at"],
+        "expires_at": item["expires_at"],
+        **{field: item.get(field) for field in _TIMESTAMPS},
+        "request_counts": item.get("request_counts"),
+        "usage": item.get("usage"),
+        "metadata": item.get("metadata"),
+        "callback_url": item.get("callback_url"),
+    }
+
+
+def list_object(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
+    """OpenAI's list page."""
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": has_more,
+    }

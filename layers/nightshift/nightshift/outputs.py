@@ -1,0 +1,228 @@
+"""The lines of the output and error files, byte for byte as CONTRACT "Output and error files" says."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nightshift.ids import request_line_id
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Usage(msgspec.Struct, array_like=True):
+    """Tokens, summed over lines."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
+
+    def add(self, other: "Usage") -> None:
+        self.input_tokens += other.input_tokens
+        self.cached_tokens += other.cached_tokens
+        self.output_tokens += other.output_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.total_tokens += other.total_tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        """OpenAI's shape of a batch's ``usage``."""
+        return {
+            "input_tokens": self.input_tokens,
+            "input_tokens_details": {"cached_tokens": self.cached_tokens},
+            "output_tokens": self.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
+            "total_tokens": self.total_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLine:
+    """One finished line: its number in the input (from 0), its bytes without the newline, and where it goes."""
+
+    line: int
+    content: bytes
+    answered: bool  # True: the output file; False: the error file
+    usage: Usage | None = None
+
+
+def answered_line(
+    batch_id: str, line: int, custom_id: str, status_code: int, request_id: str, body: bytes, usage: Usage | None
+) -> OutputLine:
+    """A line with the upstream's answer; ``body`` is one JSON document. Status 2xx goes to the output file."""
+    content = (b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"request_id":%b,"body":%b},"error":null}') % (
+        _encode(request_line_id(batch_id, line)),
+        _encode(custom_id),
+        status_code,
+        _encode(request_id),
+        # Line breaks in JSON stand only between tokens: as spaces they mean the same, and the line stays one line.
+        body.strip().replace(b"\n", b" ").replace(b"\r", b" "),
+    )
+    return OutputLine(line, content, 200 <= status_code < 300, usage)
+
+
+def failed_line(batch_id: str, line: int, custom_id: str | None, code: str, message: str) -> OutputLine:
+    """A line that got no answer, for the error file. ``code`` is one that the contract lists."""
+    content = _encode(
+        {
+            "id": request_line_id(batch_id, line),
+            "custom_id": custom_id,
+            "response": None,
+            "error": {"code": code, "message": message},
+        }
+    )
+    return OutputLine(line, content, False)
+
+
+# Why a line has no answer, for the lines that a batch's end leaves over.
+LEFTOVER_MESSAGES = {
+    "batch_cancelled": "The batch was cancelled before this request was answered.",
+    "batch_expired": "The batch's completion window ended before this request was answered.",
+    "internal_error": "This request could not be processed.",
+}
+
+
+class _Modelled(msgspec.Struct):
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_modelled = msgspec.json.Decoder(_Modelled).decode
+_MODEL_KEY = re.compile(rb'"model"\s*:\s*')
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]')
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """``body``, a JSON object, with its top-level ``model`` set to ``model`` and no other byte changed.
+
+    A body without the field is returned as it is.
+    """
+    current = _decode_modelled(body).model
+    if current is msgspec.UNSET:
+        return body
+    value = _encode(model)
+    # m, o, d, e and l are \\u006x when escaped. With none about, a body that has the field and says "model" once
+    # has it there.
+    if body.count(b'"model"') == 1 and b"\\u006" not in body and (key := _MODEL_KEY.search(body)):
+        end = key.end() + len(memoryview(current))
+        return b"".join([body[: key.end()], value, body[end:]])
+    return _with_every_model(body, value)
+
+
+def _with_every_model(body: bytes, value: bytes) -> bytes:
+    """Slow path, for bodies that say "model" more than once: walk the tokens."""
+    pieces: list[bytes] = []
+    copied = depth = value_start = 0
+    name: bytes | None = None  # the last top-level string outside of a value: it may be a key
+    key: bytes | None = None  # the top-level key whose value is being passed
+    for token in _TOKEN.finditer(body):
+        text = token[0]
+        if text.startswith(b'"'):
+            if depth == 1 and key is None:
+                name = text
+        elif text in b"{[":
+            depth += 1
+        elif text == b":":
+            if depth == 1:
+                key, value_start = name, token.end()
+        else:  # } or ] or a comma
+            if depth == 1 and key is not None:
+                if msgspec.json.decode(key) == "model":
+                    pieces += [body[copied:value_start], value]
+                    copied = token.start()
+                key = None
+            if text != b",":
+                depth -= 1
+    return b"".join([*pieces, body[copied:]])
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _UpstreamUsage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Answer(msgspec.Struct):
+    usage: _UpstreamUsage | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def usage_of(body: bytes) -> Usage | None:
+    """The tokens that a chat completion says it used; None where it does not say so in OpenAI's shape."""
+    try:
+        usage = _decode_answer(body).usage
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if usage is None:
+        return None
+    details_in, details_out = usage.prompt_tokens_details, usage.completion_tokens_details
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return Usage(
+        input_tokens=prompt,
+        cached_tokens=(details_in.cached_tokens or 0) if details_in else 0,
+        output_tokens=completion,
+        reasoning_tokens=(details_out.reasoning_tokens or 0) if details_out else 0,
+        total_tokens=usage.total_tokens if usage.total_tokens is not None else prompt + completion,
+    )
+
+
+class _PartRecord(msgspec.Struct, array_like=True):
+    line: int
+    answered: bool
+    usage: Usage | None
+    content: msgspec.Raw
+
+
+_decode_record = msgspec.json.Decoder(_PartRecord).decode
+
+
+def encode_part(lines: list[OutputLine]) -> bytes:
+    """Finished lines, in any order, as an object that ``decode_part`` reads back."""
+    return b"".join(
+        _encode(_PartRecord(line.line, line.answered, line.usage, msgspec.Raw(line.content))) + b"\n" for line in lines
+    )
+
+
+def decode_part(part: bytes) -> list[OutputLine]:
+    records = map(_decode_record, part.splitlines())
+    return [OutputLine(record.line, bytes(record.content), record.answered, record.usage) for record in records]
+
+
+class SealSummary(msgspec.Struct):
+    """What a sealed segment holds: ``answered_bytes`` for the output file, then ``failed_bytes`` for the error file."""
+
+    answered_bytes: int
+    failed_bytes: int
+    completed: int
+    failed: int
+    usage: Usage
+
+
+def seal(lines: list[OutputLine]) -> tuple[bytes, SealSummary]:
+    """A finished segment as one object, so that a segment is sealed whole or not at all.
+
+    The lines are sorted; of several with the same number the first given counts, so two runs of one chunk
+    cannot double a line.
+    """
+    first: dict[int, OutputLine] = {}
+    for line in lines:
+        first.setdefault(line.line, line)
+    ordered = [first[number] for number in sorted(first)]
+    usage = Usage()
+    for line in ordered:
+        if line.usage is not None:
+            usage.add(line.usage)
+    answered = b"".join(line.content + b"\n" for line in ordered if line.answered)
+    failed = b"".join(line.content + b"\n" for line in ordered if not line.answered)
+    completed = sum(line.answered for line in ordered)
+    return answered + failed, SealSummary(len(answered), len(failed), completed, len(ordered) - completed, usage)

@@ -1,0 +1,197 @@
+"""Webhooks: an account's receiver and secret, and the delivery of one event."""
+
+import asyncio
+import json
+import secrets
+import socket
+import time
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from nightshift import addresses, aws, settings
+from nightshift.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import LooseHeaders
+
+CONNECT_SECONDS = 5
+WHOLE_SECONDS = 15
+MAX_ANSWER_BYTES = 64 * 1024
+# How long a rotated secret still signs beside the new one.
+OVERLAP_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """An account's default receiver, and the secrets that sign, newest first."""
+
+    url: str | None
+    signing_secrets: list[str]
+
+
+def new_secret() -> str:
+    """A secret as Standard Webhooks has it: ``whsec_`` and 32 random bytes in base64."""
+    return "whsec_" + b64encode(secrets.token_bytes(32)).decode()
+
+
+def receiver(account_id: str) -> Receiver:
+    found = aws.client("dynamodb").get_item(
+        TableName=settings.table("accounts"), Key=aws.item({"pk": account_id, "sk": "webhook"}), ConsistentRead=True
+    )
+    item = aws.plain(found.get("Item", {}))
+    signing = [item["secret"]] if "secret" in item else []
+    if item.get("previous_until", 0) > time.time():
+        signing.append(item["previous_secret"])
+    return Receiver(item.get("url"), signing)
+
+
+def put_url(account_id: str, url: str) -> str | None:
+    """Set the account's default receiver. Returns the signing secret where this made it, None where it was there."""
+    _update(account_id, "SET #url = :url", {":url": url}, {"#url": "url"})
+    return _ensure_secret(account_id)
+
+
+def delete_url(account_id: str) -> None:
+    """Forget the default receiver; the secret stays, because batches with a ``callback_url`` are signed with it."""
+    _update(account_id, "REMOVE #url", {}, {"#url": "url"})
+
+
+def rotate(account_id: str) -> str:
+    """A new signing secret. The old one goes on signing beside it for ``OVERLAP_SECONDS``."""
+    secret = new_secret()
+    old = receiver(account_id).signing_secrets[:1]
+    values: dict[str, Any] = {":secret": secret}
+    expression = "SET secret = :secret"
+    if old:
+        expression += ", previous_secret = :old, previous_until = :until"
+        values |= {":old": old[0], ":until": int(time.time()) + OVERLAP_SECONDS}
+    _update(account_id, expression, values)
+    return secret
+
+
+def _ensure_secret(account_id: str) -> str | None:
+    secret = new_secret()
+    dynamodb = aws.client("dynamodb")
+    try:
+        _update(account_id, "SET secret = :secret", {":secret": secret}, condition="attribute_not_exists(secret)")
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return None
+    return secret
+
+
+def _update(
+    account_id: str,
+    expression: str,
+    values: dict[str, Any],
+    names: dict[str, str] | None = None,
+    condition: str | None = None,
+) -> None:
+    request: dict[str, Any] = {
+        "TableName": settings.table("accounts"),
+        "Key": aws.item({"pk": account_id, "sk": "webhook"}),
+        "UpdateExpression": expression,
+    }
+    if values:
+        request["ExpressionAttributeValues"] = aws.item(values)
+    if names:
+        request["ExpressionAttributeNames"] = names
+    if condition:
+        request["ConditionExpression"] = condition
+    aws.client("dynamodb").update_item(**request)
+
+
+def payload(event: dict[str, Any]) -> bytes:
+    """The body that a receiver gets for an event's ``detail``: the same bytes on every try."""
+    batch = event["batch"]
+    body = {
+        "id": event["id"],
+        "object": "event",
+        "type": f"batch.{batch['status']}",
+        "created_at": event["created_at"],
+        "data": batch,
+    }
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def signed_headers(webhook_id: str, body: bytes, signing_secrets: list[str], now: float) -> dict[str, str]:
+    """The three headers of Standard Webhooks; one signature for each secret."""
+    from standardwebhooks import Webhook
+
+    sent_at = datetime.fromtimestamp(now, UTC)
+    signatures = [Webhook(secret).sign(webhook_id, sent_at, body.decode()) for secret in signing_secrets]
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Nightshift-Webhooks/1",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(now)),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one try came to: a ``status``, or a short ``error`` that names no address."""
+
+    status: int | None = None
+    error: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether no further try is due: it was taken, or the receiver is gone for good."""
+        return self.status is not None and (200 <= self.status < 300 or self.status == 410)
+
+
+def deliver(account_id: str, event: dict[str, Any]) -> Attempt | None:
+    """Send an event's ``detail`` to the batch's ``callback_url``, or the account's default receiver, once.
+
+    None where the account wants no webhook.
+    """
+    account = receiver(account_id)
+    url = event["batch"]["callback_url"] or account.url
+    if url is None:
+        return None
+    signing = account.signing_secrets
+    if not signing:
+        _ensure_secret(account_id)
+        signing = receiver(account_id).signing_secrets
+    body = payload(event)
+    headers = signed_headers(event["id"], body, signing, time.time())
+    return asyncio.run(_post(url, body, headers, settings.allow_local_webhooks()))
+
+
+class _RefusedAddressError(OSError):
+    """The name led to an address that webhooks may not reach."""
+
+
+async def _post(url: str, body: bytes, headers: "LooseHeaders", allow_local: bool) -> Attempt:
+    import aiohttp
+
+    def open_socket(info: tuple[Any, ...]) -> socket.socket:
+        # Here, because this is the address that is connected to, whatever the name said before.
+        family, kind, protocol, _, address = info
+        allowed = addresses.is_public(address[0]) or (allow_local and addresses.is_loopback(address[0]))
+        if not allowed:
+            raise _RefusedAddressError("refused address")
+        return socket.socket(family, kind, protocol)
+
+    try:
+        addresses.check_url(url, allow_local=allow_local)
+    except BadRequestError:
+        return Attempt(error="invalid_callback_url")
+    try:
+        timeout = aiohttp.ClientTimeout(total=WHOLE_SECONDS, sock_connect=CONNECT_SECONDS)
+        connector = aiohttp.TCPConnector(socket_factory=open_socket)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session,
+            session.post(url, data=body, headers=headers, allow_redirects=False) as response,
+        ):
+            await response.content.read(MAX_ANSWER_BYTES)
+            return Attempt(status=response.status)
+    except TimeoutError:
+        return Attempt(error="timeout")
+    except _RefusedAddressError:
+        return Attempt(error="refused_address")
+    except (aiohttp.ClientError, OSError, ValueError):
+        return Attempt(error="connection_failed")

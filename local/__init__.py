@@ -1,0 +1,1 @@
+"""The local stack: the real template on an emulator, and an upstream that can be made to fail."""
