@@ -49,7 +49,8 @@ class Stack:
 
     def up(self) -> dict[str, Any]:
         """Start what does not run, deploy what has changed, and describe it in ``stack.json``."""
-        wanted = self._wanted()
+        port = int(os.environ.get("NIGHTSHIFT_PORT", "4566"))
+        wanted = self._wanted(port)
         running = self.read()
         if running and all(_alive(pid) for pid in running["pids"].values()) and self._recall().get("wanted") == wanted:
             return running
@@ -61,7 +62,6 @@ class Stack:
         if not unchanged:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
             memory = {}
-        port = int(os.environ.get("NIGHTSHIFT_PORT", "4566"))
         upstream_port = int(os.environ.get("NIGHTSHIFT_UPSTREAM_PORT") or free_port())
         control_port = free_port()
         _require_free(port, "NIGHTSHIFT_PORT")
@@ -116,9 +116,9 @@ class Stack:
             return {}
         return memory
 
-    def _wanted(self) -> str:
-        """A digest of all that a deployment depends on."""
-        digest = hashlib.sha256(json.dumps([sys.version, self._parameters()]).encode())
+    def _wanted(self, port: int) -> str:
+        """A digest of all that a deployment depends on. The port is in the URLs of queues."""
+        digest = hashlib.sha256(json.dumps([sys.version, port, self._parameters()]).encode())
         for path in _deployed_files():
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
@@ -278,14 +278,15 @@ class Stack:
         if description is None:
             raise StackError("the stack is not up; `make up` starts it")
         client = _client("logs", description["aws_endpoint_url"])
-        since, seen = int(time.time() * 1000), set[str]()
+        since, seen = int(time.time() * 1000), set[tuple[int, str]]()
         while True:
             for group in client.describe_log_groups()["logGroups"]:
                 name = group["logGroupName"]
                 for event in client.filter_log_events(logGroupName=name, startTime=since)["events"]:
-                    if event["eventId"] not in seen:
-                        seen.add(event["eventId"])
-                        yield f"{name.rpartition('/')[2]}  {event['message'].rstrip()}"
+                    line = (event["timestamp"], event["message"])
+                    if line not in seen:
+                        seen.add(line)
+                        yield event["message"].rstrip()
             time.sleep(1)
 
 

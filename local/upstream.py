@@ -93,9 +93,9 @@ class Upstream:
             await runner.cleanup()
 
     async def _report(self, _: web.Request) -> web.Response:
-        counters = asdict(self._counters)
-        counters["received_twice_or_more"] = sum(count > 1 for count in self._counters.requests.values())
-        return web.json_response({"settings": asdict(self._settings), **counters})
+        twice = sum(count > 1 for count in self._counters.requests.values())
+        report = {"settings": asdict(self._settings), **vars(self._counters), "received_twice_or_more": twice}
+        return web.json_response(report)
 
     async def _change(self, request: web.Request) -> web.Response:
         try:

@@ -1,0 +1,81 @@
+# Everything starts here. `make help` lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+UV_VERSION := 0.13.9
+# uv from the machine where there is one, otherwise our own copy.
+export UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
+export PATH := $(CURDIR)/.venv/bin:$(dir $(UV)):$(PATH)
+export SAM_CLI_TELEMETRY := 0
+PYTHON := $(CURDIR)/.venv/bin/python
+
+##@ Start here
+
+demo: install ## Install, start the local stack, run a 200-line batch end to end, show the result
+	NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1 $(PYTHON) -m local.stack up
+	$(PYTHON) -m local.demo
+
+test: check unit integration e2e ## Install, lint, type-check and run every test
+
+##@ The local stack
+
+up: install ## Start the local stack in the background and write .local/stack.json
+	$(PYTHON) -m local.stack up
+
+down: ## Stop the local stack
+	if [ -x $(PYTHON) ]; then $(PYTHON) -m local.stack down; fi
+
+logs: ## Follow every function's log
+	$(PYTHON) -m local.stack logs
+
+##@ Tests and checks
+
+check: install ## Format check, lint, types, template
+	ruff format --check .
+	ruff check .
+	mypy
+	sam validate --lint
+	sam validate --lint --config-env local
+
+unit: install ## Unit tests: rules, architecture, template
+	pytest tests/unit
+
+integration: install ## Stores and handlers on moto
+	pytest tests/integration
+
+e2e: install ## The real template on the emulator, driven by the OpenAI SDKs
+	pytest tests/e2e
+
+format: install ## Format and fix what can be fixed
+	ruff format .
+	ruff check --fix .
+
+##@ The rest
+
+build: install ## Build the artifacts for AWS (arm64)
+	sam build
+
+install: .venv/installed .local/emulator/installed ## Install everything that is needed into .venv and .local
+
+clean: down ## Stop the stack and delete everything that was installed or built
+	rm -rf .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+
+$(CURDIR)/.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+.venv/installed: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --quiet --frozen
+	touch $@
+
+# The emulator runs the functions with its own Python: what Lambda's runtime has and no more.
+.local/emulator/installed: pyproject.toml uv.lock | $(UV)
+	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
+	touch $@
+
+.PHONY: build check clean demo down e2e format help install integration logs test unit up

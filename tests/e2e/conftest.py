@@ -1,0 +1,205 @@
+"""One local stack for all end-to-end tests: the real template on the emulator, with IAM enforced."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+
+import boto3
+import pytest
+from openai import OpenAI
+from openai.types import Batch
+
+from local.stack import ROOT, ROOT_CREDENTIALS, admin_environment, free_port
+
+T = TypeVar("T")
+MODEL = "demo-model"
+ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+def wait_for(what: Callable[[], T], seconds: float = 60) -> T:
+    """The first true value of ``what``."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if value := what():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def request_line(custom_id: str, text: str = "Hello.", model: str = MODEL, **body: Any) -> str:
+    messages = [{"role": "user", "content": text}]
+    request = {"model": model, "messages": messages, **body}
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": request})
+
+
+def batch_file(count: int, model: str = MODEL) -> bytes:
+    lines = (request_line(f"request-{number}", f"Sentence {number}. And more.", model) for number in range(count))
+    return "\n".join(lines).encode()
+
+
+class Upstream:
+    """The simulator's control."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def set(self, **settings: Any) -> None:
+        self._call("PUT", settings)
+
+    def counters(self) -> dict[str, Any]:
+        return self._call("GET")
+
+    def reset(self) -> None:
+        self._call("DELETE")
+
+    def _call(self, method: str, body: Any = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+class Local:
+    """The running stack, as tests use it."""
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        self.description = description
+        self.client = OpenAI(base_url=description["base_url"], api_key=description["api_key"])
+        self.other = OpenAI(base_url=description["base_url"], api_key=description["other_api_key"])
+        self.upstream = Upstream(description["upstream_control_url"])
+
+    def aws(self, service: str) -> Any:
+        """A boto3 client with the operator's rights."""
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self.description["aws_endpoint_url"],
+            region_name=self.description["region"],
+            aws_access_key_id=ROOT_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def create(self, content: bytes, **extra: Any) -> Batch:
+        """Upload ``content`` and create a batch of it; ``extra`` goes into the body."""
+        file = self.client.files.create(file=("input.jsonl", content), purpose="batch")
+        return self.client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", extra_body=extra
+        )
+
+    def ended(self, batch: Batch, seconds: float = 120) -> Batch:
+        def look() -> Batch | None:
+            found = self.client.batches.retrieve(batch.id)
+            return found if found.status in ENDED else None
+
+        return wait_for(look, seconds)
+
+    def lines(self, file_id: str | None) -> list[dict[str, Any]]:
+        """The parsed lines of an output file; none where there is no file."""
+        if file_id is None:
+            return []
+        return [json.loads(line) for line in self.client.files.content(file_id).text.splitlines()]
+
+    @contextlib.contextmanager
+    def environment(self, function: str, **variables: str) -> Iterator[None]:
+        """Set a function's environment variables, as another stack parameter would, and put them back."""
+        functions = self.aws("lambda")
+        names = [found["FunctionName"] for found in functions.list_functions()["Functions"]]
+        (name,) = [each for each in names if each.startswith(f"{self.description['stack_name']}-{function}-")]
+        before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        functions.update_function_configuration(FunctionName=name, Environment={"Variables": before | variables})
+        try:
+            yield
+        finally:
+            functions.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+
+
+@pytest.fixture(scope="session")
+def local_stack() -> Iterator[Local]:
+    folder = ROOT / ".local" / "e2e"
+    ours = ("NIGHTSHIFT_", "UPSTREAM_", "AWS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
+        "NIGHTSHIFT_LOCAL_DIR": str(folder),
+        "NIGHTSHIFT_PORT": str(free_port()),
+        "NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS": "1",
+        "NIGHTSHIFT_WEBHOOK_DELAYS": "1,1,1,1,1,1,1,1",
+    }
+
+    def stack(command: str) -> None:
+        subprocess.run([sys.executable, "-m", "local.stack", command], cwd=ROOT, env=environment, check=True)
+
+    stack("up")
+    try:
+        yield Local(json.loads((folder / "stack.json").read_text()))
+    finally:
+        stack("down")
+
+
+@pytest.fixture
+def local(local_stack: Local) -> Iterator[Local]:
+    """The stack with an upstream that behaves."""
+    local_stack.upstream.reset()
+    yield local_stack
+    local_stack.upstream.reset()
+
+
+class Receiver:
+    """A webhook receiver on loopback. ``answers`` are the statuses it gives, in turn; then 200."""
+
+    def __init__(self, answers: list[int]) -> None:
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(answers.pop(0) if answers else 200)
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[..., Receiver]]:
+    """Start receivers that end with the test."""
+    receivers: list[Receiver] = []
+
+    def start(answers: list[int] | None = None) -> Receiver:
+        receivers.append(Receiver(answers or []))
+        return receivers[-1]
+
+    yield start
+    for receiver in receivers:
+        receiver.close()
+
+
+@pytest.fixture
+def operator(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test call the package's stores as an operator does."""
+    from nightshift import aws
+
+    description = local.description
+    stacks = local.aws("cloudformation").describe_stacks(StackName=description["stack_name"])["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
+    for name, value in admin_environment(description["aws_endpoint_url"], outputs).items():
+        monkeypatch.setenv(name, value)
+    aws._client.cache_clear()

@@ -1,0 +1,91 @@
+"""The ends of a batch other than the good one."""
+
+import json
+from collections.abc import Callable
+
+from tests.e2e.conftest import Local, Receiver, batch_file, request_line, wait_for
+
+
+def test_cancel_keeps_what_is_finished_and_marks_the_rest(local: Local, receive: Callable[..., Receiver]) -> None:
+    local.upstream.set(latency_ms=1500, jitter_ms=1000)
+    receiver = receive()
+    batch = local.create(batch_file(2000), callback_url=receiver.url)
+    wait_for(lambda: (local.client.batches.retrieve(batch.id).request_counts or batch).completed)  # type: ignore[union-attr]
+
+    assert local.client.batches.cancel(batch.id).status == "cancelling"
+    batch = local.ended(batch)
+
+    assert batch.status == "cancelled"
+    assert_every_line_once(local, batch.id, 2000, "batch_cancelled")
+    wait_for(lambda: receiver.received)
+    assert local.client.batches.cancel(batch.id).status == "cancelled"
+
+
+def test_an_expired_batch_keeps_what_is_finished_and_marks_the_rest(local: Local) -> None:
+    local.upstream.set(latency_ms=1500, jitter_ms=1000)
+    with local.environment("CreateBatch", COMPLETION_WINDOW_SECONDS="6"):
+        batch = local.create(batch_file(2000))
+
+    batch = local.ended(batch)
+
+    assert batch.status == "expired"
+    assert_every_line_once(local, batch.id, 2000, "batch_expired")
+
+
+def test_validation_after_create_ends_in_a_failed_batch_with_the_same_errors(local: Local) -> None:
+    lines = [request_line("a"), "{", request_line("a")]
+    with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
+        batch = local.create("\n".join(lines).encode())
+        good = local.create(batch_file(5))
+    assert batch.status == "validating"
+    assert batch.request_counts is None
+
+    batch = local.ended(batch)
+
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert [(error.line, error.code) for error in batch.errors.data or []] == [
+        (2, "invalid_json_line"),
+        (3, "duplicate_custom_id"),
+    ]
+    assert local.ended(good).status == "completed"
+
+
+def test_every_status_change_is_one_event_on_the_bus(local: Local) -> None:
+    sqs, events = local.aws("sqs"), local.aws("events")
+    queue = sqs.create_queue(QueueName="third-party")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    bus = local.description["stack_name"]
+    events.put_rule(Name="third-party", EventBusName=bus, EventPattern='{"source": ["nightshift"]}')
+    events.put_targets(Rule="third-party", EventBusName=bus, Targets=[{"Id": "queue", "Arn": arn}])
+
+    batch = local.ended(local.create(batch_file(3)))
+
+    seen: list[str] = []
+
+    def all_seen() -> bool:
+        messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+        told = [json.loads(message["Body"]) for message in messages]
+        seen.extend(event["detail-type"] for event in told if event["detail"]["batch"]["id"] == batch.id)
+        return len(seen) >= 4
+
+    try:
+        wait_for(all_seen)
+    finally:
+        events.remove_targets(Rule="third-party", EventBusName=bus, Ids=["queue"])
+        events.delete_rule(Name="third-party", EventBusName=bus)
+        sqs.delete_queue(QueueUrl=queue)
+    assert sorted(seen) == ["batch.completed", "batch.finalizing", "batch.in_progress", "batch.validating"]
+
+
+def assert_every_line_once(local: Local, batch_id: str, count: int, leftover_code: str) -> None:
+    """Each custom_id is in exactly one file, both in input order, and the counts are those of the files."""
+    batch = local.client.batches.retrieve(batch_id)
+    answered, failed = local.lines(batch.output_file_id), local.lines(batch.error_file_id)
+    numbers = [[int(line["custom_id"].removeprefix("request-")) for line in lines] for lines in (answered, failed)]
+    assert all(each == sorted(each) for each in numbers)
+    assert sorted(numbers[0] + numbers[1]) == list(range(count))
+    assert batch.request_counts is not None
+    assert batch.request_counts.to_dict() == {"total": count, "completed": len(answered), "failed": len(failed)}
+    assert {line["error"]["code"] for line in failed} == {leftover_code}
+    assert answered
