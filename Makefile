@@ -47,6 +47,9 @@ integration: install ## Stores and handlers on moto
 e2e: install ## The real template on the emulator, driven by the OpenAI SDKs
 	pytest tests/e2e
 
+chaos: install ## The chaos tests, large: 20,000 lines each
+	CHAOS_LINES=20000 pytest tests/e2e/test_chaos.py -s --timeout 3000
+
 format: install ## Format and fix what can be fixed
 	ruff format .
 	ruff check --fix .
@@ -78,4 +81,4 @@ $(CURDIR)/.uv/bin/uv:
 	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
 	touch $@
 
-.PHONY: build check clean demo down e2e format help install integration logs test unit up
+.PHONY: build chaos check clean demo down e2e format help install integration logs test unit up

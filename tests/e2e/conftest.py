@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
@@ -24,7 +25,7 @@ MODEL = "demo-model"
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-def wait_for(what: Callable[[], T], seconds: float = 60) -> T:
+def wait_for(what: Callable[[], T | None], seconds: float = 60) -> T:
     """The first true value of ``what``."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -71,7 +72,8 @@ class Upstream:
 class Local:
     """The running stack, as tests use it."""
 
-    def __init__(self, description: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+        self.folder = folder
         self.description = description
         self.client = OpenAI(base_url=description["base_url"], api_key=description["api_key"])
         self.other = OpenAI(base_url=description["base_url"], api_key=description["other_api_key"])
@@ -137,7 +139,7 @@ def local_stack() -> Iterator[Local]:
 
     stack("up")
     try:
-        yield Local(json.loads((folder / "stack.json").read_text()))
+        yield Local(folder, json.loads((folder / "stack.json").read_text()))
     finally:
         stack("down")
 
@@ -148,6 +150,19 @@ def local(local_stack: Local) -> Iterator[Local]:
     local_stack.upstream.reset()
     yield local_stack
     local_stack.upstream.reset()
+
+
+def assert_every_line_once(local: Local, batch_id: str, count: int, codes: Set[str] = frozenset()) -> None:
+    """Each custom_id is in exactly one file, both files are in input order, the counts are those of the files, and
+    lines without a response have an error code of ``codes``."""
+    batch = local.client.batches.retrieve(batch_id)
+    answered, failed = local.lines(batch.output_file_id), local.lines(batch.error_file_id)
+    numbers = [[int(line["custom_id"].removeprefix("request-")) for line in lines] for lines in (answered, failed)]
+    assert all(each == sorted(each) for each in numbers)
+    assert sorted(numbers[0] + numbers[1]) == list(range(count))
+    assert batch.request_counts is not None
+    assert batch.request_counts.to_dict() == {"total": count, "completed": len(answered), "failed": len(failed)}
+    assert {line["error"]["code"] for line in failed if line["response"] is None} <= codes
 
 
 class Receiver:

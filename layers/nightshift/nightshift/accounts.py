@@ -26,6 +26,15 @@ _KEY_CACHE_SIZE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """An account as an operator sees it."""
+
+    account_id: str
+    name: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key as an operator sees it: never the key itself."""
 
@@ -82,12 +91,8 @@ def get(account_id: str) -> dict[str, Any]:
     return aws.plain(found["Item"])
 
 
-def find(name_or_id: str) -> str:
-    """The id of the account with this id, or the only one with this name.
-
-    Raises:
-        NotFoundError: no account, or more than one, goes by it.
-    """
+def list_accounts() -> list[Account]:
+    """Every account, oldest first."""
     pages = (
         aws.client("dynamodb")
         .get_paginator("scan")
@@ -97,12 +102,22 @@ def find(name_or_id: str) -> str:
             ExpressionAttributeValues=aws.item({":sk": "account"}),
         )
     )
-    accounts = [aws.plain(found) for page in pages for found in page["Items"]]
-    matches = [account["pk"] for account in accounts if name_or_id in (account["pk"], account["name"])]
+    items = [aws.plain(found) for page in pages for found in page["Items"]]
+    accounts = [Account(item["pk"], item["name"], item["created_at"]) for item in items]
+    return sorted(accounts, key=lambda account: account.account_id)
+
+
+def find(name_or_id: str) -> str:
+    """The id of the account with this id, or the only one with this name.
+
+    Raises:
+        NotFoundError: no account, or more than one, goes by it.
+    """
+    matches = [account.account_id for account in list_accounts() if name_or_id in (account.account_id, account.name)]
     if len(matches) != 1:
         count = "no account" if not matches else f"{len(matches)} accounts"
         raise NotFoundError(f"There is {count} called {name_or_id}.")
-    return str(matches[0])
+    return matches[0]
 
 
 def create_key(account_id: str) -> tuple[str, Key]:

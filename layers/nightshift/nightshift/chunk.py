@@ -22,6 +22,8 @@ from nightshift.outputs import OutputLine, SealSummary, answered_line, failed_li
 from nightshift.pacing import Pacer, backoff
 from nightshift.plan import Segment
 
+# How often finished lines are kept: soon after the start, so that even a worker that never lives long gets on.
+FIRST_KEEP_SECONDS = 0.5
 KEEP_SECONDS = 4.0
 # A pause longer than this is left to Step Functions, where waiting costs nothing.
 LONG_PAUSE_SECONDS = 5.0
@@ -325,8 +327,10 @@ class ChunkRun:
     # --- keeping ---------------------------------------------------------------------------------------------
 
     async def _keep_regularly(self) -> None:
+        pause = FIRST_KEEP_SECONDS
         while not self._ended:
-            await _wait(self._look, KEEP_SECONDS)
+            await _wait(self._look, pause)
+            pause = min(KEEP_SECONDS, 2 * pause)
             self._look.clear()
             await self._keep_now()
             if not self._ended and not await asyncio.to_thread(self._keep.wanted):
