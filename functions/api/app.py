@@ -1,14 +1,27 @@
 """Every endpoint but create batch: files, batches, models, the account's webhook."""
 
+import importlib.resources
+import time
+import urllib.parse
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import addresses, batches, files, routes, settings, webhooks
-from nightshift.errors import BadRequestError, NotFoundError
-from nightshift.http import account_of, create_app, json_response, parse_body, parse_form, parse_query, serve
-from nightshift.objects import batch_object, file_object, list_object
-from nightshift.schemas import ListBatches, PutWebhook
+from nightshift import accounts, addresses, batches, files, routes, settings, uploads, webhooks
+from nightshift.errors import BadRequestError, ConflictError, NotFoundError
+from nightshift.http import account_of, create_app, json_response, parse_body, parse_form, parse_query, serve, validate
+from nightshift.objects import batch_object, file_object, list_object, upload_object
+from nightshift.quotas import Quotas
+from nightshift.schemas import (
+    CompleteUpload,
+    CreateUpload,
+    ExpectFile,
+    ExpiresAfter,
+    FileForm,
+    ListBatches,
+    ListFiles,
+    PutWebhook,
+)
 from nightshift.status import TERMINAL
 
 app = create_app()
@@ -20,18 +33,59 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 @app.post("/files")
 def create_file() -> Response[str]:
-    form = parse_form(app)
+    if app.current_event.headers.get("content-type", "").lower().startswith("application/json"):
+        return _expect_file()
+    form = parse_form(app, "file")
+    wanted = validate(FileForm, _nested(form.fields))
     if form.content is None:
         raise BadRequestError("The form has no part named file.", code="missing_required_parameter", param="file")
-    purpose = form.fields.get("purpose")
-    if purpose != "batch":
-        code = "invalid_value" if purpose else "missing_required_parameter"
-        raise BadRequestError("purpose must be batch.", code=code, param="purpose")
     if not form.content:
         raise BadRequestError("The file is empty.", code="empty_file", param="file")
-    filename = form.filename or "input.jsonl"
-    item = files.create(account_of(app), filename=filename, purpose=purpose, content=form.content)
+    filename = form.filename or ""
+    if not filename.endswith(".jsonl") or len(filename) > 512:
+        message = "The file's name must end in .jsonl, and have at most 512 characters."
+        raise BadRequestError(message, code="invalid_filename", param="file")
+    account_id = account_of(app)
+    _check_storage(account_id, len(form.content))
+    seconds = _seconds(wanted.expires_after, wanted.ttl_seconds)
+    item = files.create(
+        account_id,
+        filename=filename,
+        purpose=wanted.purpose,
+        content=form.content,
+        expires_at=int(time.time()) + seconds if seconds else None,
+        asset_group=wanted.asset_group,
+    )
     return json_response(file_object(item))
+
+
+def _expect_file() -> Response[str]:
+    wanted = parse_body(app, ExpectFile)
+    account_id = account_of(app)
+    _check_storage(account_id, wanted.bytes)
+    item, url, headers = files.expect(
+        account_id,
+        filename=wanted.filename,
+        purpose=wanted.purpose,
+        size=wanted.bytes,
+        expires_seconds=_seconds(wanted.expires_after, wanted.ttl_seconds),
+        asset_group=wanted.asset_group,
+    )
+    upload = {"upload_url": url, "upload_headers": headers, "upload_expires_at": item["expires_at"]}
+    return json_response({**file_object(item), **upload})
+
+
+@app.get("/files")
+def list_files() -> Response[str]:
+    query = parse_query(app, ListFiles)
+    found, has_more = files.list_page(
+        account_of(app),
+        limit=query.limit,
+        after=query.after,
+        ascending=query.order == "asc",
+        purpose=query.purpose,
+    )
+    return json_response(list_object([file_object(item) for item in found], has_more))
 
 
 @app.get("/files/<file_id>")
@@ -39,16 +93,73 @@ def retrieve_file(file_id: str) -> Response[str]:
     return json_response(file_object(files.get(account_of(app), file_id)))
 
 
+@app.delete("/files/<file_id>")
+def delete_file(file_id: str) -> Response[str]:
+    account_id = account_of(app)
+    files.get(account_id, file_id)
+    readers = [batch["sk"] for batch in batches.open_of(account_id) if batch["input_file_id"] == file_id]
+    if readers:
+        message = f"The batch {readers[0]} reads this file. Cancel it, or wait for its end."
+        raise ConflictError(message, code="file_in_use", param="file_id")
+    files.delete(account_id, file_id)
+    return json_response({"id": file_id, "object": "file", "deleted": True})
+
+
 @app.get("/files/<file_id>/content")
 def download_file(file_id: str) -> Response[str]:
-    url = files.download_url(files.get(account_of(app), file_id))
+    item = files.get(account_of(app), file_id)
+    if item["status"] != "processed":
+        raise NotFoundError("The file's bytes have not arrived yet.", code="file_not_found", param="file_id")
+    url = files.download_url(item)
     return Response(302, content_type="text/plain", body="", headers={"Location": url, "Cache-Control": "no-store"})
+
+
+@app.post("/uploads")
+def create_upload() -> Response[str]:
+    wanted = parse_body(app, CreateUpload)
+    account_id = account_of(app)
+    _check_storage(account_id, wanted.bytes)
+    item = uploads.create(
+        account_id,
+        filename=wanted.filename,
+        purpose=wanted.purpose,
+        size=wanted.bytes,
+        mime_type=wanted.mime_type,
+        expires_seconds=_seconds(wanted.expires_after),
+    )
+    return json_response(upload_object(item))
+
+
+@app.post("/uploads/<upload_id>/parts")
+def add_upload_part(upload_id: str) -> Response[str]:
+    upload = uploads.get(account_of(app), upload_id)
+    content = parse_form(app, "data").content
+    if not content:
+        message = "The form has no part named data, or it is empty."
+        raise BadRequestError(message, code="missing_required_parameter", param="data")
+    part_id = uploads.add_part(upload, content)
+    created_at = int(time.time())
+    part = {"id": part_id, "object": "upload.part", "created_at": created_at, "upload_id": upload_id}
+    return json_response(part)
+
+
+@app.post("/uploads/<upload_id>/complete")
+def complete_upload(upload_id: str) -> Response[str]:
+    wanted = parse_body(app, CompleteUpload)
+    account_id = account_of(app)
+    upload = uploads.complete(uploads.get(account_id, upload_id), wanted.part_ids, wanted.md5)
+    return json_response(upload_object(upload, files.get(account_id, upload["file_id"])))
+
+
+@app.post("/uploads/<upload_id>/cancel")
+def cancel_upload(upload_id: str) -> Response[str]:
+    return json_response(upload_object(uploads.cancel(uploads.get(account_of(app), upload_id))))
 
 
 @app.get("/batches")
 def list_batches() -> Response[str]:
     query = parse_query(app, ListBatches)
-    found, has_more = batches.list_page(account_of(app), limit=query.limit, after=query.after)
+    found, has_more = batches.list_page(account_of(app), limit=query.limit, after=query.after, status=query.status)
     return json_response(list_object([_live(item) for item in found], has_more))
 
 
@@ -75,8 +186,10 @@ def list_models() -> Response[str]:
     return json_response({"object": "list", "data": [_model_object(model) for model in models]})
 
 
-@app.get("/models/<model>")
-def retrieve_model(model: str) -> Response[str]:
+# A model's name may have slashes in it.
+@app.get("/models/.+")
+def retrieve_model() -> Response[str]:
+    model = urllib.parse.unquote(app.current_event.path.removeprefix("/models/"))
     if not any(route.batch and route.sku.active for route in routes.for_model(model)):
         raise NotFoundError("No such model.", code="model_not_found", param="model")
     return json_response(_model_object(model))
@@ -109,6 +222,43 @@ def rotate_webhook() -> Response[str]:
     account_id = account_of(app)
     secret = webhooks.rotate(account_id)
     return json_response({"object": "webhook", "url": webhooks.receiver(account_id).url, "secret": secret})
+
+
+@app.get("/openapi.json")
+def openapi() -> Response[str]:
+    return Response(
+        200, content_type="application/json", body=importlib.resources.read_text("nightshift", "openapi.json")
+    )
+
+
+@app.get("/docs")
+def docs() -> Response[str]:
+    return Response(
+        200, content_type="text/html; charset=utf-8", body=importlib.resources.read_text("nightshift", "docs.html")
+    )
+
+
+def _nested(fields: dict[str, str]) -> dict[str, Any]:
+    """A form's fields with ``name[part]`` as objects, and numbers where a number is meant."""
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, rest = name.partition("[")
+        if bracket and rest.endswith("]"):
+            inner = nested.setdefault(outer, {})
+            if isinstance(inner, dict):
+                inner[rest[:-1]] = int(value) if rest == "seconds]" and value.isdecimal() else value
+        else:
+            nested[name] = value
+    return nested
+
+
+def _seconds(expires_after: ExpiresAfter | None, ttl_seconds: int | None = None) -> int | None:
+    """How long a file is to live; the OpenAI way of saying it wins over ours."""
+    return expires_after.seconds if expires_after else ttl_seconds
+
+
+def _check_storage(account_id: str, more: int) -> None:
+    Quotas.of(accounts.get(account_id)).check_storage(files.stored_bytes(account_id), more)
 
 
 def _live(item: dict[str, Any]) -> dict[str, Any]:

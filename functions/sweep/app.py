@@ -20,7 +20,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     """Takes a scheduled event; returns how many batches were ``{"started", "ended"}``."""
     now = int(time.time())
     started = ended = 0
-    for batch in batches.open_batches(created_before=now - LOST_AFTER_SECONDS):
+    for batch in batches.open_of_all(created_before=now - LOST_AFTER_SECONDS):
         account_id, batch_id = batch["pk"], batch["sk"]
         if batch["expires_at"] + OVERDUE_SECONDS < now:
             ended += 1

@@ -107,6 +107,17 @@ def list_accounts() -> list[Account]:
     return sorted(accounts, key=lambda account: account.account_id)
 
 
+def set_quotas(account_id: str, quotas: dict[str, int]) -> None:
+    """Give the account limits of its own, in place of those it had."""
+    aws.client("dynamodb").update_item(
+        TableName=settings.table("accounts"),
+        Key=aws.item({"pk": account_id, "sk": "account"}),
+        UpdateExpression="SET quotas = :quotas",
+        ConditionExpression="attribute_exists(pk)",
+        ExpressionAttributeValues=aws.item({":quotas": quotas}),
+    )
+
+
 def find(name_or_id: str) -> str:
     """The id of the account with this id, or the only one with this name.
 

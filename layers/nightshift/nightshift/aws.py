@@ -63,6 +63,20 @@ def plain(item: dict[str, Any]) -> dict[str, Any]:
     return {name: deserialize(value) for name, value in item.items()}
 
 
+def page(query: dict[str, Any], after: dict[str, Any] | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """The first ``limit`` plain items that a DynamoDB ``query`` finds after the key ``after``, and whether there are
+    more."""
+    if after is not None:
+        query = {**query, "ExclusiveStartKey": item(after)}
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = client("dynamodb").query(**query)
+        found += map(plain, answer["Items"])
+        if len(found) > limit or "LastEvaluatedKey" not in answer:
+            return found[:limit], len(found) > limit
+        query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
 @cache
 def _types() -> tuple[Any, Any]:
     from boto3.dynamodb.types import TypeDeserializer, TypeSerializer

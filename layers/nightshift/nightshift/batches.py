@@ -7,7 +7,8 @@
 
 A status changes by ``transition`` alone: one conditional write that names the status it expects. The table's
 stream turns each such write into an event, so no change goes without one and none has two (ADR 3).
-While a batch is open, ``open`` and ``created_at`` put it into the index ``OpenBatches`` for the sweep.
+While a batch has not ended, its ``open`` (the account) and ``created_at`` put it into the index ``OpenBatches``: for
+quotas, for files in use, and for the sweep.
 """
 
 import time
@@ -24,7 +25,7 @@ def put(item: dict[str, Any]) -> None:
     """Record a new batch; ``item`` has ``pk``, ``sk`` and what the batch object needs."""
     aws.client("dynamodb").put_item(
         TableName=settings.table("batches"),
-        Item=aws.item({**item, "status": "validating", "open": "open"}),
+        Item=aws.item({**item, "status": "validating", "open": item["pk"]}),
         ConditionExpression="attribute_not_exists(pk)",
     )
 
@@ -53,25 +54,27 @@ def get(account_id: str, batch_id: str) -> dict[str, Any]:
     raise NotFoundError("No such batch.", code="batch_not_found", param="batch_id")
 
 
-def list_page(account_id: str, *, limit: int, after: str | None) -> tuple[list[dict[str, Any]], bool]:
-    """The account's batches, newest first, after the id ``after``; then whether there are more."""
+def list_page(
+    account_id: str, *, limit: int, after: str | None, status: Status | None = None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The account's batches, newest first, after the id ``after``; then whether there are more.
+
+    ``after`` need not exist any more: ids sort by time, so the page goes on from where it would be.
+    """
     query: dict[str, Any] = {
         "TableName": settings.table("batches"),
         "KeyConditionExpression": "pk = :pk AND begins_with(sk, :prefix)",
-        "ExpressionAttributeValues": {":pk": account_id, ":prefix": "batch_"},
         "ScanIndexForward": False,
-        "Limit": limit + 1,
     }
-    if after is not None:
-        query["ExclusiveStartKey"] = aws.item({"pk": account_id, "sk": after})
-    query["ExpressionAttributeValues"] = aws.item(query["ExpressionAttributeValues"])
-    found: list[dict[str, Any]] = []
-    while True:
-        page = aws.client("dynamodb").query(**query)
-        found += [aws.plain(item) for item in page["Items"]]
-        if len(found) > limit or "LastEvaluatedKey" not in page:
-            return found[:limit], len(found) > limit
-        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    values = {":pk": account_id, ":prefix": "batch_"}
+    if status is None:
+        query["Limit"] = limit + 1
+    else:
+        query["FilterExpression"] = "#status = :status"
+        query["ExpressionAttributeNames"] = {"#status": "status"}
+        values[":status"] = status
+    query["ExpressionAttributeValues"] = aws.item(values)
+    return aws.page(query, {"pk": account_id, "sk": after} if after else None, limit)
 
 
 def transition(
@@ -111,6 +114,18 @@ def transition(
     except dynamodb.exceptions.ConditionalCheckFailedException:
         return None
     return aws.plain(written["Attributes"])
+
+
+def files_written_at(account_id: str, batch_id: str) -> int:
+    """When the batch's files are written: the first time that this is asked, however often it is asked."""
+    written = aws.client("dynamodb").update_item(
+        TableName=settings.table("batches"),
+        Key=aws.item({"pk": account_id, "sk": batch_id}),
+        UpdateExpression="SET files_written_at = if_not_exists(files_written_at, :now)",
+        ExpressionAttributeValues=aws.item({":now": int(time.time())}),
+        ReturnValues="UPDATED_NEW",
+    )
+    return int(aws.plain(written["Attributes"])["files_written_at"])
 
 
 def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> None:
@@ -158,17 +173,32 @@ def live_counts(item: dict[str, Any]) -> dict[str, int] | None:
     return counts
 
 
-def open_batches(*, created_before: int) -> list[dict[str, Any]]:
-    """Every batch that has not ended and was created before then, from the sparse index."""
+def open_of(account_id: str) -> list[dict[str, Any]]:
+    """The account's batches that have not ended: ``sk``, ``status``, ``input_file_id`` and, once known, ``lines``."""
     pages = (
         aws.client("dynamodb")
         .get_paginator("query")
         .paginate(
             TableName=settings.table("batches"),
             IndexName=OPEN_INDEX,
-            KeyConditionExpression="#open = :open AND created_at < :before",
+            KeyConditionExpression="#open = :account",
             ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues=aws.item({":open": "open", ":before": created_before}),
+            ExpressionAttributeValues=aws.item({":account": account_id}),
+        )
+    )
+    return [aws.plain(found) for page in pages for found in page["Items"]]
+
+
+def open_of_all(*, created_before: int) -> list[dict[str, Any]]:
+    """Every account's batches that have not ended and were created before then."""
+    pages = (
+        aws.client("dynamodb")
+        .get_paginator("scan")
+        .paginate(
+            TableName=settings.table("batches"),
+            IndexName=OPEN_INDEX,
+            FilterExpression="created_at < :before",
+            ExpressionAttributeValues=aws.item({":before": created_before}),
         )
     )
     return [aws.plain(found) for page in pages for found in page["Items"]]

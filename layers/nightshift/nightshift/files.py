@@ -1,4 +1,7 @@
-"""Files: their records in the table ``Files`` (pk account, sk file id) and their bytes in the bucket."""
+"""Files: their records in the table ``Files`` (pk account, sk file id) and their bytes in the bucket.
+
+A record that goes, deleted or expired, takes its bytes along: PurgeFile follows the table's stream.
+"""
 
 import time
 import urllib.parse
@@ -11,6 +14,9 @@ from nightshift.ids import new_id
 
 BLOCK_BYTES = 8 * 1024 * 1024
 DOWNLOAD_SECONDS = 900
+# How long a presigned upload may take to begin.
+UPLOAD_SECONDS = 3600
+CONTENT_TYPE = "application/jsonl"
 
 
 def key(account_id: str, file_id: str) -> str:
@@ -19,21 +25,40 @@ def key(account_id: str, file_id: str) -> str:
 
 
 def create(
-    account_id: str, *, filename: str, purpose: str, content: bytes, expires_at: int | None = None
+    account_id: str,
+    *,
+    filename: str,
+    purpose: str,
+    content: bytes,
+    expires_at: int | None = None,
+    asset_group: str | None = None,
 ) -> dict[str, Any]:
     """Store a small file whole and return its item. The bytes come first: a record never points at nothing."""
     file_id = new_id("file")
     aws.client("s3").put_object(
-        Bucket=settings.bucket(),
-        Key=key(account_id, file_id),
-        Body=content,
-        ContentType="application/jsonl",
+        Bucket=settings.bucket(), Key=key(account_id, file_id), Body=content, ContentType=CONTENT_TYPE
     )
-    return record(account_id, file_id, filename=filename, purpose=purpose, size=len(content), expires_at=expires_at)
+    return record(
+        account_id,
+        file_id,
+        filename=filename,
+        purpose=purpose,
+        size=len(content),
+        expires_at=expires_at,
+        asset_group=asset_group,
+    )
 
 
 def record(
-    account_id: str, file_id: str, *, filename: str, purpose: str, size: int, expires_at: int | None
+    account_id: str,
+    file_id: str,
+    *,
+    filename: str,
+    purpose: str,
+    size: int,
+    expires_at: int | None,
+    created_at: int | None = None,
+    asset_group: str | None = None,
 ) -> dict[str, Any]:
     """Record a file whose bytes are in the bucket; the same id again replaces the record."""
     item = {
@@ -43,15 +68,59 @@ def record(
         "purpose": purpose,
         "bytes": size,
         "status": "processed",
-        "created_at": int(time.time()),
+        "created_at": created_at or int(time.time()),
         "expires_at": expires_at,
+        "asset_group": asset_group,
     }
     aws.client("dynamodb").put_item(TableName=settings.table("files"), Item=aws.item(item))
     return item
 
 
+def expect(
+    account_id: str,
+    *,
+    filename: str,
+    purpose: str,
+    size: int,
+    expires_seconds: int | None = None,
+    asset_group: str | None = None,
+) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """Record a file whose ``size`` bytes the caller will put into the bucket itself.
+
+    Returns its item (status ``uploaded``, gone after ``UPLOAD_SECONDS`` if nothing came), and the URL and the headers
+    of the one PUT that it takes: exactly so many bytes, and only where nothing was put before, so that a file cannot
+    change after it was checked.
+    """
+    now = int(time.time())
+    item = {
+        "pk": account_id,
+        "sk": new_id("file"),
+        "filename": filename,
+        "purpose": purpose,
+        "bytes": size,
+        "status": "uploaded",
+        "created_at": now,
+        "expires_at": now + UPLOAD_SECONDS,
+        "expires_seconds": expires_seconds,
+        "asset_group": asset_group,
+    }
+    aws.client("dynamodb").put_item(TableName=settings.table("files"), Item=aws.item(item))
+    url = aws.client("s3").generate_presigned_url(
+        "put_object",
+        Params={
+            "Bucket": settings.bucket(),
+            "Key": key(account_id, str(item["sk"])),
+            "ContentLength": size,
+            "ContentType": CONTENT_TYPE,
+            "IfNoneMatch": "*",
+        },
+        ExpiresIn=UPLOAD_SECONDS,
+    )
+    return item, url, {"Content-Length": str(size), "Content-Type": CONTENT_TYPE, "If-None-Match": "*"}
+
+
 def get(account_id: str, file_id: str) -> dict[str, Any]:
-    """The file's item.
+    """The file's item. A file that the caller put itself turns ``processed`` as soon as its bytes are there.
 
     Raises:
         NotFoundError: unknown, deleted, expired or another account's; the answer does not tell which.
@@ -59,14 +128,101 @@ def get(account_id: str, file_id: str) -> dict[str, Any]:
     # Only ids that we could have made reach the table: keys have a length limit there.
     if file_id.startswith("file_") and len(file_id) < 64:
         found = aws.client("dynamodb").get_item(
-            TableName=settings.table("files"), Key=aws.item({"pk": account_id, "sk": file_id})
+            TableName=settings.table("files"), Key=aws.item({"pk": account_id, "sk": file_id}), ConsistentRead=True
         )
         if "Item" in found:
             item = aws.plain(found["Item"])
             # TTL deletes late; what has expired is gone at once.
             if item.get("expires_at") is None or item["expires_at"] > time.time():
-                return item
+                return _arrived(item) if item["status"] == "uploaded" else item
     raise NotFoundError("No such file.", code="file_not_found", param="file_id")
+
+
+def _arrived(item: dict[str, Any]) -> dict[str, Any]:
+    """The item of an expected file: ``processed``, and living as long as was asked, once its bytes are there."""
+    try:
+        aws.client("s3").head_object(Bucket=settings.bucket(), Key=key(item["pk"], item["sk"]))
+    except Exception as error:
+        if aws.error_code(error) in ("404", "NoSuchKey"):
+            return item
+        raise
+    seconds = item.get("expires_seconds")
+    dynamodb = aws.client("dynamodb")
+    try:
+        written = dynamodb.update_item(
+            TableName=settings.table("files"),
+            Key=aws.item({"pk": item["pk"], "sk": item["sk"]}),
+            UpdateExpression="SET #status = :processed"
+            + (", expires_at = :expires_at" if seconds else " REMOVE expires_at"),
+            ConditionExpression="#status = :uploaded",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues=aws.item(
+                {
+                    ":processed": "processed",
+                    ":uploaded": "uploaded",
+                    ":expires_at": item["created_at"] + seconds if seconds else None,
+                }
+            ),
+            ReturnValues="ALL_NEW",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        # Somebody else saw it first, or deleted it.
+        return get(item["pk"], item["sk"])
+    return aws.plain(written["Attributes"])
+
+
+def list_page(
+    account_id: str, *, limit: int, after: str | None, ascending: bool, purpose: str | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The account's files by age, after the id ``after``; then whether there are more."""
+    now = int(time.time())
+    values: dict[str, Any] = {":pk": account_id, ":prefix": "file_", ":now": now}
+    conditions = ["(attribute_not_exists(expires_at) OR expires_at > :now)"]
+    if purpose is not None:
+        values[":purpose"] = purpose
+        conditions.append("purpose = :purpose")
+    query = {
+        "TableName": settings.table("files"),
+        "KeyConditionExpression": "pk = :pk AND begins_with(sk, :prefix)",
+        "FilterExpression": " AND ".join(conditions),
+        "ExpressionAttributeValues": aws.item(values),
+        "ScanIndexForward": ascending,
+    }
+    found, more = aws.page(query, {"pk": account_id, "sk": after} if after else None, limit)
+    return [_arrived(item) if item["status"] == "uploaded" else item for item in found], more
+
+
+def stored_bytes(account_id: str) -> int:
+    """How many bytes the account's files have in all."""
+    pages = (
+        aws.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=settings.table("files"),
+            KeyConditionExpression="pk = :pk",
+            ProjectionExpression="#bytes",
+            ExpressionAttributeNames={"#bytes": "bytes"},
+            ExpressionAttributeValues=aws.item({":pk": account_id}),
+        )
+    )
+    return sum(aws.plain(found)["bytes"] for page in pages for found in page["Items"])
+
+
+def delete(account_id: str, file_id: str) -> None:
+    """Delete the file: it is gone at once, and PurgeFile removes its bytes.
+
+    Raises:
+        NotFoundError: there is no such file.
+    """
+    get(account_id, file_id)
+    aws.client("dynamodb").delete_item(
+        TableName=settings.table("files"), Key=aws.item({"pk": account_id, "sk": file_id})
+    )
+
+
+def purge(account_id: str, file_id: str) -> None:
+    """Remove the bytes of a file whose record is gone."""
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=key(account_id, file_id))
 
 
 def download_url(item: dict[str, Any]) -> str:
@@ -79,7 +235,7 @@ def download_url(item: dict[str, Any]) -> str:
         Params={
             "Bucket": settings.bucket(),
             "Key": key(item["pk"], item["sk"]),
-            "ResponseContentType": "application/jsonl",
+            "ResponseContentType": CONTENT_TYPE,
             # RFC 6266: the plain name for old clients, the encoded one for all others.
             "ResponseContentDisposition": f"attachment; filename=\"{plain_name}\"; filename*=UTF-8''{encoded}",
         },

@@ -74,12 +74,13 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
         "failed": sum(summary.failed for summary in final),
     }
     output_id = error_id = None
+    written_at = batches.files_written_at(batch["pk"], batch["sk"])
     if counts["completed"]:
         slices = [results.answered_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
-        output_id = _write_file(batch, "output", slices)
+        output_id = _write_file(batch, "output", slices, written_at)
     if counts["failed"]:
         slices = [results.failed_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
-        error_id = _write_file(batch, "error", slices)
+        error_id = _write_file(batch, "error", slices, written_at)
     return batches.transition(
         batch["pk"],
         batch["sk"],
@@ -130,10 +131,10 @@ def _custom_ids(batch: dict[str, Any], segment: Segment) -> list[str | None]:
     return [request.custom_id for request in requests(block)]
 
 
-def _write_file(batch: dict[str, Any], kind: str, slices: list[Slice]) -> str:
-    """Join ``slices`` into the batch's ``output`` or ``error`` file. Its id depends on the batch alone, so that
-    doing it twice makes one file."""
-    file_id = derived_id("file", batch["sk"], kind)
+def _write_file(batch: dict[str, Any], kind: str, slices: list[Slice], created_at: int) -> str:
+    """Join ``slices`` into the batch's ``output`` or ``error`` file. Its id depends on the batch and the time that it
+    has kept for this, so that doing it twice makes one file."""
+    file_id = derived_id("file", batch["sk"], kind, at=created_at)
     size = results.join(slices, files.key(batch["pk"], file_id))
     files.record(
         batch["pk"],
@@ -141,6 +142,7 @@ def _write_file(batch: dict[str, Any], kind: str, slices: list[Slice]) -> str:
         filename=f"{batch['sk']}_{kind}.jsonl",
         purpose="batch_output",
         size=size,
-        expires_at=int(time.time()) + int(batch.get("output_expires_seconds") or OUTPUT_SECONDS),
+        created_at=created_at,
+        expires_at=created_at + int(batch.get("output_expires_seconds") or OUTPUT_SECONDS),
     )
     return file_id

@@ -124,19 +124,28 @@ def parse_body(app: APIGatewayRestResolver, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(_body_bytes(app) or b"{}")
     except ValidationError as error:
-        raise _as_bad_request(error, "body") from None
+        raise _as_bad_request(error) from None
 
 
 def parse_query(app: APIGatewayRestResolver, model: type[Model]) -> Model:
     """The call's query as ``model``; of a parameter given twice the last value counts."""
-    query = {name: values[-1] for name, values in app.current_event.resolved_query_string_parameters.items() if values}
+    given = app.current_event.resolved_query_string_parameters
+    return validate(model, {name: values[-1] for name, values in given.items() if values})
+
+
+def validate(model: type[Model], content: Any) -> Model:
+    """``content`` as ``model``.
+
+    Raises:
+        BadRequestError: it is not; the message says what to mend, ``param`` where.
+    """
     try:
-        return model.model_validate(query)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise _as_bad_request(error, "query") from None
+        raise _as_bad_request(error) from None
 
 
-def _as_bad_request(error: ValidationError, where: str) -> BadRequestError:
+def _as_bad_request(error: ValidationError) -> BadRequestError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return BadRequestError("The body is not valid JSON.", code="invalid_json")
@@ -144,7 +153,7 @@ def _as_bad_request(error: ValidationError, where: str) -> BadRequestError:
     code = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}.get(
         first["type"], "invalid_value"
     )
-    return BadRequestError(f"{param or 'The ' + where}: {first['msg']}.", code=code, param=param)
+    return BadRequestError(f"{param or 'The body'}: {first['msg']}.", code=code, param=param)
 
 
 @dataclass(slots=True)
@@ -156,8 +165,8 @@ class Form:
     content: bytes | None = None
 
 
-def parse_form(app: APIGatewayRestResolver) -> Form:
-    """The call's multipart body, whatever the order of its parts; the file is the part named ``file``.
+def parse_form(app: APIGatewayRestResolver, file_part: str) -> Form:
+    """The call's multipart body, whatever the order of its parts; the file is the part named ``file_part``.
 
     Raises:
         BadRequestError: the body is no well-formed multipart form.
@@ -172,7 +181,7 @@ def parse_form(app: APIGatewayRestResolver) -> Form:
         form.fields[part.field_name.decode("utf-8", "replace")] = (part.value or b"").decode("utf-8", "replace")
 
     def on_file(part: Any) -> None:
-        if part.field_name == b"file":
+        if part.field_name == file_part.encode():
             part.file_object.seek(0)
             form.content = part.file_object.read()
             form.filename = (part.file_name or b"").decode("utf-8", "replace")

@@ -18,10 +18,15 @@ def new_id(prefix: str, now: float | None = None) -> str:
     return f"{prefix}_{_base32(milliseconds << 80 | secrets.randbits(80), 26)}"
 
 
-def derived_id(prefix: str, *parts: str) -> str:
-    """``<prefix>_`` and 26 characters that depend on ``parts`` alone, so that work done twice makes one thing."""
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
-    return f"{prefix}_{_base32(int.from_bytes(digest), 26)}"
+def derived_id(prefix: str, *parts: str, at: float | None = None) -> str:
+    """``<prefix>_`` and 26 characters that depend on ``parts`` and ``at`` alone, so that work done twice makes one thing.
+
+    With ``at`` (seconds) the id sorts among new ones of that time.
+    """
+    digest = int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest())
+    if at is not None:
+        digest = int(at * 1000) << 80 | digest & (1 << 80) - 1
+    return f"{prefix}_{_base32(digest, 26)}"
 
 
 def request_line_id(batch_id: str, line: int) -> str:

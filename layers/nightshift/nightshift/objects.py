@@ -19,6 +19,22 @@ def file_object(item: dict[str, Any]) -> dict[str, Any]:
         "purpose": item["purpose"],
         "status": item["status"],
         "status_details": None,
+        "asset_group": item.get("asset_group"),
+    }
+
+
+def upload_object(item: dict[str, Any], file: dict[str, Any] | None = None) -> dict[str, Any]:
+    """OpenAI's upload object; ``file`` is the item of the file that a completed upload became."""
+    return {
+        "id": item["sk"],
+        "object": "upload",
+        "bytes": item["bytes"],
+        "created_at": item["created_at"],
+        "expires_at": item["expires_at"],
+        "filename": item["filename"],
+        "purpose": item["purpose"],
+        "status": item["status"],
+        "file": file and file_object(file),
     }
 
 

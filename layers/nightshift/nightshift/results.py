@@ -12,7 +12,8 @@ back or run twice cannot lose or change what is there. The numbers in keys are l
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +23,11 @@ from nightshift.joining import MIN_PART_BYTES, Slice, parts
 from nightshift.outputs import OutputLine, SealSummary, decode_part, encode_part, seal
 from nightshift.plan import Segment
 
+if TYPE_CHECKING:
+    import hashlib
+
 _PARALLEL = 16
+_JOINED_AT_ONCE = 4
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -125,41 +130,50 @@ def failed_slice(batch_id: str, segment: Segment, summary: SealSummary) -> Slice
     return Slice(_sealed_key(batch_id, segment), summary.answered_bytes, summary.answered_bytes + summary.failed_bytes)
 
 
-def join(slices: Sequence[Slice], target: str) -> int:
+def join(slices: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = None) -> int:
     """Write ``slices``, one after the other, as the object ``target``; returns its size in bytes.
 
-    Memory stays below ``2 * MIN_PART_BYTES`` for each of four parts at a time. Doing it again writes the same.
+    Big slices are copied by S3 itself, unless ``digest`` is to be fed with every byte, in order. What passes through
+    memory stays below ``2 * MIN_PART_BYTES`` for each of four parts at a time. Doing it again writes the same.
     """
     s3 = aws.client("s3")
     bucket = settings.bucket()
     size = sum(piece.size for piece in slices)
     groups = parts(slices)
     if len(groups) <= 1 and size < 2 * MIN_PART_BYTES:
-        content = b"".join(_read(piece) for group in groups for piece in group)
+        content = b"".join(map(_read, chain.from_iterable(groups)))
+        if digest is not None:
+            digest.update(content)
         s3.put_object(Bucket=bucket, Key=target, Body=content, ContentType="application/jsonl")
         return size
     upload = s3.create_multipart_upload(Bucket=bucket, Key=target, ContentType="application/jsonl")["UploadId"]
 
-    def send(number: int, group: list[Slice]) -> str:
-        whole = {"Bucket": bucket, "Key": target, "UploadId": upload, "PartNumber": number}
-        if len(group) == 1 and group[0].size >= MIN_PART_BYTES:
-            copied = s3.upload_part_copy(
-                **whole,  # type: ignore[arg-type]
-                CopySource={"Bucket": bucket, "Key": group[0].key},
-                CopySourceRange=f"bytes={group[0].start}-{group[0].end - 1}",
-            )
-            return copied["CopyPartResult"]["ETag"]
-        body = b"".join(_read(piece) for piece in group)
-        return s3.upload_part(**whole, Body=body)["ETag"]  # type: ignore[arg-type]
+    def fetch(group: list[Slice]) -> bytes | Slice:
+        copied = digest is None and len(group) == 1 and group[0].size >= MIN_PART_BYTES
+        return group[0] if copied else b"".join(map(_read, group))
 
+    def send(number: int, part: bytes | Slice) -> str:
+        whole: Any = {"Bucket": bucket, "Key": target, "UploadId": upload, "PartNumber": number}
+        if isinstance(part, bytes):
+            return s3.upload_part(**whole, Body=part)["ETag"]
+        whole |= {"CopySource": {"Bucket": bucket, "Key": part.key}}
+        copied = s3.upload_part_copy(**whole, CopySourceRange=f"bytes={part.start}-{part.end - 1}")
+        return copied["CopyPartResult"]["ETag"]
+
+    tags: list[str] = []
     try:
-        with ThreadPoolExecutor(4) as pool:
-            tags = list(pool.map(send, range(1, len(groups) + 1), groups))
+        with ThreadPoolExecutor(_JOINED_AT_ONCE) as pool:
+            for start in range(0, len(groups), _JOINED_AT_ONCE):
+                fetched = list(pool.map(fetch, groups[start : start + _JOINED_AT_ONCE]))
+                for part in fetched:
+                    if digest is not None and isinstance(part, bytes):
+                        digest.update(part)
+                tags += pool.map(send, range(start + 1, start + 1 + len(fetched)), fetched)
         s3.complete_multipart_upload(
             Bucket=bucket,
             Key=target,
             UploadId=upload,
-            MultipartUpload={"Parts": [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]},
+            MultipartUpload={"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]},
         )
     except BaseException:
         s3.abort_multipart_upload(Bucket=bucket, Key=target, UploadId=upload)

@@ -4,8 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from nightshift.jsonl import MAX_FILE_BYTES
+from nightshift.status import Status
+
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"\.jsonl$")]
+FileSize = Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)]
+AssetGroup = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class _Body(BaseModel):
@@ -36,8 +43,61 @@ class PutWebhook(_Body):
     url: Annotated[str, StringConstraints(max_length=2048)]
 
 
-class ListBatches(BaseModel):
+class ExpectFile(_Body):
+    """The JSON body of ``POST /v1/files``: a file whose bytes the caller puts into S3 itself."""
+
+    purpose: Literal["batch"]
+    filename: FileName
+    bytes: FileSize
+    expires_after: ExpiresAfter | None = None
+    ttl_seconds: Annotated[int, Field(ge=3600, le=2_592_000)] | None = None
+    asset_group: AssetGroup | None = None
+
+
+class FileForm(BaseModel):
+    """The text fields of the multipart body of ``POST /v1/files``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    purpose: Literal["batch"]
+    expires_after: ExpiresAfter | None = None
+    ttl_seconds: Annotated[int, Field(ge=3600, le=2_592_000)] | None = None
+    asset_group: AssetGroup | None = None
+
+
+class CreateUpload(_Body):
+    """The body of ``POST /v1/uploads``."""
+
+    purpose: Literal["batch"]
+    filename: FileName
+    bytes: FileSize
+    mime_type: Annotated[str, StringConstraints(max_length=256)]
+    expires_after: ExpiresAfter | None = None
+
+
+class CompleteUpload(_Body):
+    """The body of ``POST /v1/uploads/{upload_id}/complete``."""
+
+    part_ids: Annotated[list[Annotated[str, StringConstraints(max_length=64)]], Field(min_length=1, max_length=10_000)]
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = None
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    after: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
+class ListBatches(_Page):
     """The query of ``GET /v1/batches``."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    after: Annotated[str, StringConstraints(max_length=64)] | None = None
+    status: Status | None = None
+
+
+class ListFiles(_Page):
+    """The query of ``GET /v1/files``."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    order: Literal["asc", "desc"] = "desc"
+    purpose: Annotated[str, StringConstraints(max_length=64)] | None = None
