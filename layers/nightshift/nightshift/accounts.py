@@ -56,7 +56,9 @@ def authenticate(api_key: str) -> str | None:
         return known[1]
     _known.pop(hashed, None)
     found = aws.client("dynamodb").get_item(
-        TableName=settings.table("accounts"), Key=aws.item({"pk": f"key#{hashed}", "sk": "key"})
+        TableName=settings.table("accounts"),
+        Key=aws.item({"pk": f"key#{hashed}", "sk": "key"}),
+        ConsistentRead=True,  # a key works from the moment it is printed
     )
     if "Item" not in found:
         return None

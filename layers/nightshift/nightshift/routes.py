@@ -55,7 +55,7 @@ def apply(routes: Iterable[Route]) -> tuple[int, int]:
 
 
 def _sort_key(route: Route) -> str:
-    return f"{route.provider}#{route.sku.id}"
+    return f"{route.provider}\n{route.sku.id}"
 
 
 def _route(found: dict[str, Any]) -> Route:

@@ -1,6 +1,7 @@
 """Which upstream a batch is locked to."""
 
 import random
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -33,11 +34,16 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     api_key_secret: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("model", "provider", "upstream_model"):
-            if not getattr(self, name):
+        for name, value in (
+            ("model", self.model),
+            ("provider", self.provider),
+            ("upstream_model", self.upstream_model),
+            ("sku.id", self.sku.id),
+        ):
+            if not value:
                 raise ValueError(f"{name} must not be empty")
-        if not self.base_url.startswith(("https://", "http://")):
-            raise ValueError("base_url must start with https:// or http://")
+        if not re.match(r"https?://[^/]", self.base_url):
+            raise ValueError("base_url must be an http:// or https:// URL")
         if not 1 <= self.max_concurrency <= 10_000:
             raise ValueError("max_concurrency must be between 1 and 10,000")
         if not 1 <= self.timeout_seconds <= 600:

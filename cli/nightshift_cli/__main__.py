@@ -1,0 +1,5 @@
+"""`python -m nightshift_cli` is `nightshift`."""
+
+from nightshift_cli.main import app
+
+app(prog_name="nightshift")

@@ -1,0 +1,90 @@
+"""How a running batch is shown: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+import time
+from types import TracebackType
+from typing import Any, Protocol
+
+import typer
+
+from nightshift_cli import show
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+class Progress(Protocol):
+    def __enter__(self) -> "Progress": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def update(self, batch: dict[str, Any]) -> None:
+        """The batch as it is now."""
+
+    def say(self, message: str) -> None:
+        """A line of text, set apart from what moves."""
+
+
+class Quiet:
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, batch: dict[str, Any]) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+
+class Lines(Quiet):
+    """A line for each new status, and between them now and then: a log stays short however long the batch takes."""
+
+    def __init__(self) -> None:
+        self._status = ""
+        self._line = ""
+        self._next = 0.0
+
+    def update(self, batch: dict[str, Any]) -> None:
+        line = ": ".join(part for part in (show.plain(batch["status"]), show.counts(batch)) if part)
+        now = time.monotonic()
+        if batch["status"] != self._status or (line != self._line and now >= self._next):
+            typer.echo(line)
+            self._status, self._line, self._next = batch["status"], line, now + PLAIN_LINE_SECONDS
+
+    def say(self, message: str) -> None:
+        typer.echo(message)
+
+
+class Bar:
+    """rich's progress bar."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        counts = TextColumn("{task.fields[counts]}", markup=False)
+        status = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(status, BarColumn(), counts, TimeElapsedColumn())
+        self._task = self._bar.add_task("starting", total=None, counts="")
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, batch: dict[str, Any]) -> None:
+        counted = batch.get("request_counts") or {}
+        self._bar.update(
+            self._task,
+            description=show.plain(batch["status"]),
+            # Without a total the bar only moves to and fro.
+            total=counted.get("total") or None,
+            completed=counted.get("completed", 0) + counted.get("failed", 0),
+            counts=show.counts(batch),
+        )
+
+    def say(self, message: str) -> None:
+        self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,67 @@
+"""Batches and tables as plain text: the same on a terminal, in a file and in a CI log."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+
+def plain(value: object) -> str:
+    """``value`` as text that cannot move a terminal's cursor: much of what is shown was written by other people."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+
+
+def table(rows: Iterable[Sequence[object]]) -> list[str]:
+    """The rows as lines, each column as wide as its widest cell."""
+    cells = [[plain("-" if cell is None else cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def moment(timestamp: int) -> str:
+    """A Unix time in the user's own time zone."""
+    return datetime.fromtimestamp(timestamp).astimezone().isoformat(sep=" ")
+
+
+def counts(batch: dict[str, Any]) -> str:
+    """How far the batch is, in words; empty before its lines are counted."""
+    counted = batch.get("request_counts")
+    if not counted:
+        return ""
+    return f"{counted['completed']} completed, {counted['failed']} failed, {counted['total']} total"
+
+
+def batch(found: dict[str, Any]) -> list[str]:
+    """Every field that is set, one on a line; then what was wrong with the file."""
+    rows = [(name, _cell(name, value, found)) for name, value in found.items() if value is not None]
+    wrong = (found.get("errors") or {}).get("data") or []
+    return table(row for row in rows if row[0] not in ("object", "errors")) + file_errors(wrong)
+
+
+def batches(found: list[dict[str, Any]]) -> list[str]:
+    head = ("ID", "STATUS", "MODEL", "REQUESTS", "CREATED")
+    rows = [
+        (one["id"], one["status"], one.get("model"), counts(one) or None, moment(one["created_at"])) for one in found
+    ]
+    return table([head, *rows])
+
+
+def file_errors(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """What is wrong with an input file, line by line."""
+    shown = []
+    for entry in entries:
+        where = f"line {entry['line']}" if entry.get("line") is not None else "file"
+        told = ", ".join(plain(entry[name]) for name in ("code", "param") if entry.get(name))
+        shown.append(f"  {where}: {plain(entry.get('message'))}" + (f" ({told})" if told else ""))
+    return shown
+
+
+def _cell(name: str, value: Any, found: dict[str, Any]) -> str:
+    if name.endswith("_at"):
+        return moment(value)
+    if name == "request_counts":
+        return counts(found)
+    if name == "usage":
+        return f"{value['input_tokens']} input tokens, {value['output_tokens']} output tokens"
+    if name == "metadata":
+        return ", ".join(f"{key}={text}" for key, text in value.items())
+    return str(value)

@@ -1,0 +1,182 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from nightshift_cli.client import WATCHING, Client
+from nightshift_cli.connection import Connection
+from nightshift_cli.errors import ApiError, CliError, UnreachableError
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Api:
+    """Answers with ``answers`` in turn, the last one for good, and remembers the requests."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self._answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        self.requests.append(request)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+def client(api: Handler, base_url: str = "https://api.test/v1/") -> Client:
+    return Client(Connection(base_url, "sk-test"), httpx.MockTransport(api))
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every wait, none of them waited."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+def test_an_upload_is_a_form_with_the_purpose_and_the_file(tmp_path: Path) -> None:
+    api = Api(httpx.Response(200, json={"id": "file_1"}))
+    source = tmp_path / "requests.jsonl"
+    source.write_text('{"a":1}\n')
+
+    with client(api) as calls:
+        assert calls.upload(source) == {"id": "file_1"}
+
+    (request,) = api.requests
+    assert (request.method, str(request.url)) == ("POST", "https://api.test/v1/files")
+    assert request.headers["Authorization"] == "Bearer sk-test"
+    assert b'name="purpose"\r\n\r\nbatch\r\n' in request.content
+    assert b'name="file"; filename="requests.jsonl"' in request.content
+    assert b'\r\n\r\n{"a":1}\n\r\n' in request.content
+
+
+@pytest.mark.parametrize("trouble", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.Response(503)])
+def test_a_get_is_tried_again(trouble: httpx.Response | Exception, waits: list[float]) -> None:
+    api = Api(trouble, trouble, httpx.Response(200, json={"id": "batch_1"}))
+    notices: list[str] = []
+
+    with client(api) as calls:
+        assert calls.batch("batch_1", notice=notices.append) == {"id": "batch_1"}
+
+    assert len(waits) == len(notices) == 2
+
+
+def test_a_watched_batch_is_asked_for_again_for_an_hour_with_growing_waits(waits: list[float]) -> None:
+    with client(Api(httpx.ConnectError("refused"))) as calls, pytest.raises(UnreachableError, match="refused"):
+        calls.batch("batch_1", patience=WATCHING)
+
+    assert 3600 <= sum(waits) < 3700
+    assert 0.5 <= waits[0] <= 1
+    assert max(waits) <= 30
+
+
+def test_the_server_says_how_long_to_wait(waits: list[float]) -> None:
+    api = Api(httpx.Response(429, headers={"Retry-After": "7"}), httpx.Response(200, json={}))
+
+    with client(api) as calls:
+        calls.batches()
+
+    assert waits == [7]
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    api = Api(httpx.Response(404, json={"error": {"message": "No such batch.", "code": "batch_not_found"}}))
+
+    with client(api) as calls, pytest.raises(ApiError, match=r"No such batch\.") as refused:
+        calls.batch("batch_1")
+
+    assert (refused.value.status, refused.value.code, len(api.requests)) == (404, "batch_not_found", 1)
+
+
+@pytest.mark.parametrize("trouble", [httpx.ReadTimeout("slow"), httpx.Response(503)])
+def test_a_post_is_never_repeated(trouble: httpx.Response | Exception) -> None:
+    api = Api(trouble)
+
+    with client(api) as calls, pytest.raises((UnreachableError, ApiError)):
+        calls.create_batch(input_file_id="file_1")
+
+    assert len(api.requests) == 1
+
+
+def test_an_answer_without_the_envelope_is_told_by_its_status() -> None:
+    page = httpx.Response(403, text="<html>Forbidden</html>")
+
+    with client(Api(page)) as calls, pytest.raises(ApiError, match=r"^api.test answered HTTP 403\.$"):
+        calls.batches()
+
+
+@pytest.mark.parametrize("page", ["<html>Hello</html>", "[]"])
+def test_a_success_that_is_no_json_object_questions_the_base_url(page: str) -> None:
+    with client(Api(httpx.Response(200, text=page))) as calls, pytest.raises(CliError, match="base URL"):
+        calls.batches()
+
+
+def test_an_id_cannot_change_the_path() -> None:
+    api = Api(httpx.Response(200, json={}))
+
+    with client(api) as calls:
+        calls.cancel_batch("../files?x")
+
+    assert api.requests[0].url.raw_path == b"/v1/batches/..%2Ffiles%3Fx/cancel"
+
+
+@pytest.mark.parametrize("location", ["https://bucket.s3.test/key?signed=1", "/key?signed=1"])
+def test_a_download_follows_the_redirect_without_the_key(tmp_path: Path, location: str) -> None:
+    api = Api(httpx.Response(302, headers={"Location": location}), httpx.Response(200, content=b"line\n"))
+
+    with client(api) as calls:
+        calls.download("file_1", tmp_path / "out.jsonl")
+
+    first, second = api.requests
+    assert str(first.url) == "https://api.test/v1/files/file_1/content"
+    assert first.headers["Authorization"] == "Bearer sk-test"
+    assert second.url == first.url.join(location)
+    assert "Authorization" not in second.headers
+    assert (tmp_path / "out.jsonl").read_bytes() == b"line\n"
+
+
+def test_a_download_that_is_cut_off_starts_again(tmp_path: Path, waits: list[float]) -> None:
+    class CutOff(httpx.SyncByteStream):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield b"half of a li"
+            # Whoever looks at the target by now must not take the half for the whole.
+            assert not (tmp_path / "out.jsonl").exists()
+            raise httpx.ReadError("cut off")
+
+    answers = iter([httpx.Response(200, stream=CutOff()), httpx.Response(200, content=b"line\n")])
+
+    with client(lambda _: next(answers)) as calls:
+        calls.download("file_1", tmp_path / "out.jsonl")
+
+    assert len(waits) == 1
+    assert (tmp_path / "out.jsonl").read_bytes() == b"line\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_download_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    target.write_text("earlier")
+
+    with client(Api(httpx.Response(404))) as calls, pytest.raises(ApiError):
+        calls.download("file_1", target)
+
+    assert target.read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("base_url", ["api.test/v1", "ftp://api.test/v1", "https://", "https://api.test:x/v1"])
+def test_a_base_url_that_is_none_is_refused_at_once(base_url: str) -> None:
+    with pytest.raises(CliError, match="base URL"):
+        client(Api(httpx.Response(200)), base_url)
+
+
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it() -> None:
+    with pytest.raises(CliError) as refused:
+        Client(Connection("https://api.test/v1", "sk-\nx"))
+
+    assert "sk-" not in str(refused.value)
