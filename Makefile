@@ -56,6 +56,9 @@ format: install ## Format and fix what can be fixed
 
 ##@ The rest
 
+openapi: install ## Write the OpenAPI document from the code
+	python -m nightshift.openapi
+
 build: install ## Build the artifacts for AWS (arm64)
 	sam build
 
@@ -81,4 +84,4 @@ $(CURDIR)/.uv/bin/uv:
 	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
 	touch $@
 
-.PHONY: build chaos check clean demo down e2e format help install integration logs test unit up
+.PHONY: build chaos check clean demo down e2e format help install integration logs openapi test unit up

@@ -39,8 +39,6 @@ def create_file() -> Response[str]:
     wanted = validate(FileForm, _nested(form.fields))
     if form.content is None:
         raise BadRequestError("The form has no part named file.", code="missing_required_parameter", param="file")
-    if not form.content:
-        raise BadRequestError("The file is empty.", code="empty_file", param="file")
     filename = form.filename or ""
     if not filename.endswith(".jsonl") or len(filename) > 512:
         message = "The file's name must end in .jsonl, and have at most 512 characters."

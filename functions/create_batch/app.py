@@ -6,12 +6,13 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import addresses, aws, batches, files, intake, settings
-from nightshift.errors import BadRequestError, NotFoundError, UnavailableError
+from nightshift import accounts, addresses, aws, batches, files, intake, settings
+from nightshift.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
 from nightshift.http import account_of, create_app, json_response, parse_body, serve
 from nightshift.ids import new_id
 from nightshift.log import logger
 from nightshift.objects import batch_object
+from nightshift.quotas import Quotas
 from nightshift.schemas import CreateBatch
 
 app = create_app()
@@ -21,13 +22,69 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return serve(app, event, context)
 
 
+# How long an Idempotency-Key is remembered.
+IDEMPOTENCY_SECONDS = 24 * 3600
+MAX_IDEMPOTENCY_KEY = 255
+
+
 @app.post("/batches")
 def create_batch() -> Response[str]:
     wanted = parse_body(app, CreateBatch)
+    account_id = account_of(app)
+    key = app.current_event.headers.get("idempotency-key")
+    batch_id = _create_once(account_id, key, wanted) if key else _create(account_id, wanted)
+    item = batches.get(account_id, batch_id)
+    return json_response(batch_object({**item, "request_counts": batches.live_counts(item)}))
+
+
+def _create_once(account_id: str, key: str, wanted: CreateBatch) -> str:
+    """The batch that this key made, now or within the last 24 hours.
+
+    Raises:
+        ConflictError: the key came with another body, or the first call with it is still at work.
+    """
+    from aws_lambda_powertools.utilities import idempotency
+    from aws_lambda_powertools.utilities.idempotency import exceptions
+
+    if len(key) > MAX_IDEMPOTENCY_KEY:
+        message = f"The Idempotency-Key has more than {MAX_IDEMPOTENCY_KEY} characters."
+        raise BadRequestError(message, code="invalid_value", param="Idempotency-Key")
+
+    def create(*, call: dict[str, Any]) -> str:
+        return _create(account_id, wanted)
+
+    config = idempotency.IdempotencyConfig(
+        event_key_jmespath="[account_id, key]",
+        payload_validation_jmespath="body",
+        expires_after_seconds=IDEMPOTENCY_SECONDS,
+        hash_function="sha256",
+        lambda_context=app.lambda_context,
+    )
+    create_once = idempotency.idempotent_function(
+        create,
+        data_keyword_argument="call",
+        key_prefix="create_batch",
+        config=config,
+        persistence_store=idempotency.DynamoDBPersistenceLayer(
+            table_name=settings.idempotency_table(), boto3_client=aws.client("dynamodb")
+        ),
+    )
+    try:
+        batch_id: str = create_once(call={"account_id": account_id, "key": key, "body": wanted.model_dump()})
+    except exceptions.IdempotencyValidationError:
+        message = "This Idempotency-Key was used with another body."
+        raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key") from None
+    except exceptions.IdempotencyAlreadyInProgressError:
+        message = "The first call with this Idempotency-Key is still at work. Try again in a moment."
+        raise ConflictError(message, code="idempotency_in_progress", param="Idempotency-Key") from None
+    return batch_id
+
+
+def _create(account_id: str, wanted: CreateBatch) -> str:
     if wanted.callback_url is not None:
         addresses.check_url(wanted.callback_url, allow_local=settings.allow_local_webhooks())
-    account_id = account_of(app)
     file = _input_file(account_id, wanted.input_file_id)
+    _check_quotas(account_id)
     taken = intake.inspect(file, settings.sync_validation_seconds())
     batch_id, created_at = new_id("batch"), int(time.time())
     item: dict[str, Any] = {
@@ -48,7 +105,13 @@ def create_batch() -> Response[str]:
     batches.put(item)
     _start(account_id, batch_id)
     logger.info("batch created", batch_id=batch_id, lines=item.get("lines"), validated=taken is not None)
-    return json_response(batch_object({**item, "request_counts": batches.live_counts(item)}))
+    return batch_id
+
+
+def _check_quotas(account_id: str) -> None:
+    active = batches.open_of(account_id)
+    queued = sum(batch.get("lines", 0) for batch in active)
+    Quotas.of(accounts.get(account_id)).check_batches(len(active), queued)
 
 
 def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
@@ -56,6 +119,8 @@ def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
         file = files.get(account_id, file_id)
     except NotFoundError:
         raise NotFoundError("No such file.", code="file_not_found", param="input_file_id") from None
+    if file["status"] != "processed":
+        raise NotFoundError("The file's bytes have not arrived yet.", code="file_not_found", param="input_file_id")
     if file["purpose"] != "batch":
         raise BadRequestError("The file's purpose is not batch.", code="invalid_purpose", param="input_file_id")
     return file

@@ -19,7 +19,7 @@ def new_id(prefix: str, now: float | None = None) -> str:
 
 
 def derived_id(prefix: str, *parts: str, at: float | None = None) -> str:
-    """``<prefix>_`` and 26 characters that depend on ``parts`` and ``at`` alone, so that work done twice makes one thing.
+    """``<prefix>_`` and 26 characters that depend on ``parts`` and ``at`` alone: work done twice makes one thing.
 
     With ``at`` (seconds) the id sorts among new ones of that time.
     """

@@ -8,6 +8,10 @@ def table(name: str) -> str:
     return os.environ[f"{name.upper()}_TABLE"]
 
 
+def idempotency_table() -> str:
+    return os.environ["IDEMPOTENCY_KEYS_TABLE"]
+
+
 def bucket() -> str:
     return os.environ["BUCKET"]
 
