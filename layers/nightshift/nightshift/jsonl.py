@@ -103,11 +103,11 @@ class FileCheck:
         if len(self.faults) == self._strangers:
             code, what = "batch_multiple_models", "A batch has one model, and the input file names several"
         first = self.faults[0]
-        where = "" if first.line is None else f"line {first.line}: "
+        where = "" if first.line is None else f"Line {first.line}: "
         shown = f"at least {MAX_FAULTS}" if self.stopped and len(self.faults) == MAX_FAULTS else f"{len(self.faults)}"
         more = "" if len(self.faults) == 1 else f" There are {shown} problems in all, see error.details."
         raise InvalidFileError(
-            f"{what}; {where}{first.message}{more}",
+            f"{what}. {where}{first.message}{more}",
             code=code,
             details=[fault.as_dict() for fault in self.faults],
         )
