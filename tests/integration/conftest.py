@@ -1,0 +1,78 @@
+"""A world of its own for every test: moto's AWS with the template's tables, and two callers."""
+
+from collections.abc import Iterator
+
+import pytest
+from moto import mock_aws
+from nightshift import accounts, aws
+
+from tests.integration.support import REGION, Caller, Server, apply_route, new_caller, serving, template_tables
+
+TRIVIAL_MACHINE = '{"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}'
+
+
+@pytest.fixture(scope="package", autouse=True)
+def clients() -> Iterator[None]:
+    """moto's state is new for each test; the clients are not, because making them is what takes time."""
+    aws._client.cache_clear()
+    yield
+    aws._client.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    environment = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SESSION_TOKEN": "testing",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "BUCKET": "nightshift-bucket",
+        "EVENT_BUS": "nightshift",
+        "SYNC_VALIDATION_SECONDS": "20",
+        "COMPLETION_WINDOW_SECONDS": "86400",
+        "WEBHOOK_DELAYS": "5,25,90,480,3000,10800,28800,43200",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("ALLOW_LOCAL_WEBHOOKS", raising=False)
+    accounts._known.clear()
+    with mock_aws():
+        for name, definition in template_tables().items():
+            aws.client("dynamodb").create_table(TableName=f"nightshift-{name}", **definition)
+            monkeypatch.setenv(f"{name.upper()}_TABLE", f"nightshift-{name}")
+        aws.client("s3").create_bucket(
+            Bucket="nightshift-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+        )
+        aws.client("events").create_event_bus(Name="nightshift")
+        queue = aws.client("sqs").create_queue(QueueName="webhooks", Attributes={"VisibilityTimeout": "180"})
+        monkeypatch.setenv("WEBHOOK_QUEUE_URL", queue["QueueUrl"])
+        machine = aws.client("stepfunctions").create_state_machine(
+            name="run-batch", definition=TRIVIAL_MACHINE, roleArn="arn:aws:iam::123456789012:role/run-batch"
+        )
+        monkeypatch.setenv("STATE_MACHINE", machine["stateMachineArn"])
+        yield
+
+
+@pytest.fixture
+def alice() -> Caller:
+    return new_caller("alice")
+
+
+@pytest.fixture
+def bob() -> Caller:
+    return new_caller("bob")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server on loopback, for an upstream or a webhook's receiver."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(server: Server) -> Server:
+    """The upstream that the route of ``MODEL`` leads to."""
+    apply_route(server.url, timeout_seconds=5)
+    return server

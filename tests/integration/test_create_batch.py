@@ -1,0 +1,341 @@
+"""POST /v1/batches: a validating batch with a plan and an execution, or an error and nothing at all."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from nightshift import aws, batches, files, plan, results, routes, settings
+
+from tests.integration.support import (
+    MODEL,
+    Caller,
+    Reply,
+    apply_route,
+    input_lines,
+    object_keys,
+    request_line,
+    route,
+    table_size,
+)
+
+
+@pytest.fixture(autouse=True)
+def a_route() -> None:
+    apply_route()
+
+
+def executions() -> list[str]:
+    found = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())
+    return [execution["name"] for execution in found["executions"]]
+
+
+def create(caller: Caller, lines: list[str] | bytes, **body: Any) -> Reply:
+    return caller("POST", "/batches", json_body={"input_file_id": caller.upload(lines), **body})
+
+
+def nothing_happened() -> bool:
+    return table_size("batches") == 0 and not executions() and not object_keys("work/")
+
+
+# --- a batch --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_batch_is_validating_and_says_so_with_every_field(alice: Caller) -> None:
+    file_id = alice.upload(input_lines(3))
+    reply = alice("POST", "/batches", json_body={"input_file_id": file_id, "metadata": {"team": "search"}})
+    assert reply.status == 200
+    batch = reply.json
+    created_at = batch["created_at"]
+    assert abs(created_at - time.time()) < 5
+    assert batch.pop("id").startswith("batch_")
+    assert batch == {
+        "object": "batch",
+        "endpoint": "/v1/chat/completions",
+        "model": MODEL,
+        "errors": None,
+        "input_file_id": file_id,
+        "completion_window": "24h",
+        "status": "validating",
+        "output_file_id": None,
+        "error_file_id": None,
+        "created_at": created_at,
+        "expires_at": created_at + 86_400,
+        "in_progress_at": None,
+        "finalizing_at": None,
+        "completed_at": None,
+        "failed_at": None,
+        "expired_at": None,
+        "cancelling_at": None,
+        "cancelled_at": None,
+        "request_counts": {"total": 3, "completed": 0, "failed": 0},
+        "usage": None,
+        "metadata": {"team": "search"},
+        "callback_url": None,
+    }
+
+
+def test_create_and_retrieve_show_the_same_batch(alice: Caller) -> None:
+    reply = create(alice, input_lines(1), callback_url="https://hooks.example.com/x?y=1", metadata={})
+    assert alice.batch(reply.json["id"]) == reply.json
+
+
+def test_a_batch_has_a_plan_a_locked_route_and_an_execution_of_its_own_name(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+    lines = input_lines(5)
+    batch_id = alice.create(lines)
+    [task] = results.read_plan(batch_id)
+    assert (task.account_id, task.batch_id, task.chunk) == (alice.account_id, batch_id, 0)
+    assert [(span.first_line, span.lines) for span in task.spans()] == [(0, 2), (2, 2), (4, 1)]
+    item = batches.get(alice.account_id, batch_id)
+    content = files.read_range(alice.account_id, item["input_file_id"], task.spans()[1].start, task.spans()[1].end)
+    assert content.decode().splitlines() == lines[2:4]
+    assert json.loads(item["route"])["upstream_model"] == "upstream-model"
+    [execution] = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())["executions"]
+    described = aws.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])
+    assert (described["name"], json.loads(described["input"])) == (batch_id, alice.task(batch_id))
+
+
+def test_the_route_stays_locked_whatever_operators_apply_later(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(1))
+    apply_route(upstream_model="another")
+    assert json.loads(batches.get(alice.account_id, batch_id)["route"])["upstream_model"] == "upstream-model"
+
+
+def test_the_route_is_chosen_by_priority_among_the_active_ones(alice: Caller) -> None:
+    given: dict[str, dict[str, Any]] = {
+        "second": {"priority": 20},
+        "first": {"priority": 10},
+        "off": {"priority": 1, "active": False},
+    }
+    routes.apply(route(provider=provider, **fields) for provider, fields in given.items())
+    batch_id = alice.create(input_lines(1))
+    assert json.loads(batches.get(alice.account_id, batch_id)["route"])["provider"] == "first"
+
+
+@pytest.mark.parametrize(("separator", "end"), [("\n", ""), ("\r\n", "\r\n"), ("\r\n", "")])
+def test_a_last_line_without_a_newline_and_a_crlf_file_are_whole_files(alice: Caller, separator: str, end: str) -> None:
+    reply = create(alice, (separator.join(input_lines(3)) + end).encode())
+    assert (reply.status, reply.json["request_counts"]["total"]) == (200, 3)
+
+
+@pytest.mark.parametrize("field", ["endpoint", "completion_window", "metadata", "callback_url", "output_expires_after"])
+def test_optional_fields_may_be_given_up_to_their_limits_or_left_out(alice: Caller, field: str) -> None:
+    whole = {
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"k" * 64: "v" * 512} | {f"k{number}": "" for number in range(15)},
+        "callback_url": "https://hooks.example.com/",
+        "output_expires_after": {"anchor": "created_at", "seconds": 3600},
+    }
+    assert create(alice, input_lines(1), **whole).status == 200
+    del whole[field]
+    assert create(alice, input_lines(1), **whole).status == 200
+
+
+# --- bad files ------------------------------------------------------------------------------------------------------
+
+
+def test_two_models_are_told_with_the_line_of_each_stranger(alice: Caller) -> None:
+    lines = [request_line("a"), request_line("b", model="m2"), request_line("c"), request_line("d", model="m3")]
+    reply = create(alice, lines)
+    assert reply.status == 400
+    assert (reply.error["code"], reply.error["param"]) == ("batch_multiple_models", "input_file_id")
+    assert [(d["code"], d["param"], d["line"]) for d in reply.error["details"]] == [
+        ("invalid_request", "body.model", 2),
+        ("invalid_request", "body.model", 4),
+    ]
+    assert nothing_happened()
+
+
+def test_a_malformed_line_and_a_duplicate_are_told_together(alice: Caller) -> None:
+    reply = create(alice, [request_line("a"), request_line("b"), '{"custom_id": ', request_line("a")])
+    assert reply.status == 400
+    assert (reply.error["code"], reply.error["type"]) == ("batch_invalid_jsonl", "invalid_request_error")
+    assert [(d["code"], d["param"], d["line"]) for d in reply.error["details"]] == [
+        ("invalid_json_line", None, 3),
+        ("duplicate_custom_id", "custom_id", 4),
+    ]
+    assert all(set(detail) == {"code", "message", "param", "line"} for detail in reply.error["details"])
+    assert nothing_happened()
+
+
+WHOLE = json.loads(request_line("a"))
+BODY = WHOLE["body"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "param"),
+    [
+        pytest.param({**WHOLE, "custom_id": None}, "missing_required_parameter", "custom_id", id="custom_id"),
+        pytest.param({**WHOLE, "method": "GET"}, "invalid_method", "method", id="method"),
+        pytest.param({**WHOLE, "url": "/v1/embeddings"}, "invalid_url", "url", id="url"),
+        pytest.param({**WHOLE, "body": None}, "missing_required_parameter", "body", id="body"),
+        pytest.param(
+            {**WHOLE, "body": {**BODY, "stream": True}}, "streaming_unsupported", "body.stream", id="body.stream"
+        ),
+        pytest.param({**WHOLE, "body": {**BODY, "messages": []}}, "invalid_request", "body.messages", id="messages"),
+        pytest.param({**WHOLE, "body": {"messages": [{}]}}, "invalid_request", "body.model", id="model"),
+        pytest.param({**WHOLE, "body": {**BODY, "x": "a" * 2_100_000}}, "line_too_long", None, id="length"),
+    ],
+)
+def test_each_fault_of_a_line_has_openais_code(
+    alice: Caller, line: dict[str, Any], code: str, param: str | None
+) -> None:
+    reply = create(alice, [request_line("first"), json.dumps(line)])
+    assert (reply.status, reply.error["code"]) == (400, "batch_invalid_jsonl")
+    [detail] = reply.error["details"]
+    assert (detail["code"], detail["param"], detail["line"]) == (code, param, 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\n", b"\xef\xbb\xbf" + request_line("a").encode(), request_line("a").encode("utf-16"), b"\xff\n", b"[]\n"],
+)
+def test_what_is_no_jsonl_file_is_refused(alice: Caller, content: bytes) -> None:
+    reply = create(alice, content)
+    assert (reply.status, reply.error["code"]) == (400, "batch_invalid_jsonl")
+    assert reply.error["details"]
+    assert nothing_happened()
+
+
+def test_no_more_than_a_hundred_faults_are_told(alice: Caller) -> None:
+    assert len(create(alice, ["{"] * 150).error["details"]) == 100
+
+
+def test_more_than_fifty_thousand_lines_are_refused(alice: Caller) -> None:
+    line = request_line("%d").encode() + b"\n"
+    reply = create(alice, b"".join(line % number for number in range(50_001)))
+    assert (reply.status, reply.error["code"]) == (400, "batch_invalid_jsonl")
+    assert reply.error["details"][0]["line"] == 50_001
+
+
+def test_a_file_over_the_limit_is_refused_unread(alice: Caller) -> None:
+    size = 200 * 1024 * 1024 + 1
+    files.record(alice.account_id, "file_big", filename="x", purpose="batch", size=size, expires_at=None)
+    reply = alice("POST", "/batches", json_body={"input_file_id": "file_big"})
+    assert (reply.status, reply.error["code"]) == (400, "batch_invalid_jsonl")
+
+
+# --- no file, no route ----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_there_is_told_the_same_whatever_the_reason(alice: Caller, bob: Caller) -> None:
+    bobs = bob.upload(input_lines(1))
+    expired = alice.upload(input_lines(1))
+    files.record(alice.account_id, expired, filename="x", purpose="batch", size=1, expires_at=1)
+    deleted = alice.upload(input_lines(1))
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, deleted))
+    given = [bobs, expired, deleted, "file_unknown", "", "x" * 5_000, "file_\u00e9", "batch_1"]
+    replies = [alice("POST", "/batches", json_body={"input_file_id": file_id}) for file_id in given]
+    assert {(reply.status, reply.body) for reply in replies} == {(404, replies[0].body)}
+    assert (replies[0].error["code"], replies[0].error["param"]) == ("file_not_found", "input_file_id")
+    assert nothing_happened()
+
+
+def test_an_output_file_is_no_input(alice: Caller) -> None:
+    item = files.create(alice.account_id, filename="x", purpose="batch_output", content=b"{}\n")
+    reply = alice("POST", "/batches", json_body={"input_file_id": item["sk"]})
+    assert (reply.status, reply.error["param"]) == (400, "input_file_id")
+
+
+@pytest.mark.parametrize("fields", [{"model": "another"}, {"batch": False}])
+def test_a_model_without_a_batch_route_is_not_supported(alice: Caller, fields: dict[str, Any]) -> None:
+    apply_route(**fields)
+    reply = create(alice, [request_line("a", model="unrouted" if "model" in fields else MODEL)])
+    assert (reply.status, reply.error["code"]) == (400, "batch_model_not_supported")
+    assert reply.error["param"] == "input_file_id"
+    assert nothing_happened()
+
+
+def test_a_model_whose_skus_are_all_inactive_is_unavailable(alice: Caller) -> None:
+    apply_route(active=False)
+    reply = create(alice, input_lines(1))
+    assert (reply.status, reply.error["code"]) == (503, "batch_routing_unavailable")
+    assert nothing_happened()
+
+
+@pytest.mark.parametrize("model", ["m" * 5_000, "\U0001f600" * 1_000, "a\u0000b"], ids=["long", "emoji", "null"])
+def test_a_strange_model_name_is_a_model_that_is_not_supported(alice: Caller, model: str) -> None:
+    reply = create(alice, [request_line("a", model=model)])
+    assert (reply.status, reply.error["code"]) == (400, "batch_model_not_supported")
+
+
+# --- bad bodies -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ("", "input_file_id"),
+        ("{}", "input_file_id"),
+        ("{", None),
+        ("[]", None),
+        ("null", None),
+        ('{"input_file_id": "\ud800"}', None),
+        ('{"input_file_id": "\\ud800"}', None),
+        ('{"input_file_id": 7}', "input_file_id"),
+        ('{"input_file_id": null}', "input_file_id"),
+    ],
+)
+def test_a_body_that_names_no_file_is_refused(alice: Caller, body: str, param: str | None) -> None:
+    reply = alice("POST", "/batches", body=body)
+    assert (reply.status, reply.error["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("endpoint", "/v1/embeddings", "endpoint"),
+        ("completion_window", "1h", "completion_window"),
+        ("unknown", 1, "unknown"),
+        ("metadata", [], "metadata"),
+        ("metadata", {f"k{number}": "" for number in range(17)}, "metadata"),
+        ("metadata", {"k" * 65: ""}, "metadata." + "k" * 65),
+        ("metadata", {"k": "v" * 513}, "metadata.k"),
+        ("metadata", {"k": 1}, "metadata.k"),
+        ("callback_url", "http://hooks.example.com", "callback_url"),
+        ("callback_url", "https://127.0.0.1/", "callback_url"),
+        ("callback_url", "https://user@hooks.example.com/", "callback_url"),
+        ("callback_url", "https://hooks.example.com:22/", "callback_url"),
+        ("callback_url", "", "callback_url"),
+        ("callback_url", "https://hooks.example.com/" + "x" * 2_048, "callback_url"),
+        ("output_expires_after", {"anchor": "created_at", "seconds": 3599}, "output_expires_after.seconds"),
+        ("output_expires_after", {"anchor": "created_at", "seconds": 2_592_001}, "output_expires_after.seconds"),
+        ("output_expires_after", {"anchor": "now", "seconds": 3600}, "output_expires_after.anchor"),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(alice: Caller, field: str, value: Any, param: str) -> None:
+    reply = create(alice, input_lines(1), **{field: value})
+    assert (reply.status, reply.error["param"], reply.error["type"]) == (400, param, "invalid_request_error")
+    assert nothing_happened()
+
+
+# --- starting -------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_cannot_be_started_is_not_recorded(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_MACHINE", settings.state_machine() + "-gone")
+    reply = create(alice, input_lines(1))
+    assert (reply.status, reply.error["type"], reply.error["code"]) == (503, "server_error", "service_unavailable")
+    assert table_size("batches") == 0
+    assert alice("GET", "/batches").json["data"] == []
+
+
+def test_without_time_to_validate_the_batch_is_recorded_unvalidated(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
+    batch = create(alice, ["not JSON"]).json
+    assert (batch["status"], batch["model"], batch["request_counts"]) == ("validating", None, None)
+    assert not object_keys("work/")
+    assert executions() == [batch["id"]]
+
+
+def test_a_file_that_takes_too_long_is_left_to_the_state_machine(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0.000001")
+    assert create(alice, input_lines(1)).json["request_counts"] is None

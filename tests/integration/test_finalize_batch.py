@@ -1,0 +1,307 @@
+"""finalize_batch and close_abandoned: every input line in exactly one file, in order, however the batch ended."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from nightshift import aws, batches, files, finalize, plan, results, settings
+from nightshift.outputs import OutputLine, Usage, answered_line, failed_line, usage_of
+
+from tests.integration.support import Caller, Server, input_lines, invoke, object_keys, sample, set_batch, table_size
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch, upstream: Server) -> None:
+    """Segments of two lines, so that five lines are three segments."""
+    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+
+
+def answered(batch_id: str, line: int, status: int = 200) -> OutputLine:
+    body = json.dumps({"line": line}).encode()
+    return answered_line(batch_id, line, f"r{line}", status, "req_1", body, Usage(1, 0, 2, 0, 3))
+
+
+def seal(batch_id: str, *segments: int) -> None:
+    """Seal these segments of the batch with answers; even lines with 200, odd ones with 400."""
+    spans = [span for task in results.read_plan(batch_id) for span in task.spans()]
+    for index in segments:
+        span = spans[index]
+        numbers = range(span.first_line, span.first_line + span.lines)
+        results.write_sealed(batch_id, span, [answered(batch_id, n, 400 if n % 2 else 200) for n in numbers])
+
+
+def ids(lines: list[dict[str, Any]]) -> list[str]:
+    return [line["custom_id"] for line in lines]
+
+
+def test_a_batch_whose_lines_are_all_sealed_is_completed_with_both_files_in_input_order(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 2, 0, 1)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r2", "r4"]
+    assert ids(alice.lines(batch["error_file_id"])) == ["r1", "r3"]
+    assert batch["request_counts"] == {"total": 5, "completed": 3, "failed": 2}
+    assert batch["usage"]["total_tokens"] == 15
+    assert batch["in_progress_at"] <= batch["finalizing_at"] <= batch["completed_at"] <= time.time()
+    assert [batch[f"{end}_at"] for end in ("failed", "expired", "cancelled")] == [None] * 3
+
+
+def test_a_file_that_would_have_no_line_is_not_made(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    seal(batch_id, 0)
+    batch = alice.finalize(batch_id)
+    assert batch["output_file_id"]
+    assert batch["error_file_id"] is None
+    assert table_size("files") == 2
+
+
+def test_a_batch_whose_lines_all_failed_is_completed(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    [task] = results.read_plan(batch_id)
+    results.write_sealed(batch_id, task.spans()[0], [answered(batch_id, 0, 500)])
+    batch = alice.finalize(batch_id)
+    assert (batch["status"], batch["output_file_id"]) == ("completed", None)
+    assert batch["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
+
+
+def test_the_files_are_batch_output_and_live_thirty_days_or_as_long_as_asked(alice: Caller) -> None:
+    for asked, seconds in ((None, 30 * 24 * 3600), ({"anchor": "created_at", "seconds": 3600}, 3600)):
+        batch_id = alice.begin(input_lines(1), output_expires_after=asked)
+        seal(batch_id, 0)
+        file = alice("GET", f"/files/{alice.finalize(batch_id)['output_file_id']}").json
+        assert file["purpose"] == "batch_output"
+        assert file["expires_at"] - file["created_at"] == seconds
+        assert file["bytes"] == len(file_bytes(alice, file["id"]))
+
+
+def file_bytes(caller: Caller, file_id: str) -> bytes:
+    found = aws.client("s3").get_object(Bucket=settings.bucket(), Key=files.key(caller.account_id, file_id))
+    return found["Body"].read()
+
+
+def test_lines_that_a_lost_chunk_left_over_become_internal_errors_in_order(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 0)
+    results.write_part(batch_id, 0, [answered(batch_id, 4)])
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r4"]
+    errors = alice.lines(batch["error_file_id"])
+    assert [(line["custom_id"], line["error"] and line["error"]["code"]) for line in errors] == [
+        ("r1", None),
+        ("r2", "internal_error"),
+        ("r3", "internal_error"),
+    ]
+    assert batch["request_counts"] == {"total": 5, "completed": 2, "failed": 3}
+
+
+def test_an_overdue_batch_expires_and_keeps_what_was_answered(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    results.write_part(batch_id, 0, [answered(batch_id, 2)])
+    set_batch(alice, batch_id, expires_at=1)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "expired"
+    assert batch["expired_at"]
+    assert batch["finalizing_at"] is None
+    assert ids(alice.lines(batch["output_file_id"])) == ["r2"]
+    assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"batch_expired"}
+    assert ids(alice.lines(batch["error_file_id"])) == ["r0", "r1", "r3", "r4"]
+
+
+def test_a_batch_that_was_done_in_time_is_completed_even_when_finalized_late(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 0, 1, 2)
+    set_batch(alice, batch_id, expires_at=1)
+    assert alice.finalize(batch_id)["status"] == "completed"
+
+
+def test_a_cancelled_batch_keeps_what_was_answered(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 1)
+    alice("POST", f"/batches/{batch_id}/cancel")
+    batch = alice.finalize(batch_id)
+    assert (batch["status"], batch["expired_at"], batch["completed_at"]) == ("cancelled", None, None)
+    assert batch["cancelling_at"] <= batch["cancelled_at"]
+    assert ids(alice.lines(batch["output_file_id"])) == ["r2"]
+    errors = alice.lines(batch["error_file_id"])
+    assert ids(errors) == ["r0", "r1", "r3", "r4"]
+    assert [line["error"] and line["error"]["code"] for line in errors] == [
+        "batch_cancelled",
+        "batch_cancelled",
+        None,
+        "batch_cancelled",
+    ]
+
+
+def test_a_batch_cancelled_before_it_was_validated_ends_without_lines(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
+    batch_id = alice.create(input_lines(5))
+    alice("POST", f"/batches/{batch_id}/cancel")
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "cancelled"
+    assert [batch[name] for name in ("request_counts", "output_file_id", "error_file_id")] == [None] * 3
+
+
+def test_a_batch_cancelled_between_create_and_its_first_chunk_answers_for_every_line(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(5))
+    alice("POST", f"/batches/{batch_id}/cancel")
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"] == {"total": 5, "completed": 0, "failed": 5}
+    assert ids(alice.lines(batch["error_file_id"])) == ["r0", "r1", "r2", "r3", "r4"]
+
+
+def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lines(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 0, 1, 2)
+    join = results.join
+
+    def cancel_then_join(*arguments: Any) -> int:
+        alice("POST", f"/batches/{batch_id}/cancel")
+        return join(*arguments)
+
+    monkeypatch.setattr(results, "join", cancel_then_join)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "cancelled"
+    assert batch["request_counts"] == {"total": 5, "completed": 3, "failed": 2}
+    assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r2", "r4"]
+
+
+def test_a_worker_that_seals_while_the_leftovers_are_sealed_is_believed(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = alice.begin(input_lines(2))
+    custom_ids = finalize._custom_ids
+
+    def seal_meanwhile(*arguments: Any) -> Any:
+        seal(batch_id, 0)
+        return custom_ids(*arguments)
+
+    monkeypatch.setattr(finalize, "_custom_ids", seal_meanwhile)
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    assert ids(alice.lines(batch["output_file_id"])) == ["r0"]
+    assert [line["response"]["status_code"] for line in alice.lines(batch["error_file_id"])] == [400]
+
+
+def test_finalizing_twice_changes_nothing(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 0, 1)
+    first = alice.finalize(batch_id)
+    kept = {key: aws.client("s3").head_object(Bucket=settings.bucket(), Key=key)["ETag"] for key in object_keys()}
+    assert alice.finalize(batch_id) == first
+    assert {
+        key: aws.client("s3").head_object(Bucket=settings.bucket(), Key=key)["ETag"] for key in object_keys()
+    } == kept
+
+
+def test_two_finalizers_at_once_make_one_end(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 1)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(invoke, "finalize_batch", alice.task(batch_id)) for _ in range(2)]
+    assert [run.result()["status"] for run in runs] == ["completed", "completed"]
+    batch = alice.batch(batch_id)
+    assert batch["request_counts"] == {"total": 5, "completed": 1, "failed": 4}
+    assert ids(alice.lines(batch["error_file_id"])) == ["r0", "r1", "r3", "r4"]
+    assert table_size("files") == 3
+
+
+@pytest.mark.parametrize("lost", ["files.record", "batches.transition", "results.join"])
+def test_a_crash_at_any_step_is_made_good_by_the_next_run(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 0)
+    module, _, name = lost.partition(".")
+    target = {"files": files, "batches": batches, "results": results}[module]
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise MemoryError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, crash)
+        with pytest.raises(MemoryError):
+            invoke("finalize_batch", alice.task(batch_id))
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert batch["request_counts"] == {"total": 5, "completed": 1, "failed": 4}
+    assert table_size("files") == 3
+
+
+def test_an_input_deleted_underneath_leaves_lines_without_a_name(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(3))
+    seal(batch_id, 0)
+    input_id = batches.get(alice.account_id, batch_id)["input_file_id"]
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, input_id))
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
+    assert ids(alice.lines(batch["error_file_id"])) == ["r1", None]
+
+
+def test_lines_doubled_in_parts_are_counted_once(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    for _ in range(2):
+        results.write_part(batch_id, 0, [answered(batch_id, 1), failed_line(batch_id, 0, "r0", "request_timeout", "-")])
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    assert batch["usage"]["total_tokens"] == 3
+
+
+def test_usage_beyond_what_the_table_can_hold_does_not_keep_a_batch_from_ending(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    [task] = results.read_plan(batch_id)
+    body = b'{"usage":{"prompt_tokens":%d}}' % (10**40 + 1)
+    line = answered_line(batch_id, 0, "r0", 200, "req_1", body, usage_of(body))
+    results.write_sealed(batch_id, task.spans()[0], [line])
+    assert alice.finalize(batch_id)["status"] == "completed"
+
+
+def test_a_batch_that_was_never_started_fails(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(1))
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "failed"
+    [error] = batch["errors"]["data"]
+    assert error["code"] == "internal_error"
+
+
+# --- close_abandoned ----------------------------------------------------------------------------------------------
+
+
+def abandoned(task: dict[str, Any]) -> dict[str, Any]:
+    event = sample("close_abandoned")
+    event["detail"]["input"] = json.dumps(task)
+    return event
+
+
+def test_an_abandoned_batch_is_ended_with_what_it_has(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(3))
+    seal(batch_id, 0)
+    assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "completed"}
+    assert alice.batch(batch_id)["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
+
+
+def test_an_abandoned_batch_that_ended_stays_as_it_is(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    seal(batch_id, 0)
+    ended = alice.finalize(batch_id)
+    assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "completed"}
+    assert alice.batch(batch_id) == ended
+
+
+def test_an_execution_that_was_aborted_while_validating_leaves_a_failed_batch(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(1))
+    assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "failed"}
+
+
+def test_the_execution_of_a_batch_that_was_withdrawn_is_let_go(alice: Caller) -> None:
+    """StartExecution may have worked though its answer was lost: then there is no batch to end, now or ever."""
+    batch_id = alice.create(input_lines(1))
+    batches.withdraw(alice.account_id, batch_id)
+    invoke("close_abandoned", abandoned(alice.task(batch_id)))

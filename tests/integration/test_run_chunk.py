@@ -1,0 +1,376 @@
+"""validate_batch and run_chunk: from a recorded batch to sealed lines, with a server on loopback for the upstream."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from nightshift import aws, batches, chunk, files, plan, results, settings
+
+from tests.integration.support import (
+    MODEL,
+    Caller,
+    Exchange,
+    Received,
+    Server,
+    apply_route,
+    input_lines,
+    invoke,
+    object_keys,
+    request_line,
+    set_batch,
+)
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of two lines, so that five lines are three segments."""
+    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+
+
+def custom_text(received: Received) -> str:
+    return str(received.json["messages"][-1]["content"])
+
+
+# --- validate_batch -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def validated_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
+
+
+@pytest.mark.usefixtures("validated_later", "upstream")
+def test_what_create_did_not_validate_begins_with_a_plan_and_a_route(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(5))
+    assert not object_keys("work/")
+    answer = invoke("validate_batch", alice.task(batch_id))
+    assert answer == {
+        **alice.task(batch_id),
+        "status": "in_progress",
+        "bucket": settings.bucket(),
+        "plan": f"work/{batch_id}/plan.json",
+    }
+    batch = alice.batch(batch_id)
+    assert (batch["model"], batch["request_counts"]) == (MODEL, {"total": 5, "completed": 0, "failed": 0})
+    assert object_keys("work/") == [answer["plan"]]
+
+
+@pytest.mark.usefixtures("upstream")
+def test_what_create_validated_just_begins(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(1))
+    aws.client("s3").delete_object(
+        Bucket=settings.bucket(), Key=files.key(alice.account_id, alice.batch(batch_id)["input_file_id"])
+    )
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "in_progress"
+
+
+WRONG_FILE = [request_line("a"), "{", request_line("a"), request_line("b", model="other")]
+
+
+@pytest.mark.usefixtures("validated_later", "upstream")
+def test_a_wrong_file_fails_with_the_entries_that_create_would_have_answered(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = alice.create(WRONG_FILE)
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "failed"
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "20")
+    refused = alice("POST", "/batches", json_body={"input_file_id": alice.upload(WRONG_FILE)})
+    batch = alice.batch(batch_id)
+    assert batch["errors"] == {"object": "list", "data": refused.error["details"]}
+    assert batch["failed_at"]
+    assert batch["in_progress_at"] is None
+    assert [entry["line"] for entry in batch["errors"]["data"]] == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("validated_later")
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"model": "another"}, "batch_model_not_supported"),
+        ({"batch": False}, "batch_model_not_supported"),
+        ({"active": False}, "batch_routing_unavailable"),
+    ],
+)
+def test_a_batch_without_a_route_fails_with_the_code_that_create_would_have_answered(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], code: str
+) -> None:
+    apply_route(**fields)
+    batch_id = alice.create(input_lines(1))
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "failed"
+    [entry] = alice.batch(batch_id)["errors"]["data"]
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "20")
+    refused = alice("POST", "/batches", json_body={"input_file_id": alice.upload(input_lines(1))}).error
+    assert entry == {name: refused[name] for name in ("code", "message", "param")} | {"line": None}
+    assert entry["code"] == code
+
+
+@pytest.mark.usefixtures("validated_later", "upstream")
+@pytest.mark.parametrize("gone", ["record", "bytes"])
+def test_a_file_gone_before_it_was_validated_fails_the_batch_as_create_would_word_it(alice: Caller, gone: str) -> None:
+    batch_id = alice.create(input_lines(1))
+    input_id = alice.batch(batch_id)["input_file_id"]
+    if gone == "record":
+        key = aws.item({"pk": alice.account_id, "sk": input_id})
+        aws.client("dynamodb").delete_item(TableName=settings.table("files"), Key=key)
+    else:
+        aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, input_id))
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "failed"
+    [entry] = alice.batch(batch_id)["errors"]["data"]
+    assert (entry["code"], entry["param"]) == ("file_not_found", "input_file_id")
+
+
+@pytest.mark.usefixtures("validated_later", "upstream")
+def test_a_batch_cancelled_before_it_was_validated_is_left_cancelling(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(1))
+    alice("POST", f"/batches/{batch_id}/cancel")
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "cancelling"
+    assert not object_keys("work/")
+
+
+@pytest.mark.usefixtures("validated_later", "upstream")
+def test_a_cancel_during_validation_wins(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = alice.create(input_lines(1))
+    write_plan = results.write_plan
+
+    def cancel_then_write(*arguments: Any) -> None:
+        alice("POST", f"/batches/{batch_id}/cancel")
+        write_plan(*arguments)
+
+    monkeypatch.setattr(results, "write_plan", cancel_then_write)
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "cancelling"
+    assert alice.finalize(batch_id)["status"] == "cancelled"
+
+
+@pytest.mark.usefixtures("validated_later", "upstream")
+def test_validating_twice_answers_the_same(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(5))
+    first = invoke("validate_batch", alice.task(batch_id))
+    batch = alice.batch(batch_id)
+    assert invoke("validate_batch", alice.task(batch_id)) == first
+    assert alice.batch(batch_id) == batch
+
+
+# --- run_chunk ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_is_answered_sealed_and_counted(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(5))
+    assert alice.run_chunks(batch_id) == [{"state": "done", "wait_seconds": 0, "carry": {}}]
+    assert object_keys(f"work/{batch_id}/sealed/") == [f"work/{batch_id}/sealed/{line:05d}" for line in (0, 2, 4)]
+    assert alice.batch(batch_id)["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
+    batch = alice.finalize(batch_id)
+    lines = alice.lines(batch["output_file_id"])
+    assert [line["custom_id"] for line in lines] == ["r0", "r1", "r2", "r3", "r4"]
+    contents = [line["response"]["body"]["choices"][0]["message"]["content"] for line in lines]
+    assert contents == [f"Text {number}." for number in range(5)]
+    assert batch["usage"] == {
+        "input_tokens": 35,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 15,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 50,
+    }
+
+
+def test_the_upstream_gets_its_own_model_name_and_the_caller_gets_his_back(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin([request_line("a", temperature=0.5, extra={"model": "kept"})])
+    alice.run_chunks(batch_id)
+    [sent] = upstream.received
+    assert sent.path == "/chat/completions"
+    assert sent.json == {
+        "model": "upstream-model",
+        "messages": [{"role": "user", "content": "Hello."}],
+        "temperature": 0.5,
+        "extra": {"model": "kept"},
+    }
+    [line] = alice.lines(alice.finalize(batch_id)["output_file_id"])
+    assert line["response"]["body"]["model"] == MODEL
+    assert sent.headers["idempotency-key"] == line["id"]
+
+
+def test_the_routes_key_is_sent_and_the_callers_is_not(alice: Caller, server: Server) -> None:
+    aws.client("secretsmanager").create_secret(Name="nightshift/demo", SecretString="upstream-key")
+    apply_route(server.url, api_key_secret="nightshift/demo")
+    batch_id = alice.begin(input_lines(1))
+    alice.run_chunks(batch_id)
+    assert server.received[0].headers["authorization"] == "Bearer upstream-key"
+    assert alice.api_key not in str(server.received)
+
+
+def test_a_secret_that_is_gone_is_an_error_that_names_no_secret(alice: Caller, server: Server) -> None:
+    apply_route(server.url, api_key_secret="nightshift/gone")
+    batch_id = alice.begin(input_lines(1))
+    with pytest.raises(LookupError) as raised:
+        alice.run_chunks(batch_id)
+    assert "nightshift/gone" not in str(raised.value)
+
+
+def test_final_errors_are_lines_of_the_error_file_with_the_upstreams_own_body(alice: Caller, upstream: Server) -> None:
+    def refuse_odd(exchange: Exchange) -> None:
+        if custom_text(exchange.received) in ("Text 1.", "Text 3."):
+            body = {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": "no"}}
+            exchange.reply(422, json.dumps(body).encode(), x_request_id="req_theirs")
+        else:
+            exchange.complete()
+
+    upstream.behave = refuse_odd
+    batch_id = alice.begin(input_lines(5))
+    alice.run_chunks(batch_id)
+    batch = alice.finalize(batch_id)
+    assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == ["r0", "r2", "r4"]
+    errors = alice.lines(batch["error_file_id"])
+    assert [line["custom_id"] for line in errors] == ["r1", "r3"]
+    assert errors[0]["error"] is None
+    assert errors[0]["response"] == {
+        "status_code": 422,
+        "request_id": "req_theirs",
+        "body": {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": "no"}},
+    }
+    assert len(upstream.received) == 5
+
+
+def test_a_refused_line_is_sent_again_under_the_same_idempotency_key(alice: Caller, upstream: Server) -> None:
+    def refuse_once(exchange: Exchange) -> None:
+        if len(upstream.received) == 1:
+            exchange.reply(429, b"slow down", retry_after_ms="1")
+        else:
+            exchange.complete()
+
+    upstream.behave = refuse_once
+    batch_id = alice.begin(input_lines(1))
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert alice.batch(batch_id)["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+    first, second = upstream.received
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, upstream: Server) -> None:
+    upstream.behave = lambda exchange: exchange.reply(429, retry_after="60")
+    batch_id = alice.begin(input_lines(1))
+    [answer] = alice.run_chunks(batch_id)
+    assert answer["state"] == "wait"
+    assert 1 <= answer["wait_seconds"] <= 20
+    upstream.behave = Exchange.complete
+    [task] = results.read_plan(batch_id)
+    again = {**json.loads(json.dumps(alice.task(batch_id))), "chunk": 0, "segments": task.segments, "slice": answer}
+    assert invoke("run_chunk", again)["state"] == "done"
+
+
+def test_a_slice_without_time_for_a_request_asks_for_more_and_sends_nothing(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(1))
+    assert alice.run_chunks(batch_id, seconds=20)[0]["state"] == "more"
+    assert not upstream.received
+
+
+@pytest.mark.parametrize("header", ["caf\xe9", "\xff\xfe", "x" * 4000])
+def test_a_nonsensical_request_id_does_not_stop_the_chunk(alice: Caller, upstream: Server, header: str) -> None:
+    upstream.behave = lambda exchange: exchange.reply(200, b"{}", x_request_id=header)
+    batch_id = alice.begin(input_lines(1))
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert len(alice.lines(alice.finalize(batch_id)["output_file_id"])) == 1
+
+
+def test_a_chunk_that_is_done_does_nothing_when_run_again(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(5))
+    alice.run_chunks(batch_id)
+    sent, kept = len(upstream.received), object_keys("work/")
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert (len(upstream.received), object_keys("work/")) == (sent, kept)
+    assert alice.batch(batch_id)["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
+
+
+def test_only_what_was_not_kept_is_sent_again_after_a_crash(
+    alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.05)
+    kept, stuck = threading.Event(), "Text 3."
+    progress = batches.put_progress
+
+    def crash_when_kept(batch_id: str, number: int, *, completed: int, failed: int) -> None:
+        progress(batch_id, number, completed=completed, failed=failed)
+        if completed == 4:
+            kept.set()
+            raise MemoryError("killed")
+
+    upstream.behave = lambda exchange: (
+        upstream.hang(exchange) if custom_text(exchange.received) == stuck else exchange.complete()
+    )
+    batch_id = alice.begin(input_lines(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "put_progress", crash_when_kept)
+        with pytest.raises(BaseExceptionGroup):
+            alice.run_chunks(batch_id)
+    assert kept.is_set()
+    assert object_keys(f"work/{batch_id}/parts/")
+    upstream.received.clear()
+    upstream.behave = Exchange.complete
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert [custom_text(received) for received in upstream.received] == [stuck]
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
+    assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == ["r0", "r1", "r2", "r3", "r4"]
+
+
+def test_two_workers_on_one_chunk_make_each_line_once(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(20))
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(alice.run_chunks, batch_id) for _ in range(2)]
+    assert [run.result()[0]["state"] for run in runs] == ["done", "done"]
+    assert alice.batch(batch_id)["request_counts"] == {"total": 20, "completed": 20, "failed": 0}
+    batch = alice.finalize(batch_id)
+    lines = alice.lines(batch["output_file_id"])
+    assert [line["custom_id"] for line in lines] == [f"r{number}" for number in range(20)]
+    assert batch["usage"]["total_tokens"] == 200
+
+
+def test_several_chunks_share_the_routes_concurrency(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "WORKER_CONCURRENCY", 2)
+    monkeypatch.setattr(plan, "ROUNDS_PER_WORKER", 1)
+    apply_route(server.url, max_concurrency=4)
+    batch_id = alice.begin(input_lines(9))
+    assert [answer["state"] for answer in alice.run_chunks(batch_id)] == ["done", "done"]
+    batch = alice.finalize(batch_id)
+    assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == [f"r{n}" for n in range(9)]
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_batch_that_is_not_in_progress_is_left_alone(alice: Caller, server: Server) -> None:
+    batch_id = alice.begin(input_lines(1))
+    alice("POST", f"/batches/{batch_id}/cancel")
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert not server.received
+
+
+def test_a_chunk_past_the_deadline_sends_nothing(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, expires_at=1)
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert not upstream.received
+    assert alice.finalize(batch_id)["status"] == "expired"
+
+
+def test_a_cancel_stops_the_chunk_and_keeps_what_is_answered(
+    alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(chunk, "LAST_ANSWERS_SECONDS", 0.2)
+    batch_id = alice.begin(input_lines(3))
+
+    def cancel_then_hang(exchange: Exchange) -> None:
+        if custom_text(exchange.received) == "Text 1.":
+            alice("POST", f"/batches/{batch_id}/cancel")
+            upstream.hang(exchange)
+        else:
+            exchange.complete()
+
+    upstream.behave = cancel_then_hang
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "cancelled"
+    assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == ["r0", "r2"]
+    [left] = alice.lines(batch["error_file_id"])
+    assert (left["custom_id"], left["error"]["code"]) == ("r1", "batch_cancelled")

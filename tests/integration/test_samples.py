@@ -1,0 +1,75 @@
+"""Each function has a sample payload in ``events/``, and answers it."""
+
+import json
+
+import msgspec
+import pytest
+from nightshift import aws, batches, files, results, settings
+from nightshift.intake import inspect, plan_fields
+
+from tests.integration.support import ROOT, Caller, Server, input_lines, invoke, sample
+
+FUNCTIONS = sorted(path.parent.name for path in ROOT.glob("functions/*/app.py"))
+TASK = sample("run_chunk")
+
+
+@pytest.fixture
+def sampled(upstream: Server) -> Caller:
+    """The batch that the samples speak of, in progress."""
+    caller = Caller(TASK["account_id"], "-")
+    content = "".join(line + "\n" for line in input_lines(3)).encode()
+    file_id = json.loads(sample("create_batch")["body"])["input_file_id"]
+    aws.client("s3").put_object(Bucket=settings.bucket(), Key=files.key(caller.account_id, file_id), Body=content)
+    file = files.record(
+        caller.account_id, file_id, filename="in.jsonl", purpose="batch", size=len(content), expires_at=None
+    )
+    taken = inspect(file, 20)
+    assert taken is not None
+    batches.put(
+        {
+            "pk": caller.account_id,
+            "sk": TASK["batch_id"],
+            "input_file_id": file_id,
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "created_at": 1_763_950_231,
+            "expires_at": 4_000_000_000,
+            **plan_fields(caller.account_id, TASK["batch_id"], taken),
+        }
+    )
+    return caller
+
+
+def test_every_function_has_its_sample() -> None:
+    assert sorted(path.stem for path in ROOT.glob("events/*.json")) == FUNCTIONS
+
+
+def test_the_samples_take_a_batch_through_its_life(sampled: Caller) -> None:
+    assert invoke("validate_batch", sample("validate_batch"))["status"] == "in_progress"
+    assert results.read_plan(TASK["batch_id"]) == [msgspec.convert(TASK, results.Task)]
+    assert invoke("run_chunk", TASK)["state"] == "done"
+    assert invoke("finalize_batch", sample("finalize_batch"))["status"] == "completed"
+    batch = batches.get(sampled.account_id, TASK["batch_id"])
+    assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+
+
+def test_the_sample_of_an_abandoned_execution_ends_the_same_batch(sampled: Caller) -> None:
+    assert invoke("close_abandoned", sample("close_abandoned")) == {"status": "failed"}
+
+
+@pytest.mark.parametrize("function", ["api", "create_batch"])
+def test_the_http_samples_are_answered(function: str) -> None:
+    assert invoke(function, sample(function))["statusCode"] == 401
+
+
+@pytest.mark.usefixtures("sampled")
+@pytest.mark.parametrize(
+    ("function", "answer"),
+    [
+        ("sweep", {"started": 1, "ended": 0}),
+        ("publish_events", {"batchItemFailures": []}),
+        ("deliver_webhook", {"batchItemFailures": []}),
+    ],
+)
+def test_the_samples_of_what_the_stack_tells_itself_are_answered(function: str, answer: dict[str, object]) -> None:
+    assert invoke(function, sample(function)) == answer

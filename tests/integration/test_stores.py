@@ -1,0 +1,409 @@
+"""The modules that store: accounts, files, batches, results and routes, against moto."""
+
+import time
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from nightshift import accounts, aws, batches, files, joining, results, routes, settings
+from nightshift.errors import NotFoundError
+from nightshift.joining import MIN_PART_BYTES, Slice
+from nightshift.outputs import OutputLine, answered_line, failed_line
+from nightshift.plan import Segment
+from nightshift.results import Task
+from nightshift.status import EDGES, TERMINAL, Status
+
+from tests.integration.support import Caller, object_keys, put_batch, route
+
+# --- accounts -------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_is_found_by_its_name_and_its_id() -> None:
+    account_id = accounts.create_account("alice")
+    assert accounts.get(account_id)["name"] == "alice"
+    assert accounts.find("alice") == accounts.find(account_id) == account_id
+
+
+def test_a_name_of_nobody_or_of_two_finds_nobody() -> None:
+    twins = [accounts.create_account("twin") for _ in range(2)]
+    for name in ("nobody", "twin"):
+        with pytest.raises(NotFoundError):
+            accounts.find(name)
+    assert [accounts.find(twin) for twin in twins] == twins
+    with pytest.raises(NotFoundError):
+        accounts.get("acct_unknown")
+
+
+def test_a_key_belongs_to_its_account_and_is_nowhere_in_the_table(alice: Caller, bob: Caller) -> None:
+    assert accounts.authenticate(alice.api_key) == alice.account_id
+    assert accounts.authenticate(bob.api_key) == bob.account_id
+    stored = str(aws.client("dynamodb").scan(TableName=settings.table("accounts"))["Items"])
+    assert alice.api_key not in stored
+    assert alice.api_key.removeprefix(accounts.KEY_PREFIX) not in stored
+
+
+def test_an_account_has_as_many_keys_as_it_wants_each_revoked_on_its_own(alice: Caller) -> None:
+    second, shown = accounts.create_key(alice.account_id)
+    assert {key.key_id for key in accounts.list_keys(alice.account_id)} > {shown.key_id}
+    assert (shown.account_id, shown.hint[-4:]) == (alice.account_id, second[-4:])
+    accounts.revoke_key(alice.account_id, shown.key_id)
+    assert accounts.authenticate(second) is None
+    assert accounts.authenticate(alice.api_key) == alice.account_id
+    assert shown not in accounts.list_keys(alice.account_id)
+    with pytest.raises(NotFoundError):
+        accounts.revoke_key(alice.account_id, shown.key_id)
+
+
+def test_a_key_is_revoked_by_its_own_account_only(alice: Caller, bob: Caller) -> None:
+    [key] = accounts.list_keys(alice.account_id)
+    with pytest.raises(NotFoundError):
+        accounts.revoke_key(bob.account_id, key.key_id)
+    assert accounts.authenticate(alice.api_key) == alice.account_id
+
+
+def test_a_revoked_key_is_dead_within_the_time_that_a_key_is_remembered(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    accounts.authenticate(alice.api_key)
+    [key] = accounts.list_keys(alice.account_id)
+    accounts.revoke_key(alice.account_id, key.key_id)
+    monkeypatch.setattr(time, "monotonic", lambda: now + accounts.KEY_CACHE_SECONDS)
+    assert accounts.authenticate(alice.api_key) is None
+
+
+def test_a_key_is_looked_up_once_while_it_is_remembered(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts.authenticate(alice.api_key)
+    monkeypatch.delenv("ACCOUNTS_TABLE")
+    assert accounts.authenticate(alice.api_key) == alice.account_id
+
+
+@pytest.mark.parametrize("guess", ["", "sk-ns-", "account", "acct_1", "\u00e9"])
+def test_what_is_no_key_is_nobodys(alice: Caller, guess: str) -> None:
+    assert accounts.authenticate(guess) is None
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_its_accounts_alone(alice: Caller, bob: Caller) -> None:
+    file_id = alice.upload(b"abc")
+    assert files.get(alice.account_id, file_id)["bytes"] == 3
+    with pytest.raises(NotFoundError):
+        files.get(bob.account_id, file_id)
+
+
+def test_an_expired_file_is_gone_at_once(alice: Caller) -> None:
+    now = int(time.time())
+    named: dict[str, Any] = {"filename": "x", "purpose": "batch", "content": b"abc"}
+    alive = files.create(alice.account_id, **named, expires_at=now + 60)
+    dead = files.create(alice.account_id, **named, expires_at=now)
+    assert files.get(alice.account_id, alive["sk"])["expires_at"] == now + 60
+    with pytest.raises(NotFoundError):
+        files.get(alice.account_id, dead["sk"])
+
+
+def test_a_file_is_read_consistently_because_a_batch_may_be_made_of_it_the_moment_it_is_there(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_id = alice.upload(b"abc")
+    asked: list[dict[str, Any]] = []
+    get_item = aws.client("dynamodb").get_item
+
+    def noted(**named: Any) -> Any:
+        asked.append(named)
+        return get_item(**named)
+
+    monkeypatch.setattr(aws.client("dynamodb"), "get_item", noted)
+    files.get(alice.account_id, file_id)
+    assert [named.get("ConsistentRead") for named in asked] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("in.jsonl", "in.jsonl"),
+        ('a"; filename="b.exe', "a_; filename=_b.exe"),
+        ("a\r\nSet-Cookie: b=c", "a__Set-Cookie: b=c"),
+        ("r\u00e9sum\u00e9.jsonl", "r_sum_.jsonl"),
+        ("a\\b%41", "a_b_41"),
+        ("\U0001f600", "_"),
+        ("\u202egnp.exe", "_gnp.exe"),
+    ],
+)
+def test_no_file_name_can_break_out_of_its_header(alice: Caller, name: str, plain: str) -> None:
+    item = files.create(alice.account_id, filename=name, purpose="batch", content=b"abc")
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(files.download_url(item)).query)
+    [disposition] = query["response-content-disposition"]
+    assert disposition.isascii()
+    assert disposition.isprintable()
+    head, _, encoded = disposition.partition("; filename*=UTF-8''")
+    assert head == f'attachment; filename="{plain}"'
+    assert urllib.parse.unquote(encoded) == name
+
+
+def test_a_file_is_read_in_ranges(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 4)
+    file_id = alice.upload(b"0123456789")
+    assert list(files.read_blocks(alice.account_id, file_id, 10)) == [b"0123", b"4567", b"89"]
+    assert list(files.read_blocks(alice.account_id, file_id, 8)) == [b"0123", b"4567"]
+    assert files.read_range(alice.account_id, file_id, 3, 5) == b"34"
+    with pytest.raises(NotFoundError):
+        files.read_range(alice.account_id, "file_gone", 0, 1)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+ALL_EDGES = [(source, target) for source, targets in EDGES.items() for target in sorted(targets)]
+NO_EDGES = [(source, target) for source in EDGES for target in EDGES if target not in EDGES[source]]
+
+
+def put_in(caller: Caller, status: Status) -> str:
+    """A batch put straight into a status."""
+    put_batch(caller, "batch_1")
+    aws.client("dynamodb").update_item(
+        TableName=settings.table("batches"),
+        Key=aws.item({"pk": caller.account_id, "sk": "batch_1"}),
+        UpdateExpression="SET #status = :status",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues=aws.item({":status": status}),
+    )
+    return "batch_1"
+
+
+def test_each_edge_is_one_write_that_sets_the_status_its_time_and_the_fields(alice: Caller) -> None:
+    for source, target in ALL_EDGES:
+        batch_id = put_in(alice, source)
+        fields = {"usage": {"a": 1}, "output_file_id": None}
+        moved = batches.transition(alice.account_id, batch_id, target, expected=source, fields=fields)
+        assert moved == batches.get(alice.account_id, batch_id)
+        assert (moved["status"], moved["usage"]) == (target, {"a": 1})
+        assert abs(moved[f"{target}_at"] - time.time()) < 5
+        assert "output_file_id" not in moved
+        assert ("open" in moved) == (target not in TERMINAL)
+        batches.withdraw(alice.account_id, batch_id)
+
+
+@pytest.mark.parametrize(("source", "target"), NO_EDGES)
+def test_no_other_edge_exists(alice: Caller, source: Status, target: Status) -> None:
+    with pytest.raises(ValueError, match="cannot go"):
+        batches.transition(alice.account_id, "batch_1", target, expected=source)
+
+
+@pytest.mark.parametrize("ended", sorted(TERMINAL))
+def test_a_batch_that_ended_never_changes(alice: Caller, ended: Status) -> None:
+    batch_id = put_in(alice, ended)
+    before = batches.get(alice.account_id, batch_id)
+    for source, target in ALL_EDGES:
+        assert batches.transition(alice.account_id, batch_id, target, expected=source) is None
+    assert batches.get(alice.account_id, batch_id) == before
+
+
+def test_of_many_who_move_a_batch_one_wins(alice: Caller) -> None:
+    batch_id = put_in(alice, "in_progress")
+    targets: list[Status] = ["finalizing", "expired", "cancelling"] * 4
+
+    def move(target: Status) -> Any:
+        return batches.transition(alice.account_id, batch_id, target, expected="in_progress")
+
+    with ThreadPoolExecutor(4) as pool:
+        won = [moved for moved in pool.map(move, targets) if moved is not None]
+    assert won == [batches.get(alice.account_id, batch_id)]
+
+
+def test_a_batch_that_is_not_there_is_not_made_by_a_transition(alice: Caller) -> None:
+    assert batches.transition(alice.account_id, "batch_1", "in_progress", expected="validating") is None
+    with pytest.raises(NotFoundError):
+        batches.get(alice.account_id, "batch_1")
+
+
+def test_a_batch_is_put_once(alice: Caller) -> None:
+    put_batch(alice, "batch_1")
+    with pytest.raises(aws.client("dynamodb").exceptions.ConditionalCheckFailedException):
+        put_batch(alice, "batch_1")
+
+
+def test_progress_is_absolute_and_never_goes_back(alice: Caller) -> None:
+    batch = put_batch(alice, "batch_1", lines=10)
+    assert batches.live_counts(batch) == {"total": 10, "completed": 0, "failed": 0}
+    for completed, failed in ((2, 1), (2, 1), (1, 0), (3, 2)):
+        batches.put_progress("batch_1", 0, completed=completed, failed=failed)
+    batches.put_progress("batch_1", 1, completed=0, failed=4)
+    batches.put_progress("batch_2", 0, completed=9, failed=9)
+    assert batches.live_counts(batch) == {"total": 10, "completed": 3, "failed": 6}
+
+
+def test_counts_are_none_before_validation_and_what_was_stored_after_the_end(alice: Caller) -> None:
+    assert batches.live_counts(put_batch(alice, "batch_1")) is None
+    stored = {"total": 3, "completed": 2, "failed": 1}
+    assert batches.live_counts(put_batch(alice, "batch_2", lines=9, request_counts=stored)) == stored
+
+
+def test_open_batches_are_found_by_age_until_they_end(alice: Caller, bob: Caller) -> None:
+    put_batch(alice, "batch_old", created_at=100)
+    put_batch(bob, "batch_older", created_at=50)
+    put_batch(alice, "batch_new", created_at=200)
+    found = batches.open_batches(created_before=200)
+    assert [(item["pk"], item["sk"]) for item in found] == [
+        (bob.account_id, "batch_older"),
+        (alice.account_id, "batch_old"),
+    ]
+    assert {"status", "expires_at", "created_at"} <= found[0].keys()
+    batches.transition(alice.account_id, "batch_old", "cancelling", expected="validating")
+    assert len(batches.open_batches(created_before=200)) == 2
+    batches.transition(alice.account_id, "batch_old", "cancelled", expected="cancelling")
+    batches.transition(bob.account_id, "batch_older", "failed", expected="validating")
+    assert batches.open_batches(created_before=200) == []
+
+
+def test_long_lists_are_paged_through_by_limit_and_cursor(alice: Caller) -> None:
+    for number in range(7):
+        put_batch(alice, f"batch_{number}")
+    batches.put_progress(alice.account_id, 0, completed=1, failed=0)  # no batch, though in the same partition
+    seen: list[str] = []
+    after, more = None, True
+    while more:
+        items, more = batches.list_page(alice.account_id, limit=3, after=after)
+        after = items[-1]["sk"]
+        seen += [item["sk"] for item in items]
+        put_batch(alice, f"batch_9{len(seen)}")
+    assert seen == [f"batch_{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+SEGMENT = Segment(0, 100, 10, 3)
+
+
+def line(number: int, *, answered: bool = True, text: str = "x") -> OutputLine:
+    if answered:
+        return answered_line("batch_1", number, f"r{number}", 200, "req_1", b'{"text":"%b"}' % text.encode(), None)
+    return failed_line("batch_1", number, f"r{number}", "internal_error", text)
+
+
+def test_a_plan_comes_back_as_it_was_written() -> None:
+    tasks = [Task("acct_1", "batch_1", chunk, [(0, 10, 0, 2), (10, 20, 2, 1)], {"carry": {}}) for chunk in range(3)]
+    results.write_plan("batch_1", tasks)
+    assert results.read_plan("batch_1") == tasks
+    assert tasks[0].spans() == [Segment(0, 10, 0, 2), Segment(10, 20, 2, 1)]
+
+
+def test_parts_are_found_by_their_lines() -> None:
+    results.write_part("batch_1", 0, [line(12), line(3)])
+    results.write_part("batch_1", 0, [line(13), line(14, answered=False)])
+    results.write_part("batch_1", 1, [line(4)])
+    results.write_part("batch_10", 0, [line(5)])
+
+    def numbers(first: int, end: int) -> list[int]:
+        return sorted(found.line for part in results.read_parts("batch_1", 0, first, end) for found in part)
+
+    assert numbers(0, 100) == [3, 12, 13, 14]
+    assert numbers(12, 14) == [12, 13]
+    assert numbers(4, 12) == []
+    assert numbers(14, 15) == [14]
+    [[kept]] = results.read_parts("batch_1", 0, 14, 15)
+    assert kept == line(14, answered=False)
+
+
+def test_a_segment_is_sealed_whole_and_once() -> None:
+    first = results.write_sealed("batch_1", SEGMENT, [line(12), line(10), line(11, answered=False)])
+    assert (first.completed, first.failed) == (2, 1)
+    second = results.write_sealed("batch_1", SEGMENT, [line(number, text="second") for number in (10, 11, 12)])
+    assert second == first == results.sealed("batch_1", SEGMENT)
+    content = aws.client("s3").get_object(Bucket=settings.bucket(), Key="work/batch_1/sealed/00010")["Body"].read()
+    assert content == b"".join(done.content + b"\n" for done in (line(10), line(12), line(11, answered=False)))
+
+
+def test_a_segment_with_a_line_missing_is_not_sealed() -> None:
+    with pytest.raises(ValueError, match="2 lines for a segment of 3"):
+        results.write_sealed("batch_1", SEGMENT, [line(10), line(11), line(11)])
+    assert results.sealed("batch_1", SEGMENT) is None
+    assert not object_keys()
+
+
+def test_many_seals_are_looked_up_at_once_in_order() -> None:
+    segments = [Segment(0, 1, number, 1) for number in range(40)]
+    for number in (3, 30):
+        results.write_sealed("batch_1", segments[number], [line(number)])
+    found = results.all_sealed("batch_1", segments)
+    assert [number for number, summary in enumerate(found) if summary] == [3, 30]
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys that S3 was asked to copy from."""
+    keys: list[str] = []
+    copy = aws.client("s3").upload_part_copy
+
+    def noted(**named: Any) -> Any:
+        keys.append(named["CopySource"]["Key"])
+        return copy(**named)
+
+    monkeypatch.setattr(aws.client("s3"), "upload_part_copy", noted)
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("sizes", "copies"),
+    [
+        ([10, 0, 20], 0),
+        ([], 0),
+        ([0], 0),
+        ([MIN_PART_BYTES - 1, MIN_PART_BYTES - 1], 0),
+        ([100, 2 * MIN_PART_BYTES + 5, 7], 1),
+        ([2 * MIN_PART_BYTES, 2 * MIN_PART_BYTES], 2),
+        ([1_000_000] * 13, 0),
+    ],
+)
+def test_joining_is_concatenation(copied: list[str], sizes: list[int], copies: int) -> None:
+    s3, bucket = aws.client("s3"), settings.bucket()
+    slices, expected = [], b""
+    for number, size in enumerate(sizes):
+        content = bytes([number + 1]) * size
+        s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=b"head" + content + b"tail")
+        slices.append(Slice(f"work/{number}", 4, 4 + size))
+        expected += content
+    for _ in range(2):
+        assert results.join(slices, "files/joined") == len(expected)
+        found = s3.get_object(Bucket=bucket, Key="files/joined")
+        assert found["ContentType"] == "application/jsonl"
+        assert found["Body"].read() == expected
+    assert len(copied) == 2 * copies
+    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_a_join_that_fails_leaves_no_upload_behind() -> None:
+    s3, bucket = aws.client("s3"), settings.bucket()
+    s3.put_object(Bucket=bucket, Key="work/0", Body=b"a" * (joining.MIN_PART_BYTES + 5))
+    slices = [Slice("work/0", 0, MIN_PART_BYTES + 5), Slice("work/gone", 0, 2 * MIN_PART_BYTES)]
+    with pytest.raises(ClientError):
+        results.join(slices, "files/joined")
+    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert object_keys("files/") == []
+
+
+# --- routes ---------------------------------------------------------------------------------------------------------
+
+
+def test_applying_replaces_the_routes_of_the_models_named_and_no_others() -> None:
+    other = route(model="other")
+    assert routes.apply([route(provider="a"), route(provider="b"), other]) == (3, 0)
+    kept = route(provider="b", priority=1, api_key_secret="nightshift/b")
+    assert routes.apply([kept]) == (1, 1)
+    assert routes.for_model(kept.model) == [kept]
+    assert routes.all_routes() == [kept, other]
+    assert routes.for_model("unknown") == []
+
+
+def test_routes_are_listed_by_model_then_priority() -> None:
+    given = [route(model=model, provider=f"p{priority}", priority=priority) for model in "ba" for priority in (20, 1)]
+    routes.apply(given)
+    assert [(found.model, found.priority) for found in routes.all_routes()] == [
+        ("a", 1),
+        ("a", 20),
+        ("b", 1),
+        ("b", 20),
+    ]

@@ -1,0 +1,179 @@
+"""upstream.Upstream.send against a server that does what servers do: it answers, and never raises."""
+
+import asyncio
+import gzip
+import socket
+
+import pytest
+from nightshift import upstream as upstream_module
+from nightshift.answers import Answer
+from nightshift.upstream import Upstream
+
+from tests.integration.support import Behave, Exchange, Server, route
+
+BODY = b'{"model":"upstream-model","messages":[{"role":"user","content":"Hi."}]}'
+
+
+def send(url: str, timeout_seconds: int = 5) -> Answer:
+    async def run() -> Answer:
+        async with Upstream(route(url, timeout_seconds=timeout_seconds), "key", 4) as upstream:
+            return await upstream.send(BODY, "batch_req_1")
+
+    return asyncio.run(run())
+
+
+def raw(content: bytes) -> Behave:
+    return lambda exchange: exchange.raw(content)
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> Behave:
+    return lambda exchange: exchange.reply(status, body, **headers)
+
+
+def test_a_json_answer_comes_back_as_its_own_bytes(server: Server) -> None:
+    server.behave = answer(200, b'{"model": "m",\n "x": 1}', x_request_id="req_theirs")
+    assert send(server.url) == Answer(200, b'{"model": "m",\n "x": 1}', "req_theirs")
+    [received] = server.received
+    assert (received.path, received.body) == ("/chat/completions", BODY)
+    assert received.headers["authorization"] == "Bearer key"
+    assert received.headers["content-type"] == "application/json"
+    assert received.headers["idempotency-key"] == "batch_req_1"
+
+
+def test_a_slash_at_the_base_urls_end_is_no_second_slash(server: Server) -> None:
+    send(f"{server.url}/v1/")
+    assert server.received[0].path == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("body", [b"<html>fine</html>", b"", b"[1]", b'{"a":', b'{"a":"\xff"}', b"null"])
+def test_a_good_status_without_a_json_object_is_no_answer(server: Server, body: bytes) -> None:
+    server.behave = answer(200, body)
+    assert send(server.url).failure == "not_json"
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        pytest.param(raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"a":'), id="cut-off body"),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"), id="cut-off chunk"),
+        pytest.param(raw(b""), id="hang-up"),
+        pytest.param(raw(b"SSH-2.0-OpenSSH_9.6\r\n"), id="no HTTP"),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 100_000 + b"\r\n\r\n"), id="endless header"),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), id="no gzip"),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}"), id="no brotli"),
+        pytest.param(Exchange.reset, id="reset"),
+    ],
+)
+def test_a_broken_connection_is_a_broken_answer(server: Server, behave: Behave) -> None:
+    server.behave = behave
+    assert send(server.url) == Answer(failure="broken")
+
+
+def test_a_body_without_a_length_that_is_whole_is_an_answer(server: Server) -> None:
+    server.behave = raw(b'HTTP/1.0 200 OK\r\n\r\n{"a":1}')
+    assert send(server.url).body == b'{"a":1}'
+
+
+def test_silence_is_a_timeout(server: Server) -> None:
+    server.behave = server.hang
+    assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
+
+
+def test_a_body_that_stalls_is_a_timeout(server: Server) -> None:
+    def stall(exchange: Exchange) -> None:
+        exchange.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"a":')
+        server.hang(exchange)
+
+    server.behave = stall
+    assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
+
+
+def test_a_refused_connection_is_not_now() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        assert send(f"http://127.0.0.1:{free.getsockname()[1]}") == Answer(failure="connect")
+
+
+def test_a_name_that_leads_nowhere_is_not_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert send("http://nowhere.example") == Answer(failure="connect")
+
+
+def test_a_tls_handshake_with_a_plain_server_is_not_now(server: Server) -> None:
+    assert send(server.url.replace("http:", "https:")) == Answer(failure="connect")
+
+
+def test_an_error_page_becomes_an_error_object_with_its_text(server: Server) -> None:
+    server.behave = answer(502, b"<html>Bad \xff Gateway</html>")
+    got = send(server.url)
+    assert (got.status, got.failure) == (502, None)
+    assert got.body == (
+        '{"error":{"message":"<html>Bad � Gateway</html>","type":"upstream_error","param":null,"code":null}}'.encode()
+    )
+
+
+def test_an_error_object_comes_back_as_it_is(server: Server) -> None:
+    server.behave = answer(400, b'{"error":{"message":"No."}}')
+    assert send(server.url) == Answer(400, b'{"error":{"message":"No."}}')
+
+
+def test_an_answer_over_the_limit_is_too_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_module, "MAX_ANSWER_BYTES", 1_000_000)
+    server.behave = answer(200, b'{"a":"' + b"a" * 2_000_000 + b'"}')
+    assert send(server.url) == Answer(failure="too_long")
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed(server: Server) -> None:
+    server.behave = answer(307, b"", Location=f"{server.url}/elsewhere")
+    assert send(server.url).status == 307
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry_After": "7"}, 7.0),
+        ({"retry_after_ms": "1500", "Retry_After": "7"}, 1.5),
+        ({"Retry_After": "Mon, 01 Jan 2024 00:00:00 GMT"}, None),
+        ({"Retry_After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_upstreams_wish_to_wait_is_read(server: Server, headers: dict[str, str], seconds: float | None) -> None:
+    server.behave = answer(429, b"", **headers)
+    got = send(server.url)
+    assert (got.status, got.retry_after) == (429, seconds)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Mon, 99999999999 Jan 2024 00:00:00 GMT",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999",
+    ],
+)
+def test_a_retry_after_that_is_no_date_a_clock_could_show_is_ignored(server: Server, header: str) -> None:
+    server.behave = answer(429, b"", Retry_After=header)
+    assert send(server.url).retry_after is None
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_is_too_long(server: Server) -> None:
+    bomb = gzip.compress(b'{"a":"' + b"a" * 64 * 1024 * 1024 + b'"}')
+    server.behave = answer(200, bomb, Content_Encoding="gzip")
+    assert send(server.url) == Answer(failure="too_long")
+
+
+def test_cookies_are_not_kept(server: Server) -> None:
+    async def twice() -> None:
+        async with Upstream(route(server.url), None, 4) as upstream:
+            await upstream.send(BODY, "batch_req_1")
+            await upstream.send(BODY, "batch_req_2")
+
+    server.behave = answer(200, b"{}", Set_Cookie="session=1")
+    asyncio.run(twice())
+    assert all("cookie" not in received.headers for received in server.received)
+    assert "authorization" not in server.received[0].headers
