@@ -4,15 +4,21 @@ import json
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from nightshift.errors import NotFoundError
 from nightshift.finalize import finalize
 from nightshift.log import logger
 
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Takes EventBridge's "Step Functions Execution Status Change"; returns ``{"status"}``."""
+    """Takes EventBridge's "Step Functions Execution Status Change"; returns the batch's ``{"status"}``."""
     task = json.loads(event["detail"]["input"])
     logger.append_keys(batch_id=task["batch_id"])
-    batch = finalize(task["account_id"], task["batch_id"])
+    try:
+        batch = finalize(task["account_id"], task["batch_id"])
+    except NotFoundError:
+        # Create took it back: StartExecution had worked, and its answer was lost.
+        logger.warning("execution without a batch", execution_status=event["detail"]["status"])
+        return {"status": None}
     logger.warning("abandoned batch closed", execution_status=event["detail"]["status"], status=batch["status"])
     return {"status": batch["status"]}

@@ -115,10 +115,7 @@ def _check_quotas(account_id: str) -> None:
 
 
 def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
-    try:
-        file = files.get(account_id, file_id)
-    except NotFoundError:
-        raise NotFoundError("No such file.", code="file_not_found", param="input_file_id") from None
+    file = files.get(account_id, file_id, param="input_file_id")
     if file["status"] != "processed":
         raise NotFoundError("The file's bytes have not arrived yet.", code="file_not_found", param="input_file_id")
     if file["purpose"] != "batch":

@@ -8,6 +8,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import aws, settings, webhooks
 from nightshift.log import logger
 
+# SQS hides a message for at most 12 hours, counted from when it was received.
+MAX_DELAY_SECONDS = 12 * 3600 - 60
+
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -43,6 +46,6 @@ def _deliver(record: dict[str, Any]) -> bool:
         QueueUrl=settings.webhook_queue_url(),
         ReceiptHandle=record["receiptHandle"],
         # A tenth of jitter, so that a receiver that comes back is not met by all at once.
-        VisibilityTimeout=min(43_200, round(delay * random.uniform(1.0, 1.1))),
+        VisibilityTimeout=min(MAX_DELAY_SECONDS, round(delay * random.uniform(1.0, 1.1))),
     )
     return False

@@ -1,6 +1,7 @@
 """The stream of ``Batches``: each status that a batch enters becomes one event on the stack's bus."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -8,8 +9,10 @@ from nightshift import aws, settings
 from nightshift.events import SOURCE, detail_type, status_event
 from nightshift.log import logger
 
-# PutEvents takes ten at a time.
+# What one PutEvents takes: ten entries, and 256 KiB with what is around their details.
 _AT_ONCE = 10
+_BYTES_AT_ONCE = 256 * 1024
+_ENVELOPE_BYTES = 512
 
 
 @logger.inject_lambda_context(log_event=False)
@@ -18,15 +21,29 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
     A stream hands over every record after the one reported, so the order of a batch's events is kept.
     """
-    records = [record for record in event["Records"] if _entered_status(record)]
-    for start in range(0, len(records), _AT_ONCE):
-        group = records[start : start + _AT_ONCE]
-        answer = aws.client("events").put_events(Entries=[_entry(record) for record in group])
-        for record, result in zip(group, answer["Entries"], strict=True):
+    entries = [(record, _entry(record)) for record in event["Records"] if _entered_status(record)]
+    for group in _groups(entries):
+        answer = aws.client("events").put_events(Entries=[entry for _, entry in group])
+        for (record, _), result in zip(group, answer["Entries"], strict=True):
             if "ErrorCode" in result:
                 logger.error("event not taken by the bus", error_code=result["ErrorCode"])
                 return {"batchItemFailures": [{"itemIdentifier": record["dynamodb"]["SequenceNumber"]}]}
     return {"batchItemFailures": []}
+
+
+def _groups(entries: list[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
+    """``entries`` in groups that one PutEvents takes, in order."""
+    group: list[tuple[Any, Any]] = []
+    size = 0
+    for record, entry in entries:
+        more = len(entry["Detail"].encode()) + _ENVELOPE_BYTES
+        if group and (len(group) == _AT_ONCE or size + more > _BYTES_AT_ONCE):
+            yield group
+            group, size = [], 0
+        group.append((record, entry))
+        size += more
+    if group:
+        yield group
 
 
 def _entered_status(record: dict[str, Any]) -> bool:

@@ -45,7 +45,7 @@ def _begin(batch: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _validate(batch: dict[str, Any], seconds: float) -> dict[str, Any]:
-    file = files.get(batch["pk"], batch["input_file_id"])
+    file = files.get(batch["pk"], batch["input_file_id"], param="input_file_id")
     taken = intake.inspect(file, seconds)
     if taken is None:
         raise TimeoutError("the file could not be checked in one invocation")

@@ -246,17 +246,18 @@ def test_open_batches_are_found_by_age_until_they_end(alice: Caller, bob: Caller
     put_batch(alice, "batch_old", created_at=100)
     put_batch(bob, "batch_older", created_at=50)
     put_batch(alice, "batch_new", created_at=200)
-    found = batches.open_batches(created_before=200)
-    assert [(item["pk"], item["sk"]) for item in found] == [
+    found = batches.open_of_all(created_before=200)
+    assert {(item["pk"], item["sk"]) for item in found} == {
         (bob.account_id, "batch_older"),
         (alice.account_id, "batch_old"),
-    ]
+    }
     assert {"status", "expires_at", "created_at"} <= found[0].keys()
+    assert {item["sk"] for item in batches.open_of(alice.account_id)} == {"batch_old", "batch_new"}
     batches.transition(alice.account_id, "batch_old", "cancelling", expected="validating")
-    assert len(batches.open_batches(created_before=200)) == 2
+    assert len(batches.open_of_all(created_before=200)) == 2
     batches.transition(alice.account_id, "batch_old", "cancelled", expected="cancelling")
     batches.transition(bob.account_id, "batch_older", "failed", expected="validating")
-    assert batches.open_batches(created_before=200) == []
+    assert batches.open_of_all(created_before=200) == []
 
 
 def test_long_lists_are_paged_through_by_limit_and_cursor(alice: Caller) -> None:

@@ -27,22 +27,22 @@ def executions() -> list[str]:
 
 def test_a_batch_that_lost_its_start_is_started_once(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
-    assert sweep() == {"started": 1, "ended": 0}
+    assert sweep() == {"started": 1, "ended": 0, "failed": 0}
     assert executions() == ["batch_lost"]
-    assert sweep() == {"started": 0, "ended": 0}
+    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
 def test_a_cancelled_batch_that_lost_its_start_is_started_to_be_ended(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
     batches.transition(alice.account_id, "batch_lost", "cancelling", expected="validating")
-    assert sweep() == {"started": 1, "ended": 0}
+    assert sweep() == {"started": 1, "ended": 0, "failed": 0}
 
 
 def test_a_batch_with_an_execution_or_too_young_to_be_lost_is_left_alone(alice: Caller) -> None:
     running = alice.create(input_lines(1))
     set_batch(alice, running, created_at=int(time.time()) - 200)
     put_batch(alice, "batch_young", created_at=int(time.time()))
-    assert sweep() == {"started": 0, "ended": 0}
+    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
     assert executions() == [running]
 
 
@@ -50,17 +50,17 @@ def test_an_overdue_batch_is_ended_with_what_it_has(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 26 * HOURS, expires_at=now - 2 * HOURS)
-    assert sweep() == {"started": 0, "ended": 1}
+    assert sweep() == {"started": 0, "ended": 1, "failed": 0}
     batch = alice.batch(batch_id)
     assert (batch["status"], batch["request_counts"]["failed"]) == ("expired", 2)
-    assert sweep() == {"started": 0, "ended": 0}
+    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
 def test_a_batch_within_an_hour_of_its_deadline_is_left_to_its_execution(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 24 * HOURS, expires_at=now - HOURS // 2)
-    assert sweep() == {"started": 0, "ended": 0}
+    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
 def test_a_batch_that_cannot_be_ended_does_not_keep_the_others_from_it(alice: Caller) -> None:

@@ -79,8 +79,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         except ValueError:
             try:
                 seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
-        if seconds >= 0 and seconds < float("inf"):
+        if 0 <= seconds < float("inf"):
             return seconds
     return None
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The upstream's own id of the request, where it is one that can be written down."""
+    given = headers.get("x-request-id") or ""
+    return given if given.isascii() and given.isprintable() and 0 < len(given) <= 256 else None

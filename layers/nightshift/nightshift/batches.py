@@ -123,7 +123,7 @@ def files_written_at(account_id: str, batch_id: str) -> int:
         Key=aws.item({"pk": account_id, "sk": batch_id}),
         UpdateExpression="SET files_written_at = if_not_exists(files_written_at, :now)",
         ExpressionAttributeValues=aws.item({":now": int(time.time())}),
-        ReturnValues="UPDATED_NEW",
+        ReturnValues="ALL_NEW",
     )
     return int(aws.plain(written["Attributes"])["files_written_at"])
 

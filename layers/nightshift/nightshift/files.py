@@ -119,8 +119,10 @@ def expect(
     return item, url, {"Content-Length": str(size), "Content-Type": CONTENT_TYPE, "If-None-Match": "*"}
 
 
-def get(account_id: str, file_id: str) -> dict[str, Any]:
-    """The file's item. A file that the caller put itself turns ``processed`` as soon as its bytes are there.
+def get(account_id: str, file_id: str, param: str = "file_id") -> dict[str, Any]:
+    """The file's item; ``param`` is what the caller named it by.
+
+    A file that the caller put itself turns ``processed`` as soon as its bytes are there.
 
     Raises:
         NotFoundError: unknown, deleted, expired or another account's; the answer does not tell which.
@@ -135,7 +137,7 @@ def get(account_id: str, file_id: str) -> dict[str, Any]:
             # TTL deletes late; what has expired is gone at once.
             if item.get("expires_at") is None or item["expires_at"] > time.time():
                 return _arrived(item) if item["status"] == "uploaded" else item
-    raise NotFoundError("No such file.", code="file_not_found", param="file_id")
+    raise NotFoundError("No such file.", code="file_not_found", param=param)
 
 
 def _arrived(item: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _authenticate(app: APIGatewayRestResolver, next_middleware: NextMiddleware) 
         header = app.current_event.headers.get("authorization") or ""
         scheme, _, api_key = header.partition(" ")
         account_id = None
-        if scheme.lower() == "bearer" and 0 < len(api_key.strip()) <= 256:
+        if scheme.lower() == "bearer" and api_key.isascii() and 0 < len(api_key.strip()) <= 256:
             account_id = accounts.authenticate(api_key.strip())
         if account_id is None:
             given = "The API key is not valid" if header else "There is no API key in the request"
@@ -185,6 +185,7 @@ def parse_form(app: APIGatewayRestResolver, file_part: str) -> Form:
             part.file_object.seek(0)
             form.content = part.file_object.read()
             form.filename = (part.file_name or b"").decode("utf-8", "replace")
+        part.close()
 
     content_type = (app.current_event.headers.get("content-type") or "").encode("latin-1", "replace")
     try:

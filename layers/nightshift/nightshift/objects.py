@@ -55,11 +55,16 @@ def batch_object(item: dict[str, Any]) -> dict[str, Any]:
         "created_at": item["created_at"],
         "expires_at": item["expires_at"],
         **{field: item.get(field) for field in _TIMESTAMPS},
-        "request_counts": item.get("request_counts"),
+        "request_counts": item.get("request_counts") or _counts_at_start(item),
         "usage": item.get("usage"),
         "metadata": item.get("metadata"),
         "callback_url": item.get("callback_url"),
     }
+
+
+def _counts_at_start(item: dict[str, Any]) -> dict[str, int] | None:
+    """The counts of a batch whose lines are known and whose chunks were not asked."""
+    return {"total": int(item["lines"]), "completed": 0, "failed": 0} if "lines" in item else None
 
 
 def list_object(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:

@@ -82,22 +82,18 @@ class CompleteUpload(_Body):
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = None
 
 
-class _Page(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    after: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-
-
-class ListBatches(_Page):
+class ListBatches(BaseModel):
     """The query of ``GET /v1/batches``."""
 
+    after: Annotated[str, StringConstraints(pattern=r"^batch_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     status: Status | None = None
 
 
-class ListFiles(_Page):
+class ListFiles(BaseModel):
     """The query of ``GET /v1/files``."""
 
+    after: Annotated[str, StringConstraints(pattern=r"^file_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
     order: Literal["asc", "desc"] = "desc"
     purpose: Annotated[str, StringConstraints(max_length=64)] | None = None

@@ -6,7 +6,7 @@ from types import TracebackType
 import aiohttp
 
 from nightshift import aws
-from nightshift.answers import MAX_ANSWER_BYTES, Answer, error_body, is_json_object, retry_after
+from nightshift.answers import MAX_ANSWER_BYTES, Answer, error_body, is_json_object, request_id, retry_after
 from nightshift.routing import Route
 
 CONNECT_SECONDS = 10
@@ -17,7 +17,7 @@ class Upstream:
 
     Example:
         async with Upstream(route, api_key, concurrency=256) as upstream:
-            answer = await upstream.send(b'{"model":…}', request_id="batch_req_…")
+            answer = await upstream.send(b'{"model":…}', "batch_req_…")
     """
 
     def __init__(self, route: Route, api_key: str | None, concurrency: int) -> None:
@@ -42,14 +42,14 @@ class Upstream:
     ) -> None:
         await self._session.close()
 
-    async def send(self, body: bytes, request_id: str) -> Answer:
+    async def send(self, body: bytes, idempotency_key: str) -> Answer:
         """Post one request and read its whole answer; never raises for what the network or the upstream does.
 
-        ``request_id`` goes along as ``Idempotency-Key``, the same for every try of one line.
+        ``idempotency_key`` goes along as a header of that name, the same for every try of one line.
         """
         try:
             async with self._session.post(
-                self._url, data=body, headers={"Idempotency-Key": request_id}, allow_redirects=False
+                self._url, data=body, headers={"Idempotency-Key": idempotency_key}, allow_redirects=False
             ) as response:
                 content = await _read_bounded(response)
                 status, headers = response.status, response.headers
@@ -61,14 +61,13 @@ class Upstream:
             return Answer(failure="broken")
         if content is None:
             return Answer(failure="too_long")
-        upstream_id = headers.get("x-request-id")
         if is_json_object(content):
             body_or_error = content
         elif 200 <= status < 300:
             return Answer(failure="not_json")
         else:
             body_or_error = error_body(status, content)
-        return Answer(status, body_or_error, upstream_id, retry_after(headers, time.time()))
+        return Answer(status, body_or_error, request_id(headers), retry_after(headers, time.time()))
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:

@@ -161,19 +161,18 @@ def deliver(account_id: str, event: dict[str, Any]) -> Attempt | None:
     return asyncio.run(_post(url, body, headers, settings.allow_local_webhooks()))
 
 
-class _RefusedAddressError(OSError):
-    """The name led to an address that webhooks may not reach."""
-
-
 async def _post(url: str, body: bytes, headers: "LooseHeaders", allow_local: bool) -> Attempt:
     import aiohttp
+
+    refused: list[bool] = []
 
     def open_socket(info: tuple[Any, ...]) -> socket.socket:
         # Here, because this is the address that is connected to, whatever the name said before.
         family, kind, protocol, _, address = info
         allowed = addresses.is_public(address[0]) or (allow_local and addresses.is_loopback(address[0]))
         if not allowed:
-            raise _RefusedAddressError("refused address")
+            refused.append(True)
+            raise OSError("refused address")
         return socket.socket(family, kind, protocol)
 
     try:
@@ -191,7 +190,5 @@ async def _post(url: str, body: bytes, headers: "LooseHeaders", allow_local: boo
             return Attempt(status=response.status)
     except TimeoutError:
         return Attempt(error="timeout")
-    except _RefusedAddressError:
-        return Attempt(error="refused_address")
     except (aiohttp.ClientError, OSError, ValueError):
-        return Attempt(error="connection_failed")
+        return Attempt(error="refused_address" if refused else "connection_failed")
