@@ -1,12 +1,21 @@
 """Which addresses a webhook may go to: public ones, over HTTPS, and nothing that could reach into a network."""
 
 import ipaddress
+import re
 import urllib.parse
 
 from nightshift.errors import BadRequestError
 
 PORTS = frozenset({443, 8443})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Inside all the same, whatever the Python at hand says of them: IPv4-compatible and -translated, local NAT64 (RFC 8215),
+# site-local, and documentation (RFC 9637).
+_INSIDE = [
+    ipaddress.ip_network(each) for each in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20")
+]
+_PRIVATE_SUFFIXES = frozenset({"localhost", "local", "internal", "arpa"})
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}\.?", re.IGNORECASE)
 
 
 def is_public(address: str) -> bool:
@@ -22,6 +31,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if any(parsed in network for network in _INSIDE):
+            return False
     return parsed.is_global and not parsed.is_multicast
 
 
@@ -59,11 +70,11 @@ def _problem(url: str, allow_local: bool) -> str | None:
         return None
     if parts.scheme != "https":
         return "must start with https://"
-    if (port or 443) not in PORTS:
+    if (443 if port is None else port) not in PORTS:
         return "must use port 443 or 8443"
     if ":" in host or host.replace(".", "").isdigit() or host.rpartition(".")[2][:2].lower() == "0x":
         return None if is_public(host) else "must be a public address"
-    last = host.rstrip(".").rpartition(".")[2]
-    if "." not in host.rstrip(".") or last.lower() in ("localhost", "local", "internal", "arpa") or last.isdigit():
+    last = host.rstrip(".").rpartition(".")[2].lower()
+    if len(host) > 253 or not _HOST_NAME.fullmatch(host) or last.isdigit() or last in _PRIVATE_SUFFIXES:
         return "must be a public host name"
     return None

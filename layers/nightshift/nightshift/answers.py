@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from nightshift.nesting import too_deep
+
 MAX_TRIES = 5
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
@@ -52,6 +54,8 @@ def judge(answer: Answer, tries: int) -> Verdict:
 
 def is_json_object(body: bytes) -> bool:
     """Whether ``body`` can stand in an output line as an upstream's answer."""
+    if too_deep(body):
+        return False
     try:
         if not body.isascii():
             body.decode()

@@ -121,7 +121,9 @@ class ChunkRun:
         self._expires_at = expires_at
         # Nothing is started that cannot finish within the slice.
         self._last_start = ends_at - SLICE_MARGIN_SECONDS - request_seconds
-        self._pacer = Pacer(concurrency, refusals=carry.get("refusals", 0), rng=self._rng)
+        self._pacer = Pacer(
+            concurrency, refusals=carry.get("refusals", 0), resume_at=carry.get("resume_at", 0.0), rng=self._rng
+        )
         self._tries: dict[int, int] = {int(line): tries for line, tries in carry.get("tries", {}).items()}
 
         self._to_load: deque[_Open] = deque()
@@ -387,7 +389,11 @@ class ChunkRun:
             str(number): tries for number, tries in self._tries.items()
         }
         # State in Step Functions is at most 256 KiB.
-        return {"refusals": self._pacer.refusals, "tries": dict(list(tries.items())[:5_000])}
+        return {
+            "refusals": self._pacer.refusals,
+            "resume_at": self._pacer.resume_at,
+            "tries": dict(list(tries.items())[:5_000]),
+        }
 
 
 def _numbers(span: Segment) -> range:

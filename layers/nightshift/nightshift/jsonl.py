@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from nightshift.errors import InvalidFileError
+from nightshift.nesting import MAX_DEPTH, too_deep
 
 MAX_LINES = 50_000
 MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -35,7 +36,10 @@ class _Line(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
-_decode_anything = msgspec.json.Decoder().decode
+# What else is in a line is not looked at: it may hold numbers that no program here could.
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_NULL = msgspec.Raw(b"null")
+_OTHER = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +132,11 @@ class FileCheck:
             if not line.isascii():
                 line.decode()
             parsed = _decode_line(line)
-        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._explain(number, line)
             return
         body = parsed.body
-        legal = parsed.method == "POST" and parsed.url == ENDPOINT and not body.stream
+        legal = not too_deep(line) and parsed.method == "POST" and parsed.url == ENDPOINT and not body.stream
         if legal and parsed.custom_id and body.model and body.messages:
             self._remember(number, parsed.custom_id, body.model)
         else:
@@ -150,8 +154,8 @@ class FileCheck:
             self.model, self._model_line = model, number
         elif model != self.model and model is not None:
             first = f"{_quote(self.model or '')} of line {self._model_line}"
-            self._strangers += 1
-            self._fault(number, "invalid_request", f"The model {_quote(model)} differs from {first}.", "body.model")
+            if self._fault(number, "invalid_request", f"The model {_quote(model)} differs from {first}.", "body.model"):
+                self._strangers += 1
 
     def _explain(self, number: int, line: bytes) -> None:
         """Slow path: the line is wrong somewhere; say everything that is."""
@@ -161,10 +165,13 @@ class FileCheck:
             self._fault(number, code, message, param)
         self._remember(number, custom_id, model)
 
-    def _fault(self, number: int, code: str, message: str, param: str | None) -> None:
-        if len(self.faults) < MAX_FAULTS:
-            self.faults.append(Fault(code, message, param, number))
+    def _fault(self, number: int, code: str, message: str, param: str | None) -> bool:
+        """Note a fault; False where there is no room for it."""
+        if len(self.faults) == MAX_FAULTS:
+            return False
+        self.faults.append(Fault(code, message, param, number))
         self.stopped = self.stopped or len(self.faults) == MAX_FAULTS
+        return True
 
 
 _TOO_LONG = f"The line is longer than {MAX_LINE_BYTES} bytes."
@@ -174,51 +181,57 @@ def _faults_of(number: int, line: bytes) -> tuple[list[tuple[str, str, str | Non
     """All faults of one line that its own bytes show, then its custom_id and model where they are usable."""
     if number == 1 and line.startswith(_BOM):
         return [("invalid_json_line", "The file starts with a byte order mark; save it without one.", None)], None, None
+    if too_deep(line):
+        return [("invalid_json_line", f"The line is nested deeper than {MAX_DEPTH} levels.", None)], None, None
     try:
         line.decode()
-        parsed = _decode_anything(line)
+        fields = _decode_object(line)
     except UnicodeDecodeError:
         return [("invalid_json_line", "The line is not valid UTF-8.", None)], None, None
-    except RecursionError:
-        return [("invalid_json_line", "The line is nested too deeply.", None)], None, None
+    except msgspec.ValidationError:
+        return [("invalid_json_line", "The line is not a JSON object.", None)], None, None
     except msgspec.DecodeError as error:
         reason = "it is blank" if not line.strip() else str(error)
         return [("invalid_json_line", f"The line is not valid JSON: {reason}.", None)], None, None
-    if not isinstance(parsed, dict):
-        return [("invalid_json_line", "The line is not a JSON object.", None)], None, None
+    custom_id, method, url = (_scalar(fields.get(name)) for name in ("custom_id", "method", "url"))
+    body = fields.get("body", _NULL)
     faults: list[tuple[str, str, str | None]] = [
         ("missing_required_parameter", f"The field {name} is missing.", name)
         for name in ("custom_id", "method", "url", "body")
-        if parsed.get(name) is None
+        if bytes(fields.get(name, _NULL)) == b"null"
     ]
-    custom_id = parsed.get("custom_id")
     if custom_id is not None and (not isinstance(custom_id, str) or not custom_id):
         faults.append(("invalid_request", "The field custom_id must be a string that is not empty.", "custom_id"))
         custom_id = None
-    method = parsed.get("method")
     if method is not None and method != "POST":
         faults.append(("invalid_method", "The method must be POST.", "method"))
-    url = parsed.get("url")
     if url is not None and url != ENDPOINT:
         faults.append(("invalid_url", f"The url must be {ENDPOINT}.", "url"))
-    body = parsed.get("body")
-    if body is None:
+    if bytes(body) == b"null":
         return faults, custom_id, None
-    if not isinstance(body, dict):
+    try:
+        inside = _decode_object(body)
+    except msgspec.DecodeError:
         faults.append(("invalid_request", "The field body must be an object.", "body"))
         return faults, custom_id, None
-    model = body.get("model")
+    model = _scalar(inside.get("model"))
     if not isinstance(model, str) or not model:
         faults.append(("invalid_request", "The field body.model must be a string that is not empty.", "body.model"))
         model = None
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
+    messages = bytes(inside.get("messages", _NULL))
+    if not messages.startswith(b"[") or not messages[1:-1].strip():
         message = "The field body.messages must be an array that is not empty."
         faults.append(("invalid_request", message, "body.messages"))
-    stream = body.get("stream")
-    if stream is not None and stream is not False:
+    if bytes(inside.get("stream", _NULL)) not in (b"null", b"false"):
         faults.append(("streaming_unsupported", "A batch cannot stream; leave body.stream out.", "body.stream"))
     return faults, custom_id, model
+
+
+def _scalar(value: msgspec.Raw | None) -> Any:
+    """A field's value where it is a string, null or absent; anything that is neither otherwise."""
+    if value is None or bytes(value) == b"null":
+        return None
+    return msgspec.json.decode(value) if bytes(value).startswith(b'"') else _OTHER
 
 
 def _quote(text: str) -> str:

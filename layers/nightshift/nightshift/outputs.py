@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from nightshift.ids import request_line_id
+from nightshift.nesting import TOKEN
 
 _encode = msgspec.json.Encoder().encode
 
@@ -90,7 +91,6 @@ class _Modelled(msgspec.Struct):
 
 _decode_modelled = msgspec.json.Decoder(_Modelled).decode
 _MODEL_KEY = re.compile(rb'"model"\s*:\s*')
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]')
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -116,7 +116,7 @@ def _with_every_model(body: bytes, value: bytes) -> bytes:
     copied = depth = value_start = 0
     name: bytes | None = None  # the last top-level string outside of a value: it may be a key
     key: bytes | None = None  # the top-level key whose value is being passed
-    for token in _TOKEN.finditer(body):
+    for token in TOKEN.finditer(body):
         text = token[0]
         if text.startswith(b'"'):
             if depth == 1 and key is None:
@@ -129,8 +129,9 @@ def _with_every_model(body: bytes, value: bytes) -> bytes:
         else:  # } or ] or a comma
             if depth == 1 and key is not None:
                 if msgspec.json.decode(key) == "model":
-                    pieces += [body[copied:value_start], value]
-                    copied = token.start()
+                    old = body[value_start : token.start()]
+                    pieces += [body[copied : value_start + len(old) - len(old.lstrip())], value]
+                    copied = value_start + len(old.rstrip())
                 key = None
             if text != b",":
                 depth -= 1

@@ -19,13 +19,15 @@ def backoff(failures: int, chance: float) -> float:
 
 
 class Pacer:
-    """The limit for one chunk. ``refusals`` in a row before now carry a pause over from an earlier slice."""
+    """The limit for one chunk. ``refusals`` in a row and ``resume_at`` carry a pause over from an earlier slice."""
 
-    def __init__(self, ceiling: int, refusals: int = 0, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, ceiling: int, refusals: int = 0, resume_at: float = 0.0, rng: random.Random | None = None
+    ) -> None:
         self.ceiling = ceiling
         self.limit = ceiling if refusals == 0 else 1
         self.refusals = refusals  # cuts since the last answer
-        self.resume_at = 0.0
+        self.resume_at = resume_at
         self._threshold = float(ceiling)
         self._cut_at = float("-inf")
         self._answers = self._refused = 0

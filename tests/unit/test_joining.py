@@ -1,0 +1,67 @@
+"""How sealed segments become one upload: the same bytes, within what S3 takes, and little through our memory."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from nightshift.joining import MIN_PART_BYTES, Slice, parts
+
+MAX_PARTS = 10_000
+sizes = st.one_of(
+    st.integers(0, 10),
+    st.integers(0, MIN_PART_BYTES),
+    st.integers(MIN_PART_BYTES - 2, MIN_PART_BYTES + 2),
+    st.integers(2 * MIN_PART_BYTES - 2, 2 * MIN_PART_BYTES + 2),
+    st.integers(0, 20 * MIN_PART_BYTES),
+)
+slices = st.lists(
+    st.tuples(st.integers(0, 100), sizes).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=60
+).map(lambda spans: [Slice(str(number), start, end) for number, (start, end) in enumerate(spans)])
+
+
+def merged(pieces: list[Slice]) -> list[Slice]:
+    """Neighbours that follow each other in one object, as one; empty ones left out."""
+    whole: list[Slice] = []
+    for piece in pieces:
+        if whole and (whole[-1].key, whole[-1].end) == (piece.key, piece.start):
+            whole[-1] = Slice(piece.key, whole[-1].start, piece.end)
+        elif piece.size:
+            whole.append(piece)
+    return whole
+
+
+def size(group: list[Slice]) -> int:
+    return sum(piece.size for piece in group)
+
+
+@given(slices)
+def test_all_parts_one_after_the_other_are_all_slices_one_after_the_other(given: list[Slice]) -> None:
+    assert merged([piece for group in parts(given) for piece in group]) == merged(given)
+
+
+@given(slices)
+def test_every_part_but_the_last_is_as_big_as_s3_wants_it(given: list[Slice]) -> None:
+    grouped = parts(given)
+    assert all(size(group) >= MIN_PART_BYTES for group in grouped[:-1])
+    assert all(size(group) > 0 and all(piece.size for piece in group) for group in grouped)
+    assert len(grouped) <= 2 * len(given) <= MAX_PARTS
+
+
+@given(slices)
+def test_no_part_that_passes_through_memory_is_big(given: list[Slice]) -> None:
+    for group in parts(given):
+        copied = len(group) == 1 and group[0].size >= MIN_PART_BYTES
+        assert copied or size(group) < 2 * MIN_PART_BYTES
+
+
+def test_nothing_is_no_part() -> None:
+    assert parts([]) == parts([Slice("a", 3, 3)]) == []
+
+
+def test_a_big_slice_after_a_small_one_gives_its_head_and_has_its_rest_copied() -> None:
+    small, big = Slice("small", 0, 10), Slice("big", 5, 5 + 3 * MIN_PART_BYTES)
+    head = 5 + MIN_PART_BYTES - 10
+    assert parts([small, big]) == [[small, Slice("big", 5, head)], [Slice("big", head, big.end)]]
+
+
+def test_the_most_lines_a_batch_can_have_fit_into_one_upload() -> None:
+    segments = [Slice(str(number), 0, MIN_PART_BYTES * 3) for number in range(2_000)]
+    assert len(parts(segments)) <= MAX_PARTS

@@ -1,0 +1,402 @@
+"""The template, the state machine and the code say the same."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from nightshift import batches
+from nightshift.status import TERMINAL
+
+from functions.api.app import app as api
+from functions.create_batch.app import app as create_batch
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+SETTINGS = ROOT / "layers/nightshift/nightshift/settings.py"
+# SQS counts a message's invisibility from when it was received, and refuses more than this.
+SQS_MAX_VISIBILITY = 43_200
+
+
+class Loader(yaml.SafeLoader):
+    """Reads ``!Ref x`` as ``{"Ref": "x"}`` and ``!Sub x`` as ``{"Sub": "x"}``."""
+
+
+def _tag(loader: Loader, name: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {name: loader.construct_mapping(node, deep=True)}
+
+
+Loader.add_multi_constructor("!", _tag)
+TEMPLATE: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), Loader)  # noqa: S506 a SafeLoader
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+PARAMETERS: dict[str, dict[str, Any]] = TEMPLATE["Parameters"]
+GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
+MACHINE: dict[str, Any] = json.loads((ROOT / "statemachines/run_batch.asl.json").read_text())
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: resource["Properties"] for name, resource in RESOURCES.items() if resource["Type"] == kind}
+
+
+FUNCTIONS = of_type("AWS::Serverless::Function")
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def walk(value: Any) -> Iterator[Any]:
+    yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from walk(inner)
+
+
+def statements(value: Any) -> list[dict[str, Any]]:
+    return [one for one in walk(value) if isinstance(one, dict) and "Effect" in one and "Action" in one]
+
+
+# --- functions -----------------------------------------------------------------------------------------------------
+
+
+def test_every_folder_has_the_resource_of_its_name_and_the_other_way_round() -> None:
+    named = {"".join(word.capitalize() for word in folder.split("_")): f"functions/{folder}/" for folder in FOLDERS}
+    assert {name: properties["CodeUri"] for name, properties in FUNCTIONS.items()} == named
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_handler_exists(folder: str) -> None:
+    assert GLOBALS["Handler"] == "app.handler"
+    assert not any("Handler" in properties for properties in FUNCTIONS.values())
+    tree = ast.parse((ROOT / "functions" / folder / "app.py").read_text())
+    assert "handler" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def variables(properties: dict[str, Any]) -> set[str]:
+    return set(properties.get("Environment", {}).get("Variables", {}))
+
+
+def names_that_settings_reads() -> set[str]:
+    strings = [
+        ast.unparse(node).strip("f").strip("'")
+        for node in ast.walk(ast.parse(SETTINGS.read_text()))
+        if isinstance(node, ast.Constant | ast.JoinedStr)
+    ]
+    tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "ROUTES_TABLE"}
+    return {name for name in strings if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name)} - {"_TABLE"} | tables
+
+
+def test_the_template_sets_what_settings_reads_and_nothing_else() -> None:
+    given = variables(GLOBALS).union(*map(variables, FUNCTIONS.values()))
+    assert {name for name in given if not name.startswith("POWERTOOLS_")} == names_that_settings_reads()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_function_is_given_every_setting_that_its_own_file_reads(folder: str) -> None:
+    name = "".join(word.capitalize() for word in folder.split("_"))
+    given = variables(GLOBALS) | variables(FUNCTIONS[name])
+    read = set(re.findall(r"settings\.(\w+)\(", (ROOT / "functions" / folder / "app.py").read_text())) - {"table"}
+    getters = {
+        node.name: set(re.findall(r"environ(?:\.get\(|\[)'(\w+)'", ast.unparse(node)))
+        for node in ast.parse(SETTINGS.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert set().union(*(getters[getter] for getter in read)) <= given
+
+
+def test_every_parameter_is_used() -> None:
+    text = json.dumps([RESOURCES, TEMPLATE["Conditions"]])
+    assert [name for name in PARAMETERS if f'"Ref": "{name}"' not in text and f"${{{name}}}" not in text] == []
+
+
+def test_the_api_waits_longer_than_a_check_may_take() -> None:
+    assert PARAMETERS["SyncValidationSeconds"]["MaxValue"] + 4 < GLOBALS["Timeout"] <= 29
+
+
+# --- API -----------------------------------------------------------------------------------------------------------
+
+
+def template_routes(function: str) -> set[tuple[str, str]]:
+    events = [event["Properties"] for event in FUNCTIONS[function].get("Events", {}).values() if event["Type"] == "Api"]
+    assert all(event["RestApiId"] == {"Ref": "RestApi"} for event in events)
+    return {(event["Method"].upper(), event["Path"]) for event in events}
+
+
+def app_routes(app: Any) -> set[tuple[str, str]]:
+    routes = app._static_routes + app._dynamic_routes
+    return {(route.method, re.sub(r"<(\w+)>", r"{\1}", route.path)) for route in routes}
+
+
+def test_the_api_routes_what_the_functions_answer() -> None:
+    assert template_routes("Api") - {("ANY", "/"), ("ANY", "/{proxy+}")} == app_routes(api)
+    assert template_routes("CreateBatch") == app_routes(create_batch)
+
+
+def test_unknown_paths_reach_a_function_that_says_so() -> None:
+    assert {("ANY", "/"), ("ANY", "/{proxy+}")} <= template_routes("Api")
+
+
+def test_no_other_function_is_reached_from_outside() -> None:
+    assert {name for name in FUNCTIONS if template_routes(name)} == {"Api", "CreateBatch"}
+
+
+@pytest.mark.parametrize(
+    "response", RESOURCES["RestApi"]["Properties"]["GatewayResponses"].items(), ids=lambda pair: pair[0]
+)
+def test_the_gateways_own_refusals_are_in_the_envelope(response: tuple[str, dict[str, Any]]) -> None:
+    text = response[1]["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"words"')
+    assert set(json.loads(text)["error"]) == {"message", "type", "param", "code"}
+
+
+# --- state machine -------------------------------------------------------------------------------------------------
+
+
+def machines(definition: dict[str, Any] = MACHINE) -> Iterator[dict[str, Any]]:
+    """The definition, and those of the maps inside."""
+    yield definition
+    for state in definition["States"].values():
+        if "ItemProcessor" in state:
+            yield from machines(state["ItemProcessor"])
+
+
+def states() -> Iterator[tuple[str, dict[str, Any]]]:
+    for machine in machines():
+        yield from machine["States"].items()
+
+
+def successors(state: dict[str, Any]) -> list[str]:
+    direct = [state[field] for field in ("Next", "Default") if field in state]
+    return direct + [branch["Next"] for branch in [*state.get("Choices", []), *state.get("Catch", [])]]
+
+
+def test_every_next_state_exists_and_every_state_is_reached() -> None:
+    for machine in machines():
+        seen, ahead = set[str](), [machine["StartAt"]]
+        while ahead:
+            name = ahead.pop()
+            assert name in machine["States"], f"there is no state {name}"
+            if name not in seen:
+                seen.add(name)
+                ahead += successors(machine["States"][name])
+        assert seen == set(machine["States"])
+
+
+@pytest.mark.parametrize(("name", "state"), list(states()), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_state_goes_on_or_ends(name: str, state: dict[str, Any]) -> None:
+    ends = state["Type"] in ("Succeed", "Fail") or state.get("End") is True
+    assert ends != bool(successors(state))
+    if state["Type"] == "Choice":
+        assert "Default" in state
+    if state["Type"] == "Task":
+        assert "States.ALL" in [error for retry in state["Retry"] for error in retry["ErrorEquals"]]
+        assert all(retry["JitterStrategy"] == "FULL" for retry in state["Retry"])
+    if state["Type"] == "Fail":
+        assert state["Error"]
+        assert state["Cause"]
+
+
+def test_no_failing_chunk_fails_the_batch() -> None:
+    maps = [state for _, state in states() if state["Type"] == "Map"]
+    assert len(maps) == 1
+    assert maps[0]["ToleratedFailurePercentage"] == 100
+    assert maps[0]["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+
+
+def test_no_more_chunks_are_planned_than_the_map_runs_at_once() -> None:
+    """``plan.chunks`` shares a route's concurrency out to all chunks at once."""
+    most_workers = -(-10_000 // 256)
+    assert MACHINE["States"]["RunChunks"]["MaxConcurrency"] >= most_workers
+
+
+def test_substitutions_are_all_given_and_all_used() -> None:
+    used = set(re.findall(r"\$\{(\w+)\}", json.dumps(MACHINE)))
+    given = RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"]
+    assert used == set(given)
+    assert all({"GetAtt": f"{name.removesuffix('Arn')}.Arn"} == value for name, value in given.items())
+
+
+def test_an_execution_outlives_the_batchs_deadline_but_not_by_much() -> None:
+    longest = PARAMETERS["CompletionWindowSeconds"]["MaxValue"]
+    assert longest + 2 * 900 < MACHINE["TimeoutSeconds"] <= longest + 4 * 3600
+
+
+def test_the_machine_may_start_watch_and_stop_its_own_children() -> None:
+    properties = RESOURCES["RunBatch"]["Properties"]
+    name = properties["Name"]["Sub"]
+    allowed = {
+        (action, resource["Sub"].partition("${AWS::AccountId}:")[2])
+        for statement in statements(properties["Policies"])
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+        if action.startswith("states:")
+    }
+    assert allowed == {
+        ("states:StartExecution", f"stateMachine:{name}"),
+        ("states:DescribeExecution", f"execution:{name}*"),
+        ("states:StopExecution", f"execution:{name}*"),
+    }
+
+
+def test_the_machine_may_invoke_exactly_the_functions_that_it_names() -> None:
+    policies = RESOURCES["RunBatch"]["Properties"]["Policies"]
+    invoked = {
+        policy["LambdaInvokePolicy"]["FunctionName"]["Ref"] for policy in policies if "LambdaInvokePolicy" in policy
+    }
+    assert {f"{name}Arn" for name in invoked} == set(RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"])
+
+
+def test_an_execution_that_ends_badly_is_closed() -> None:
+    pattern = FUNCTIONS["CloseAbandoned"]["Events"]["ExecutionAbandoned"]["Properties"]["Pattern"]
+    assert pattern["detail"] == {"stateMachineArn": [{"Ref": "RunBatch"}], "status": ["FAILED", "TIMED_OUT", "ABORTED"]}
+
+
+# --- events and webhooks -------------------------------------------------------------------------------------------
+
+
+def delays() -> list[int]:
+    return [int(delay) for delay in PARAMETERS["WebhookDelays"]["Default"].split(",")]
+
+
+def test_the_queue_gives_up_when_the_delays_are_used_up() -> None:
+    assert RESOURCES["WebhookQueue"]["Properties"]["RedrivePolicy"]["maxReceiveCount"] == len(delays()) + 1
+    assert re.fullmatch(PARAMETERS["WebhookDelays"]["AllowedPattern"], PARAMETERS["WebhookDelays"]["Default"])
+
+
+def test_a_webhook_is_tried_at_least_eight_times_over_a_day_with_growing_gaps() -> None:
+    assert len(delays()) + 1 >= 8
+    assert sum(delays()) >= 24 * 3600
+    assert delays() == sorted(delays())
+
+
+def test_the_longest_delay_is_one_that_sqs_takes() -> None:
+    """Twelve hours count from the receipt of the message, which is up to a function's timeout ago."""
+    assert max(delays()) <= SQS_MAX_VISIBILITY - FUNCTIONS["DeliverWebhook"].get("Timeout", GLOBALS["Timeout"])
+
+
+def test_a_message_outlives_all_of_its_tries() -> None:
+    queue, dead = (RESOURCES[name]["Properties"] for name in ("WebhookQueue", "WebhookDeadLetters"))
+    assert queue["MessageRetentionPeriod"] > 1.1 * sum(delays()) + 3600
+    # A dead letter's age is counted from when it was first sent.
+    assert dead["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
+
+
+def test_a_message_stays_hidden_for_six_timeouts_of_its_function() -> None:
+    timeout = FUNCTIONS["DeliverWebhook"].get("Timeout", GLOBALS["Timeout"])
+    assert RESOURCES["WebhookQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout
+
+
+def test_every_end_of_a_batch_is_told_to_its_webhook() -> None:
+    pattern = RESOURCES["TerminalEvents"]["Properties"]["EventPattern"]
+    assert set(pattern["detail-type"]) == {f"batch.{status}" for status in TERMINAL}
+    assert pattern["source"] == ["nightshift"]
+
+
+def test_only_the_rule_may_send_to_the_queue() -> None:
+    (statement,) = statements(RESOURCES["WebhookQueuePolicy"])
+    assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"GetAtt": "TerminalEvents.Arn"}}}
+
+
+def test_dead_letters_and_failures_raise_alarms() -> None:
+    watched = {(alarm["Namespace"], alarm["MetricName"]) for alarm in of_type("AWS::CloudWatch::Alarm").values()}
+    assert {("AWS/ApiGateway", "5XXError"), ("AWS/States", "ExecutionsFailed")} <= watched
+    assert ("AWS/SQS", "ApproximateNumberOfMessagesVisible") in watched
+
+
+# --- state ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", of_type("AWS::DynamoDB::Table"))
+def test_every_table_is_encrypted_can_be_restored_and_survives_its_stack(table: str) -> None:
+    properties = RESOURCES[table]["Properties"]
+    assert properties["SSESpecification"] == {"SSEEnabled": True}
+    assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties["BillingMode"] == "PAY_PER_REQUEST"
+    assert RESOURCES[table]["DeletionPolicy"] == "RetainExceptOnCreate"
+
+
+def test_batches_have_the_index_and_the_stream_that_the_code_relies_on() -> None:
+    properties = RESOURCES["Batches"]["Properties"]
+    assert [index["IndexName"] for index in properties["GlobalSecondaryIndexes"]] == [batches.OPEN_INDEX]
+    assert properties["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+
+
+def test_the_bucket_is_private_and_encrypted() -> None:
+    (properties,) = of_type("AWS::S3::Bucket").values()
+    blocked = properties["PublicAccessBlockConfiguration"]
+    assert set(blocked) == {"BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"}
+    assert all(blocked.values())
+    assert properties["BucketEncryption"]
+    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+
+
+def test_the_bucket_takes_no_plain_http_and_forgets_work_and_unfinished_uploads() -> None:
+    (statement,) = statements(RESOURCES["BucketTlsOnly"])
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert PARAMETERS["AllowPlainHttp"]["Default"] == PARAMETERS["AllowLocalWebhooks"]["Default"] == "false"
+    rules = RESOURCES["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert any(rule.get("Prefix") == "work/" and rule["ExpirationInDays"] >= 2 for rule in rules)
+    assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
+
+
+@pytest.mark.parametrize("queue", of_type("AWS::SQS::Queue"))
+def test_every_queue_is_encrypted(queue: str) -> None:
+    assert RESOURCES[queue]["Properties"]["SqsManagedSseEnabled"] is True
+
+
+# --- permissions ---------------------------------------------------------------------------------------------------
+
+
+def allowing() -> list[dict[str, Any]]:
+    return [statement for statement in statements(RESOURCES) if statement["Effect"] == "Allow"]
+
+
+def test_no_permission_is_for_everything() -> None:
+    assert len(allowing()) > 20
+    for statement in allowing():
+        for action in as_list(statement["Action"]):
+            assert re.fullmatch(r"[a-z0-9]+:[A-Za-z]+", action), f"{statement['Sid']} allows {action}"
+        for resource in as_list(statement["Resource"]):
+            name = next(iter(resource.values())) if isinstance(resource, dict) else resource
+            assert not re.fullmatch(r"[*:]*|arn:.*:\*", name) or "${RunBatch.Name}:*" in name
+        assert statement.get("Principal") != "*"
+
+
+def test_every_permission_says_what_it_is_for() -> None:
+    for policy in [*FUNCTIONS.values(), RESOURCES["RunBatch"], RESOURCES["EndBatches"]]:
+        purposes = [statement["Sid"] for statement in statements(policy)]
+        assert len(set(purposes)) == len(purposes)
+
+
+def test_managed_policies_that_are_attached_exist() -> None:
+    for properties in FUNCTIONS.values():
+        for policy in properties.get("Policies", []):
+            assert "Ref" not in policy or RESOURCES[policy["Ref"]]["Type"] == "AWS::IAM::ManagedPolicy"
+
+
+def test_every_reference_leads_somewhere() -> None:
+    names = set(RESOURCES) | set(PARAMETERS)
+    for value in walk([RESOURCES, TEMPLATE["Outputs"], GLOBALS]):
+        if not isinstance(value, dict) or len(value) != 1:
+            continue
+        kind, text = next(iter(value.items()))
+        found = {
+            "Ref": lambda text: [text],
+            "GetAtt": lambda text: [text.partition(".")[0]],
+            "Sub": lambda text: [name.partition(".")[0] for name in re.findall(r"\$\{([\w.:]+)\}", text)],
+        }.get(kind, lambda _: [])(text)
+        assert [name for name in found if name not in names and not name.startswith("AWS::")] == []
+
+
+def test_runtime_and_layers_agree() -> None:
+    for layer in of_type("AWS::Serverless::LayerVersion").values():
+        assert layer["CompatibleRuntimes"] == [GLOBALS["Runtime"]]
+        assert layer["CompatibleArchitectures"] == GLOBALS["Architectures"]
