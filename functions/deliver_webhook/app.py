@@ -9,7 +9,7 @@ from nightshift import aws, settings, webhooks
 from nightshift.log import logger
 
 # SQS hides a message for at most 12 hours, counted from when it was received.
-MAX_DELAY_SECONDS = 12 * 3600 - 60
+MAX_DELAY_SECONDS = 12 * 3600 - 30
 
 
 @logger.inject_lambda_context(log_event=False)

@@ -17,6 +17,7 @@ from nightshift.answers import (
     is_json_object,
     judge,
     retry_after,
+    without_lone_surrogates,
 )
 
 NOW = 1_700_000_000.0
@@ -134,3 +135,19 @@ def test_an_error_page_becomes_an_error_object(status: int, body: bytes) -> None
 
 def test_an_empty_error_page_says_what_the_status_was() -> None:
     assert json.loads(error_body(502, b" \n "))["error"]["message"] == "The upstream answered 502 without a body."
+
+
+@pytest.mark.parametrize(
+    ("body", "mended"),
+    [
+        (rb'{"a":"x\ud83d"}', rb'{"a":"x\ufffd"}'),
+        (rb'{"a":"\udc00y"}', rb'{"a":"\ufffdy"}'),
+        (rb'{"a":"\ud83d\ude00"}', rb'{"a":"\ud83d\ude00"}'),
+        (rb'{"a":"\ud83d\ud83d\ude00\ude00"}', rb'{"a":"\ufffd\ud83d\ude00\ufffd"}'),
+        (rb'{"a":"\\ud83d"}', rb'{"a":"\\ud83d"}'),
+        (rb'{"a":"\\\ud83d\\"}', rb'{"a":"\\\ufffd\\"}'),
+    ],
+)
+def test_half_a_surrogate_pair_is_mended_and_nothing_else(body: bytes, mended: bytes) -> None:
+    assert without_lone_surrogates(body) == mended
+    assert is_json_object(mended)

@@ -16,13 +16,15 @@ FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app
 # Values in, values out: they know nothing of AWS, HTTP or the environment.
 RULES = {
     *("errors", "ids", "status", "jsonl", "plan", "outputs", "answers", "pacing", "routing", "joining", "addresses"),
-    *("objects", "events"),
+    *("objects", "events", "nesting", "quotas"),
 }
 # The worker's run is a rule too, with its keep and its upstream handed in.
 PURE = RULES | {"chunk"}
 # What handlers of HTTP share; nothing below a handler needs it.
 HANDLERS = {"http", "schemas"}
-MODULES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+# Written by `make openapi` from what handlers say; no function imports it.
+TOOLS = {"openapi"}
+MODULES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - TOOLS
 STORES = MODULES - PURE - HANDLERS
 
 AWS_AND_HTTP = {"boto3", "botocore", "aiohttp", "socket", "ssl", "http", "requests", "httpx", "aws_lambda_powertools"}

@@ -89,6 +89,7 @@ def test_a_file_has_every_field() -> None:
         "purpose": "batch",
         "status": "processed",
         "status_details": None,
+        "asset_group": None,
     }
     assert FileObject.model_validate(file_object(FILE | {"expires_at": 7}), strict=True).expires_at == 7
 

@@ -79,7 +79,7 @@ events = st.lists(
 def test_the_limit_is_never_above_the_ceiling_nor_below_one(
     ceiling: int, refusals: int, happened: list[str | tuple[float, float | None]]
 ) -> None:
-    pacer, now = Pacer(ceiling, refusals, random.Random(1)), 10.0
+    pacer, now = Pacer(ceiling, refusals, rng=random.Random(1)), 10.0
     for event in happened:
         now += 0.1
         if isinstance(event, str):

@@ -132,16 +132,22 @@ def template_routes(function: str) -> set[tuple[str, str]]:
 
 def app_routes(app: Any) -> set[tuple[str, str]]:
     routes = app._static_routes + app._dynamic_routes
-    return {(route.method, re.sub(r"<(\w+)>", r"{\1}", route.path)) for route in routes}
+    # A model's name may have slashes in it: that one path is a pattern.
+    paths = [(route.method, route.path.replace("/models/.+", "/models/<model+>")) for route in routes]
+    return {(method, re.sub(r"<(\w+\+?)>", r"{\1}", path)) for method, path in paths}
+
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+CATCH_ALLS = {(method, path) for method in METHODS for path in ("/", "/{proxy+}")}
 
 
 def test_the_api_routes_what_the_functions_answer() -> None:
-    assert template_routes("Api") - {("ANY", "/"), ("ANY", "/{proxy+}")} == app_routes(api)
+    assert template_routes("Api") - CATCH_ALLS == app_routes(api)
     assert template_routes("CreateBatch") == app_routes(create_batch)
 
 
 def test_unknown_paths_reach_a_function_that_says_so() -> None:
-    assert {("ANY", "/"), ("ANY", "/{proxy+}")} <= template_routes("Api")
+    assert template_routes("Api") >= CATCH_ALLS
 
 
 def test_no_other_function_is_reached_from_outside() -> None:

@@ -8,7 +8,7 @@ from nightshift.errors import BadRequestError
 
 PORTS = frozenset({443, 8443})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Inside all the same, whatever the Python at hand says of them: IPv4-compatible and -translated, local NAT64 (RFC 8215),
+# Not public, whatever the Python at hand says of them: IPv4-compatible and -translated, local NAT64 (RFC 8215),
 # site-local, and documentation (RFC 9637).
 _INSIDE = [
     ipaddress.ip_network(each) for each in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20")

@@ -5,6 +5,7 @@
 """
 
 import email.utils
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -63,6 +64,18 @@ def is_json_object(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
+
+
+# Each escape of a JSON string, in order: a surrogate pair, half of one, or any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    """``body`` with U+FFFD for each half of a surrogate pair, which no UTF-8 can hold. Upstreams that cut a text in the
+    middle of an emoji send such."""
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], body)
 
 
 def error_body(status: int, body: bytes) -> bytes:

@@ -6,7 +6,15 @@ from types import TracebackType
 import aiohttp
 
 from nightshift import aws
-from nightshift.answers import MAX_ANSWER_BYTES, Answer, error_body, is_json_object, request_id, retry_after
+from nightshift.answers import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    error_body,
+    is_json_object,
+    request_id,
+    retry_after,
+    without_lone_surrogates,
+)
 from nightshift.routing import Route
 
 CONNECT_SECONDS = 10
@@ -63,6 +71,8 @@ class Upstream:
             return Answer(failure="too_long")
         if is_json_object(content):
             body_or_error = content
+        elif is_json_object(mended := without_lone_surrogates(content)):
+            body_or_error = mended
         elif 200 <= status < 300:
             return Answer(failure="not_json")
         else:
