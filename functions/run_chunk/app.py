@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import batches, files, plan, results
-from nightshift.chunk import ChunkRun, SliceResult
+from nightshift.chunk import ChunkRun, InputGoneError, SliceResult
+from nightshift.errors import NotFoundError
 from nightshift.log import logger
 from nightshift.outputs import OutputLine, SealSummary
 from nightshift.plan import Segment
 from nightshift.results import Task
 from nightshift.routing import Route
-from nightshift.upstream import Upstream, api_key
+from nightshift.upstream import NoApiKeyError, Upstream, api_key
 
 
 @logger.inject_lambda_context(log_event=False)
@@ -27,7 +28,17 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if batch["status"] != "in_progress":
         return asdict(SliceResult("done"))
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
-    return asdict(asyncio.run(_run(task, batch, ends_at)))
+    try:
+        return asdict(asyncio.run(_run(task, batch, ends_at)))
+    except NoApiKeyError as error:
+        return _given_up(task, f"No request could be sent: {error}.")
+
+
+def _given_up(task: Task, problem: str) -> dict[str, Any]:
+    """The chunk is done as far as it can be; finalize answers its other lines, and ``problem`` says why."""
+    logger.error("chunk given up", problem=problem)
+    batches.put_problem(task.batch_id, task.chunk, problem)
+    return asdict(SliceResult("done"))
 
 
 async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult:
@@ -58,6 +69,8 @@ async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult
         retried=run.retried,
         refused=run.refused,
     )
+    if run.input_gone and result.state == "done":
+        batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
     return result
 
 
@@ -69,7 +82,10 @@ class _Keep:
         self._input_file_id = input_file_id
 
     def read(self, segment: Segment) -> bytes:
-        return files.read_range(self._task.account_id, self._input_file_id, segment.start, segment.end)
+        try:
+            return files.read_range(self._task.account_id, self._input_file_id, segment.start, segment.end)
+        except NotFoundError as error:
+            raise InputGoneError from error
 
     def sealed(self, segments: list[Segment]) -> list[SealSummary | None]:
         return results.all_sealed(self._task.batch_id, segments)

@@ -86,7 +86,7 @@ def test_a_batch_has_a_plan_a_locked_route_and_an_execution_of_its_own_name(
     monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
     lines = input_lines(5)
     batch_id = alice.create(lines)
-    [task] = results.read_plan(batch_id)
+    [task] = results.read_plan(batch_id) or []
     assert (task.account_id, task.batch_id, task.chunk) == (alice.account_id, batch_id, 0)
     assert [(span.first_line, span.lines) for span in task.spans()] == [(0, 2), (2, 2), (4, 1)]
     item = batches.get(alice.account_id, batch_id)

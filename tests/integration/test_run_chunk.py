@@ -199,12 +199,47 @@ def test_the_routes_key_is_sent_and_the_callers_is_not(alice: Caller, server: Se
     assert alice.api_key not in str(server.received)
 
 
-def test_a_secret_that_is_gone_is_an_error_that_names_no_secret(alice: Caller, server: Server) -> None:
+def test_a_secret_that_is_gone_ends_the_batch_and_is_told_without_its_name(alice: Caller, server: Server) -> None:
     apply_route(server.url, api_key_secret="nightshift/gone")
-    batch_id = alice.begin(input_lines(1))
-    with pytest.raises(LookupError) as raised:
-        alice.run_chunks(batch_id)
-    assert "nightshift/gone" not in str(raised.value)
+    batch_id = alice.begin(input_lines(2))
+    alice.run_chunks(batch_id)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert batch["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
+    [error] = batch["errors"]["data"]
+    assert error["message"] == "No request could be sent: the API key of the route cannot be read."
+    assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"internal_error"}
+
+
+def test_an_input_deleted_underneath_ends_the_batch_and_is_told(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(2))
+    file_id = alice("GET", f"/batches/{batch_id}").json["input_file_id"]
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, file_id))
+    alice.run_chunks(batch_id)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert [error["message"] for error in batch["errors"]["data"]] == [
+        "The input file was deleted while the batch ran."
+    ]
+    assert [line["custom_id"] for line in alice.lines(batch["error_file_id"])] == [None, None]
+
+
+def test_a_batch_whose_plan_and_input_are_gone_ends_all_the_same(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(2))
+    for found in aws.client("s3").list_objects_v2(Bucket=settings.bucket())["Contents"]:
+        aws.client("s3").delete_object(Bucket=settings.bucket(), Key=found["Key"])
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert "plan and its input were deleted" in batch["errors"]["data"][0]["message"]
+
+
+def test_a_plan_that_is_gone_is_made_again_from_the_input(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(3))
+    alice.run_chunks(batch_id)
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=results.plan_key(batch_id))
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+    assert batch["errors"] is None
 
 
 def test_final_errors_are_lines_of_the_error_file_with_the_upstreams_own_body(alice: Caller, upstream: Server) -> None:
@@ -253,7 +288,7 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
     assert answer["state"] == "wait"
     assert 1 <= answer["wait_seconds"] <= 20
     upstream.behave = Exchange.complete
-    [task] = results.read_plan(batch_id)
+    [task] = results.read_plan(batch_id) or []
     again = {**json.loads(json.dumps(alice.task(batch_id))), "chunk": 0, "segments": task.segments, "slice": answer}
     assert invoke("run_chunk", again)["state"] == "done"
 

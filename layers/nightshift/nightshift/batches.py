@@ -4,6 +4,7 @@
 | ---------- | ------------ | ----------------------------------------------------------------------- |
 | ``acct_…`` | ``batch_…``  | the batch: what its object shows, its route, its number of lines        |
 | ``batch_…``| ``chunk#0007``| completed and failed lines of one chunk so far, absolute               |
+| ``batch_…``| ``problem#0007``| why a chunk was given up                                             |
 
 A status changes by ``transition`` alone: one conditional write that names the status it expects. The table's
 stream turns each such write into an event, so no change goes without one and none has two (ADR 3).
@@ -149,6 +150,28 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
         )
     except dynamodb.exceptions.ConditionalCheckFailedException:
         return  # another copy of the chunk is further on
+
+
+def put_problem(batch_id: str, chunk: int, problem: str) -> None:
+    """Record why a chunk was given up, for the batch's ``errors``. Not for secrets: callers see it."""
+    aws.client("dynamodb").put_item(
+        TableName=settings.table("batches"),
+        Item=aws.item({"pk": batch_id, "sk": f"problem#{chunk:04d}", "problem": problem}),
+    )
+
+
+def problems(batch_id: str) -> list[str]:
+    """Why chunks were given up, each reason once."""
+    pages = (
+        aws.client("dynamodb")
+        .get_paginator("query")
+        .paginate(
+            TableName=settings.table("batches"),
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues=aws.item({":pk": batch_id, ":prefix": "problem#"}),
+        )
+    )
+    return list(dict.fromkeys(aws.plain(found)["problem"] for page in pages for found in page["Items"]))
 
 
 def live_counts(item: dict[str, Any]) -> dict[str, int] | None:

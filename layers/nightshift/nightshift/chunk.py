@@ -38,10 +38,21 @@ MAX_BODY_BYTES = 48 * 1024 * 1024
 MAX_HELD_BYTES = 48 * 1024 * 1024
 
 
+class InputGoneError(Exception):
+    """The input file's bytes are not there any more."""
+
+
 class Keep(Protocol):
     """Where a run reads its lines and keeps its results. All calls may block; they run in threads."""
 
-    def read(self, segment: Segment) -> bytes: ...
+    def read(self, segment: Segment) -> bytes:
+        """The segment's lines.
+
+        Raises:
+            InputGoneError: they were deleted.
+        """
+        ...
+
     def sealed(self, segments: list[Segment]) -> list[SealSummary | None]: ...
     def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]: ...
     def write_part(self, lines: list[OutputLine]) -> None: ...
@@ -142,6 +153,7 @@ class ChunkRun:
         self._look = asyncio.Event()  # for the keeper: a segment is whole, or the run has ended
 
         self.completed = self.failed = self.sent = self.retried = self.refused = 0
+        self.input_gone = False
 
     async def run(self) -> SliceResult:
         """Work until the chunk is done, the slice is over, a long pause is due, or the batch is not wanted."""
@@ -317,7 +329,15 @@ class ChunkRun:
             group.create_task(self._load(self._to_load.popleft()))
 
     async def _load(self, segment: _Open) -> None:
-        block = await asyncio.to_thread(self._keep.read, segment.span)
+        try:
+            block = await asyncio.to_thread(self._keep.read, segment.span)
+        except InputGoneError:
+            # What is loaded is still answered; the rest cannot be.
+            self.input_gone = True
+            self._to_load.clear()
+            self._loading = False
+            self._wake.set()
+            return
         for number, request in zip(_numbers(segment.span), requests(block), strict=True):
             if number not in segment.done:
                 body = bytes(request.body)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from nightshift import batches, files, results
+from nightshift import batches, files, intake, results
 from nightshift.errors import NotFoundError
 from nightshift.ids import derived_id
 from nightshift.joining import Slice
@@ -41,7 +41,7 @@ def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
             ended = batches.transition(account_id, batch_id, "cancelled", expected="cancelling")
         else:
             if tasks is None:
-                tasks = results.read_plan(batch_id)
+                tasks = results.read_plan(batch_id) or intake.plan_again(batch)
                 summaries = results.all_sealed(batch_id, _segments(tasks))
             unfinished = any(summary is None for summary in summaries)
             if batch["status"] == "in_progress" and not (unfinished and time.time() >= batch["expires_at"]):
@@ -54,14 +54,26 @@ def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
 
 
 def _fail_unstarted(batch: dict[str, Any]) -> dict[str, Any] | None:
-    error = {"code": "internal_error", "message": "The batch could not be started.", "param": None, "line": None}
-    return batches.transition(batch["pk"], batch["sk"], "failed", expected="validating", fields={"errors": [error]})
+    errors = [_error("The batch could not be started.")]
+    return batches.transition(batch["pk"], batch["sk"], "failed", expected="validating", fields={"errors": errors})
+
+
+def _error(message: str) -> dict[str, Any]:
+    """An entry of a batch's ``errors`` that is about the batch as a whole."""
+    return {"code": "internal_error", "message": message, "param": None, "line": None}
 
 
 def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary | None]) -> dict[str, Any] | None:
     """Seal what is left over, join the files, and write the terminal status; None where the batch was moved on."""
     terminal, leftover_code = _ENDS[batch["status"]]
-    for task, segment, index in _unsealed(tasks, summaries):
+    unsealed = _unsealed(tasks, summaries)
+    errors: list[dict[str, Any]] = []
+    if not tasks:
+        errors = [_error("The batch's plan and its input were deleted while it ran; its results are lost.")]
+    elif unsealed and leftover_code == "internal_error":
+        problems = batches.problems(batch["sk"]) or ["A worker failed again and again; see the lines in error_file_id."]
+        errors = [_error(problem) for problem in problems]
+    for task, segment, index in unsealed:
         summaries[index] = _seal_leftovers(batch, task, segment, leftover_code)
     final = [summary for summary in summaries if summary is not None]
     segments = _segments(tasks)
@@ -87,6 +99,7 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
         terminal,
         expected=batch["status"],
         fields={
+            "errors": errors or None,
             "request_counts": counts,
             "usage": usage.as_dict(),
             "output_file_id": output_id,

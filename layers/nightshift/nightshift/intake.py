@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from nightshift import files, plan, results, routes, routing
-from nightshift.errors import InvalidFileError
+from nightshift.errors import InvalidFileError, NotFoundError
 from nightshift.jsonl import MAX_FILE_BYTES, FileCheck
 from nightshift.plan import Segment
 from nightshift.routing import Route
@@ -57,26 +57,36 @@ def inspect(file: dict[str, Any], seconds: float) -> Intake | None:
     return Intake(model, route, plan.segments(check.ends))
 
 
-def write_plan(account_id: str, batch_id: str, intake: Intake) -> int:
-    """Write the tasks that the Distributed Map reads; returns how many chunks there are."""
-    shares = plan.chunks(intake.segments, intake.route.max_concurrency)
-    results.write_plan(
-        batch_id,
-        [
-            results.Task(
-                account_id, batch_id, chunk, [(part.start, part.end, part.first_line, part.lines) for part in share]
-            )
-            for chunk, share in enumerate(shares)
-        ],
-    )
-    return len(shares)
+def plan_again(batch: dict[str, Any]) -> list[results.Task]:
+    """The tasks of a batch whose plan was deleted from the bucket, from its input; none where that is gone too."""
+    check = FileCheck()
+    try:
+        file = files.get(batch["pk"], batch["input_file_id"])
+        for block in files.read_blocks(batch["pk"], batch["input_file_id"], int(file["bytes"])):
+            check.feed(block)
+    except NotFoundError:
+        return []
+    check.finish()
+    route = msgspec.json.decode(batch["route"], type=Route)
+    return _tasks(batch["pk"], batch["sk"], plan.segments(check.ends), route)
+
+
+def _tasks(account_id: str, batch_id: str, segments: list[Segment], route: Route) -> list[results.Task]:
+    return [
+        results.Task(
+            account_id, batch_id, chunk, [(part.start, part.end, part.first_line, part.lines) for part in share]
+        )
+        for chunk, share in enumerate(plan.chunks(segments, route.max_concurrency))
+    ]
 
 
 def plan_fields(account_id: str, batch_id: str, intake: Intake) -> dict[str, Any]:
-    """Write the batch's plan, and return what its item has to say of it."""
+    """Write the tasks that the Distributed Map reads, and return what the batch's item has to say of them."""
+    tasks = _tasks(account_id, batch_id, intake.segments, intake.route)
+    results.write_plan(batch_id, tasks)
     return {
         "model": intake.model,
         "lines": intake.lines,
-        "chunks": write_plan(account_id, batch_id, intake),
+        "chunks": len(tasks),
         "route": msgspec.json.encode(intake.route).decode(),
     }

@@ -47,8 +47,13 @@ def write_plan(batch_id: str, tasks: Sequence[Task]) -> None:
     aws.client("s3").put_object(Bucket=settings.bucket(), Key=plan_key(batch_id), Body=msgspec.json.encode(tasks))
 
 
-def read_plan(batch_id: str) -> list[Task]:
-    found = aws.client("s3").get_object(Bucket=settings.bucket(), Key=plan_key(batch_id))
+def read_plan(batch_id: str) -> list[Task] | None:
+    """The batch's tasks; None where there is no plan, never written or deleted from the bucket."""
+    s3 = aws.client("s3")
+    try:
+        found = s3.get_object(Bucket=settings.bucket(), Key=plan_key(batch_id))
+    except s3.exceptions.NoSuchKey:
+        return None
     return msgspec.json.decode(found["Body"].read(), type=list[Task])
 
 

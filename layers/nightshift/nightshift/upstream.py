@@ -93,11 +93,15 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(pieces)
 
 
+class NoApiKeyError(Exception):
+    """The secret of the route is gone, or we may not read it. The message names neither secret nor key."""
+
+
 def api_key(route: Route) -> str | None:
     """The route's key from Secrets Manager; None for a route without one.
 
     Raises:
-        LookupError: the secret is gone, or we may not read it. The message names neither secret nor key.
+        NoApiKeyError: the secret is gone, or we may not read it.
     """
     if route.api_key_secret is None:
         return None
@@ -106,5 +110,5 @@ def api_key(route: Route) -> str | None:
         return secrets.get_secret_value(SecretId=route.api_key_secret)["SecretString"]
     except Exception as error:
         if aws.error_code(error) in ("ResourceNotFoundException", "AccessDeniedException", "InvalidRequestException"):
-            raise LookupError("the secret of the route cannot be read") from error
+            raise NoApiKeyError("the API key of the route cannot be read") from error
         raise
