@@ -1,16 +1,18 @@
 """Every endpoint but create batch: files, batches, models, the account's webhook."""
 
 import importlib.resources
+import json
 import time
 import urllib.parse
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import accounts, addresses, batches, files, routes, settings, uploads, webhooks
+from nightshift import accounts, addresses, aws, batches, deliveries, files, routes, settings, uploads, webhooks
 from nightshift.errors import BadRequestError, ConflictError, NotFoundError
+from nightshift.events import status_event
 from nightshift.http import account_of, create_app, json_response, parse_body, parse_form, parse_query, serve, validate
-from nightshift.objects import batch_object, file_object, list_object, upload_object
+from nightshift.objects import batch_object, delivery_object, file_object, list_object, upload_object
 from nightshift.quotas import Quotas
 from nightshift.schemas import (
     CompleteUpload,
@@ -176,6 +178,26 @@ def cancel_batch(batch_id: str) -> Response[str]:
         cancelled = batches.transition(account_id, batch_id, "cancelling", expected=item["status"])
         if cancelled is not None:
             return json_response(_live(cancelled))
+
+
+@app.get("/batches/<batch_id>/webhook_deliveries")
+def list_webhook_deliveries(batch_id: str) -> Response[str]:
+    batches.get(account_of(app), batch_id)
+    return json_response(list_object([delivery_object(item) for item in deliveries.of_batch(batch_id)], False))
+
+
+@app.post("/batches/<batch_id>/webhook_deliveries/<delivery_id>/redeliver")
+def redeliver_webhook(batch_id: str, delivery_id: str) -> Response[str]:
+    batch = batches.get(account_of(app), batch_id)
+    delivery = deliveries.get(batch_id, delivery_id)
+    if delivery["state"] == "pending":
+        message = "The delivery is still being tried; next_attempt_at says when next."
+        raise ConflictError(message, code="delivery_pending", param="delivery_id")
+    restarted = deliveries.restart(delivery)
+    # An ended batch never changes: this is the event that was sent before, byte for byte.
+    message = json.dumps({"detail": status_event(batch)}, ensure_ascii=False)
+    aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=message)
+    return json_response(delivery_object(restarted))
 
 
 @app.get("/models")

@@ -2,50 +2,48 @@
 
 import json
 import random
+import time
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import aws, settings, webhooks
+from nightshift import aws, deliveries, settings, webhooks
 from nightshift.log import logger
-
-# SQS hides a message for at most 12 hours, counted from when it was received.
-MAX_DELAY_SECONDS = 12 * 3600 - 30
 
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes SQS records, each an EventBridge event; answers with those to be tried again.
 
-    A record's next try is set by its visibility timeout, so waiting costs nothing; after the last one the queue
-    moves it to the dead-letter queue.
+    A record's next try is set by its visibility timeout, so waiting costs nothing. After the last one it goes to the
+    dead-letter queue.
     """
     failures = [{"itemIdentifier": record["messageId"]} for record in event["Records"] if not _deliver(record)]
     return {"batchItemFailures": failures}
 
 
 def _deliver(record: dict[str, Any]) -> bool:
-    """Whether the delivery is over, well or not at all."""
+    """Try once. Whether the queue may forget the record."""
     detail = json.loads(record["body"])["detail"]
-    attempt = webhooks.deliver(detail["account_id"], detail)
-    if attempt is None:
+    logger.append_keys(batch_id=detail["batch"]["id"], event_id=detail["id"])
+    receiver = webhooks.receiver(detail["account_id"])
+    url = detail["batch"]["callback_url"] or receiver.url
+    if url is None:
         return True
-    tries = int(record["attributes"]["ApproximateReceiveCount"])
-    logger.info(
-        "webhook tried",
-        batch_id=detail["batch"]["id"],
-        event_id=detail["id"],
-        tries=tries,
-        status=attempt.status,
-        error=attempt.error,
-    )
-    if attempt.over:
+    delivery = deliveries.begin(detail, url)
+    if delivery["state"] != "pending":
+        logger.info("webhook was delivered before", delivery_id=delivery["id"], state=delivery["state"])
         return True
-    delays = settings.webhook_delays()
-    delay = delays[min(tries, len(delays)) - 1]
-    aws.client("sqs").change_message_visibility(
-        QueueUrl=settings.webhook_queue_url(),
-        ReceiptHandle=record["receiptHandle"],
-        # A tenth of jitter, so that a receiver that comes back is not met by all at once.
-        VisibilityTimeout=min(MAX_DELAY_SECONDS, round(delay * random.uniform(1.0, 1.1))),
-    )
-    return False
+    attempt = webhooks.deliver(detail, url, receiver)
+    tries = delivery["tries"] + 1
+    delay = webhooks.next_delay(attempt, tries, settings.webhook_delays(), random.random())
+    state = "pending" if delay is not None else "succeeded" if attempt.taken else "failed"
+    deliveries.record(delivery, url, attempt, state, None if delay is None else int(time.time()) + delay)
+    logger.info("webhook tried", tries=tries, status=attempt.status, error=attempt.error, state=state, delay=delay)
+    if delay is not None:
+        aws.client("sqs").change_message_visibility(
+            QueueUrl=settings.webhook_queue_url(), ReceiptHandle=record["receiptHandle"], VisibilityTimeout=delay
+        )
+        return False
+    if state == "failed" and not attempt.gone:
+        aws.client("sqs").send_message(QueueUrl=settings.webhook_dead_letters_url(), MessageBody=record["body"])
+    return True

@@ -7,6 +7,8 @@ from nightshift.objects import batch_object
 from nightshift.status import Status, timestamp_field
 
 SOURCE = "nightshift"
+# Of the shape of ``detail``: raised when something is taken away or changes its meaning; additions do not raise it.
+VERSION = "1"
 
 
 def status_event(batch: dict[str, Any]) -> dict[str, Any]:
@@ -17,6 +19,7 @@ def status_event(batch: dict[str, Any]) -> dict[str, Any]:
     """
     status: Status = batch["status"]
     return {
+        "version": VERSION,
         "id": derived_id("evt", batch["sk"], status),
         "account_id": batch["pk"],
         "created_at": batch[timestamp_field(status) or "created_at"],

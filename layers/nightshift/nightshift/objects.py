@@ -62,6 +62,21 @@ def batch_object(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def delivery_object(item: dict[str, Any]) -> dict[str, Any]:
+    """What happened to a webhook."""
+    return {
+        "id": item["id"],
+        "object": "webhook_delivery",
+        "event_id": item["event_id"],
+        "event_type": item["event_type"],
+        "url": item["url"],
+        "status": item["state"],
+        "created_at": item["created_at"],
+        "next_attempt_at": item.get("next_attempt_at"),
+        "attempts": item["attempts"],
+    }
+
+
 def _counts_at_start(item: dict[str, Any]) -> dict[str, int] | None:
     """The counts of a batch whose lines are known and whose chunks were not asked."""
     return {"total": int(item["lines"]), "completed": 0, "failed": 0} if "lines" in item else None

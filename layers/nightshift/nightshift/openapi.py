@@ -193,6 +193,32 @@ class WebhookSecret(_Answer):
     secret: str | None
 
 
+class DeliveryAttempt(_Answer):
+    attempted_at: int
+    status_code: Annotated[int | None, Field(description="What the receiver answered; null when it did not.")]
+    error: str | None
+
+
+class WebhookDelivery(_Answer):
+    id: str
+    object: Literal["webhook_delivery"]
+    event_id: Annotated[str, Field(description="The webhook-id of every try.")]
+    event_type: str
+    url: str
+    status: Literal["pending", "succeeded", "failed"]
+    created_at: int
+    next_attempt_at: int | None
+    attempts: list[DeliveryAttempt]
+
+
+class WebhookDeliveryList(_Answer):
+    object: Literal["list"]
+    data: list[WebhookDelivery]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class WebhookDeleted(_Answer):
     object: Literal["webhook"]
     deleted: Literal[True]
@@ -311,6 +337,18 @@ OPERATIONS: dict[tuple[str, str], _Operation] = {
         summary="Cancel a batch; one that has ended is returned as it is",
         answer=Batch,
         errors=_MISSING,
+    ),
+    ("get", "/batches/{batch_id}/webhook_deliveries"): _Operation(
+        id="listWebhookDeliveries",
+        summary="What happened to the batch's webhook",
+        answer=WebhookDeliveryList,
+        errors=_MISSING,
+    ),
+    ("post", "/batches/{batch_id}/webhook_deliveries/{delivery_id}/redeliver"): _Operation(
+        id="redeliverWebhook",
+        summary="Send the webhook again: the same id and body, all tries anew",
+        answer=WebhookDelivery,
+        errors=_MISSING | {409: "`delivery_pending`: it is still being tried."},
     ),
     ("get", "/models"): _Operation(id="listModels", summary="Models that can be used in a batch", answer=ModelList),
     ("get", "/models/{model}"): _Operation(id="retrieveModel", summary="Read a model", answer=Model, errors=_MISSING),

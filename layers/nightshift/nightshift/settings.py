@@ -43,3 +43,7 @@ def allow_local_webhooks() -> bool:
 
 def webhook_queue_url() -> str:
     return os.environ["WEBHOOK_QUEUE_URL"]
+
+
+def webhook_dead_letters_url() -> str:
+    return os.environ["WEBHOOK_DEAD_LETTERS_URL"]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from nightshift import addresses, aws, settings
+from nightshift.answers import retry_after
 from nightshift.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 WHOLE_SECONDS = 15
 MAX_ANSWER_BYTES = 64 * 1024
+# SQS hides a message for at most 12 hours, counted from when it was received.
+MAX_DELAY_SECONDS = 12 * 3600 - 30
 # How long a rotated secret still signs beside the new one.
 OVERLAP_SECONDS = 24 * 3600
 
@@ -136,26 +139,35 @@ class Attempt:
 
     status: int | None = None
     error: str | None = None
+    retry_after: float | None = None
 
     @property
-    def over(self) -> bool:
-        """Whether no further try is due: it was taken, or the receiver is gone for good."""
-        return self.status is not None and (200 <= self.status < 300 or self.status == 410)
+    def taken(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def gone(self) -> bool:
+        """Whether the receiver says that it is gone for good."""
+        return self.status == 410
 
 
-def deliver(account_id: str, event: dict[str, Any]) -> Attempt | None:
-    """Send an event's ``detail`` to the batch's ``callback_url``, or the account's default receiver, once.
+def next_delay(attempt: Attempt, tries: int, delays: list[int], chance: float) -> int | None:
+    """Seconds until the next try, after ``tries`` of them; None where there is none.
 
-    None where the account wants no webhook.
+    ``delays`` are the gaps between tries. A tenth of jitter (``chance`` is uniform in [0, 1)) keeps a receiver that
+    comes back from being met by all at once; a longer ``Retry-After`` is honoured.
     """
-    account = receiver(account_id)
-    url = event["batch"]["callback_url"] or account.url
-    if url is None:
+    if attempt.taken or attempt.gone or tries > len(delays):
         return None
+    return min(MAX_DELAY_SECONDS, round(max(delays[tries - 1] * (1 + chance / 10), attempt.retry_after or 0)))
+
+
+def deliver(event: dict[str, Any], url: str, account: Receiver) -> Attempt:
+    """Send an event's ``detail`` to ``url``, once, signed with the account's secrets."""
     signing = account.signing_secrets
     if not signing:
-        _ensure_secret(account_id)
-        signing = receiver(account_id).signing_secrets
+        _ensure_secret(event["account_id"])
+        signing = receiver(event["account_id"]).signing_secrets
     body = payload(event)
     headers = signed_headers(event["id"], body, signing, time.time())
     return asyncio.run(_post(url, body, headers, settings.allow_local_webhooks()))
@@ -183,11 +195,11 @@ async def _post(url: str, body: bytes, headers: "LooseHeaders", allow_local: boo
         timeout = aiohttp.ClientTimeout(total=WHOLE_SECONDS, sock_connect=CONNECT_SECONDS)
         connector = aiohttp.TCPConnector(socket_factory=open_socket)
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session,
+            aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
             session.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
             await response.content.read(MAX_ANSWER_BYTES)
-            return Attempt(status=response.status)
+            return Attempt(status=response.status, retry_after=retry_after(response.headers, time.time()))
     except TimeoutError:
         return Attempt(error="timeout")
     except (aiohttp.ClientError, OSError, ValueError):
