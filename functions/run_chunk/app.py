@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import batches, files, plan, results
 from nightshift.chunk import ChunkRun, InputGoneError, SliceResult
 from nightshift.errors import NotFoundError
-from nightshift.log import logger
+from nightshift.log import count, logger
 from nightshift.outputs import OutputLine, SealSummary
 from nightshift.plan import Segment
 from nightshift.results import Task
@@ -69,6 +69,9 @@ async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult
         retried=run.retried,
         refused=run.refused,
     )
+    sent = {"RequestsSent": run.sent, "RequestsRetried": run.retried, "RequestsRefused": run.refused}
+    times = {"UpstreamSeconds": run.upstream_seconds / run.sent} if run.sent else {}
+    count(sent | times, route=f"{route.provider}/{route.model}")
     if run.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
     return result

@@ -7,7 +7,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import aws, batches, settings
 from nightshift.finalize import finalize
-from nightshift.log import logger
+from nightshift.log import count, logger
 
 # A batch is created and started within seconds; older ones without an execution have lost their start.
 LOST_AFTER_SECONDS = 120
@@ -20,7 +20,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     """Takes a scheduled event; returns how many batches were ``{"started", "ended"}``, or ``failed`` to be."""
     now = int(time.time())
     started = ended = failed = 0
-    for batch in batches.open_of_all(created_before=now - LOST_AFTER_SECONDS):
+    found = batches.open_of_all(created_before=now - LOST_AFTER_SECONDS)
+    oldest = min((batch["created_at"] for batch in found), default=now)
+    count({"OpenBatches": len(found), "OldestOpenBatchSeconds": now - oldest})
+    for batch in found:
         account_id, batch_id = batch["pk"], batch["sk"]
         try:
             if batch["expires_at"] + OVERDUE_SECONDS < now:

@@ -153,6 +153,7 @@ class ChunkRun:
         self._look = asyncio.Event()  # for the keeper: a segment is whole, or the run has ended
 
         self.completed = self.failed = self.sent = self.retried = self.refused = 0
+        self.upstream_seconds = 0.0
         self.input_gone = False
 
     async def run(self) -> SliceResult:
@@ -268,6 +269,7 @@ class ChunkRun:
             body = with_model(line.body, self._upstream_model)
             answer = await self._send(body, request_line_id(self._batch_id, line.number))
             self._in_flight -= 1
+            self.upstream_seconds += self._clock() - started_at
             self._settle(line, answer, started_at)
             self._load_more(group)
             line = self._take()

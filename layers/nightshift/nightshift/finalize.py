@@ -10,6 +10,7 @@ from nightshift.errors import NotFoundError
 from nightshift.ids import derived_id
 from nightshift.joining import Slice
 from nightshift.jsonl import requests
+from nightshift.log import count
 from nightshift.outputs import LEFTOVER_MESSAGES, SealSummary, Usage, failed_line
 from nightshift.plan import Segment
 from nightshift.results import Task
@@ -93,7 +94,7 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
     if counts["failed"]:
         slices = [results.failed_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
         error_id = _write_file(batch, "error", slices, written_at)
-    return batches.transition(
+    ended = batches.transition(
         batch["pk"],
         batch["sk"],
         terminal,
@@ -106,6 +107,18 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
             "error_file_id": error_id,
         },
     )
+    if ended is not None:
+        count(
+            {
+                f"Batches{terminal.capitalize()}": 1,
+                "BatchesWithErrors": int(bool(errors)),
+                "LinesAnswered": counts["completed"],
+                "LinesFailed": counts["failed"],
+                "InputTokens": usage.input_tokens,
+                "OutputTokens": usage.output_tokens,
+            }
+        )
+    return ended
 
 
 def _segments(tasks: Sequence[Task]) -> list[Segment]:

@@ -1,19 +1,20 @@
-"""The one logger and the one set of metrics. Never log a prompt, an answer, a key or a URL with a secret in it."""
-
-from functools import cache
-from typing import TYPE_CHECKING
+"""The one logger, and metrics. Never log a prompt, an answer, a key or a URL with a secret in it."""
 
 from aws_lambda_powertools import Logger
-
-if TYPE_CHECKING:
-    from aws_lambda_powertools import Metrics
 
 logger = Logger(service="nightshift")
 
 
-@cache
-def metrics() -> "Metrics":
-    """CloudWatch metrics by the embedded metric format; flush with ``flush_metrics()`` before a handler returns."""
-    from aws_lambda_powertools import Metrics
+def count(values: dict[str, float], route: str | None = None) -> None:
+    """Write metrics (CloudWatch embedded metric format) in the namespace ``Nightshift``, by name and, where given, by
+    ``route``. Names that end in ``Seconds`` are times."""
+    # Imported here, because functions that count nothing need not pay for it.
+    from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
-    return Metrics(namespace="Nightshift", service="nightshift")
+    metrics = EphemeralMetrics(namespace="Nightshift", service="nightshift")
+    if route is not None:
+        metrics.add_dimension("route", route)
+    for name, value in values.items():
+        unit = MetricUnit.Seconds if name.endswith("Seconds") else MetricUnit.Count
+        metrics.add_metric(name, unit, value)
+    metrics.flush_metrics()
