@@ -54,6 +54,11 @@ format: install ## Format and fix what can be fixed
 	ruff format .
 	ruff check --fix .
 
+bench: bench-run_chunk ## Every benchmark: ratios against a named peer or bound
+
+bench-%: install
+	python -m bench.$*
+
 ##@ The rest
 
 openapi: install ## Write the OpenAPI document from the code
@@ -84,4 +89,4 @@ $(CURDIR)/.uv/bin/uv:
 	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
 	touch $@
 
-.PHONY: build chaos check clean demo down e2e format help install integration logs openapi test unit up
+.PHONY: bench build chaos check clean demo down e2e format help install integration logs openapi test unit up
