@@ -35,6 +35,10 @@ class StackError(Exception):
     """The stack cannot do what was asked; the message says what to do about it."""
 
 
+class _StateLostError(Exception):
+    """The emulator runs, and does not know the stack."""
+
+
 class Stack:
     """One local stack, kept in ``folder``."""
 
@@ -55,13 +59,20 @@ class Stack:
         if running and all(_alive(pid) for pid in running["pids"].values()) and self._recall().get("wanted") == wanted:
             return running
         self.down()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._logs.mkdir(exist_ok=True)
         memory = self._recall()
-        unchanged = memory.get("wanted") == wanted and (self.folder / "state").is_dir()
-        if not unchanged:
+        if memory.get("wanted") == wanted and (self.folder / "state").is_dir():
+            try:
+                return self._start(port, wanted, memory["keys"])
+            except _StateLostError:
+                # The emulator was killed before it could save its state.
+                self.down()
+        return self._start(port, wanted, None)
+
+    def _start(self, port: int, wanted: str, keys: dict[str, str] | None) -> dict[str, Any]:
+        """Start everything: with ``keys`` on the state that was saved, without them from nothing."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        if keys is None:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
-            memory = {}
         upstream_port = int(os.environ.get("NIGHTSHIFT_UPSTREAM_PORT") or free_port())
         control_port = free_port()
         _require_free(port, "NIGHTSHIFT_PORT")
@@ -75,13 +86,13 @@ class Stack:
         self._describe({"aws_endpoint_url": endpoint, "region": REGION, "stack_name": STACK_NAME, "pids": pids})
         self._wait_for(f"{endpoint}/_ministack/health", pids["emulator"], "emulator")
         self._wait_for(f"http://127.0.0.1:{control_port}/control", pids["upstream"], "upstream")
-        if not unchanged:
+        if keys is None:
             self._deploy(endpoint)
         outputs = self._outputs(endpoint)
         upstream_url = os.environ.get("UPSTREAM_BASE_URL") or f"http://127.0.0.1:{upstream_port}/v1"
-        keys = self._provision(endpoint, outputs, upstream_url, memory.get("keys"))
+        keys = self._provision(endpoint, outputs, upstream_url, keys)
+        self._memory.touch(mode=0o600)
         self._memory.write_text(json.dumps({"wanted": wanted, "keys": keys}))
-        self._memory.chmod(0o600)
         return self._describe(
             {
                 "base_url": f"http://localhost:{port}/_aws/execute-api/{outputs['RestApiId']}/v1",
@@ -226,7 +237,11 @@ class Stack:
             raise StackError(f"{' '.join(command[:2])} failed:\n{(done.stdout + done.stderr)[-4000:]}")
 
     def _outputs(self, endpoint: str) -> dict[str, str]:
-        stacks = _client("cloudformation", endpoint).describe_stacks(StackName=STACK_NAME)["Stacks"]
+        cloudformation = _client("cloudformation", endpoint)
+        try:
+            stacks = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
+        except cloudformation.exceptions.ClientError as error:
+            raise _StateLostError from error
         return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
 
     def _provision(
