@@ -36,7 +36,6 @@ check: install ## Format check, lint, types, template
 	ruff check .
 	mypy
 	sam validate --lint
-	sam validate --lint --config-env local
 
 unit: install ## Unit tests: rules, architecture, template
 	pytest tests/unit

@@ -220,12 +220,10 @@ class Stack:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             environment.pop(name, None)
         overrides = [f"ParameterKey={name},ParameterValue={value}" for name, value in self._parameters().items()]
-        self._run(["sam", "build", "--build-in-source", "--build-dir", str(self._build)], environment)
+        self._run(["sam", "build", "--config-env", "local", "--build-dir", str(self._build)], environment)
         self._run(
             [
-                *("sam", "deploy", "--template-file", str(self._build / "template.yaml")),
-                *("--stack-name", STACK_NAME, "--capabilities", "CAPABILITY_IAM", "--resolve-s3"),
-                *("--no-confirm-changeset", "--no-fail-on-empty-changeset", "--no-progressbar"),
+                *("sam", "deploy", "--config-env", "local", "--template-file", str(self._build / "template.yaml")),
                 *("--parameter-overrides", *overrides),
             ],
             environment,
