@@ -220,10 +220,11 @@ class Stack:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             environment.pop(name, None)
         overrides = [f"ParameterKey={name},ParameterValue={value}" for name, value in self._parameters().items()]
-        self._run(["sam", "build", "--config-env", "local", "--build-dir", str(self._build)], environment)
+        config = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
+        self._run(["sam", "build", *config, "--build-dir", str(self._build)], environment)
         self._run(
             [
-                *("sam", "deploy", "--config-env", "local", "--template-file", str(self._build / "template.yaml")),
+                *("sam", "deploy", *config, "--template-file", str(self._build / "template.yaml")),
                 *("--parameter-overrides", *overrides),
             ],
             environment,
