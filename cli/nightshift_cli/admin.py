@@ -56,6 +56,36 @@ def list_accounts(stack_name: StackName = "nightshift", region: Region = None, l
     _print_table(("ID", "NAME", "CREATED"), found)
 
 
+@accounts_app.command("quotas")
+def account_quotas(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")],
+    active_batches: Annotated[int | None, typer.Option(min=0, help="Batches that have not ended.")] = None,
+    queued_requests: Annotated[int | None, typer.Option(min=0, help="Lines of batches that have not ended.")] = None,
+    stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of all its files.")] = None,
+    stack_name: StackName = "nightshift",
+    region: Region = None,
+    local: Local = False,
+) -> None:
+    """Show what an account may hold at once; with an option, change that limit first."""
+    given = {"active_batches": active_batches, "queued_requests": queued_requests, "stored_bytes": stored_bytes}
+    changes = {limit: value for limit, value in given.items() if value is not None}
+    with _operator(stack_name, region, local):
+        import msgspec
+        from nightshift import accounts
+        from nightshift.quotas import Quotas
+
+        account = accounts.get(accounts.find(name))
+        # Only what was set for this account is written: a limit that it does not have of its own follows the default.
+        own = {**(account.get("quotas") or {}), **changes}
+        if changes:
+            accounts.set_quotas(account["pk"], own)
+        limits = msgspec.to_builtins(Quotas.of({"quotas": own}))
+    rows = [
+        (limit.replace("_", "-"), value, "account" if limit in own else "default") for limit, value in limits.items()
+    ]
+    _print_table(("LIMIT", "VALUE", "SET BY"), rows)
+
+
 @keys_app.command("create")
 def create_key(
     account: Account, stack_name: StackName = "nightshift", region: Region = None, local: Local = False

@@ -13,11 +13,16 @@ import httpx
 from nightshift_cli.connection import Connection
 from nightshift_cli.errors import ApiError, CliError, UnreachableError
 
-# How long a GET is tried again, in seconds of waiting: a question asked once, and a batch that is watched.
+# How long a call is tried again, in seconds of waiting: a question asked once, a batch that is created, a file that
+# is uploaded, and a batch that is watched.
 ASKING = 3.0
+CREATING = 60.0
+UPLOADING = 300.0
 WATCHING = 3600.0
 LONGEST_WAIT = 30.0
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+# Refusals under such a status that stay what they are however soon one asks again.
+_FINAL = frozenset({"quota_exceeded", "batch_routing_unavailable"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Notice = Callable[[str], None]
@@ -29,7 +34,7 @@ def _ignore(_: str) -> None:
 
 
 class Client:
-    """A GET is tried again when it fails on the way; a POST never, because the first one may have been done."""
+    """A call that fails on the way is tried again: a GET always, a POST only where doing it twice does no harm."""
 
     def __init__(self, connection: Connection, transport: httpx.BaseTransport | None = None) -> None:
         if not connection.api_key.isascii() or not connection.api_key.isprintable():
@@ -40,7 +45,7 @@ class Client:
             raise CliError(f"The base URL {connection.base_url} is not valid: {error}.") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise CliError(f"The base URL {connection.base_url} must start with https:// or http://.")
-        self._base_url = connection.base_url.rstrip("/")
+        self.base_url = connection.base_url.rstrip("/")
         self._authorization = {"Authorization": f"Bearer {connection.api_key}"}
         # No Authorization among the client's own headers: downloads go to S3, which must not see the key.
         self._http = httpx.Client(
@@ -62,8 +67,35 @@ class Client:
             part = (path.name, content, "application/jsonl")
             return self._post("/files", data={"purpose": "batch"}, files={"file": part})
 
-    def create_batch(self, **body: Any) -> dict[str, Any]:
-        return self._post("/batches", json=body)
+    def create_upload(self, name: str, size: int, *, notice: Notice = _ignore) -> dict[str, Any]:
+        """Begin an upload in parts. One begun twice is forgotten by the API after an hour."""
+        wanted = {"purpose": "batch", "filename": name, "bytes": size, "mime_type": "application/jsonl"}
+        return self._post_patiently("/uploads", UPLOADING, notice, json=wanted)
+
+    def add_part(self, upload_id: str, content: bytes, *, notice: Notice = _ignore) -> str:
+        """Send a part and return its id. One sent twice is left out by ``complete_upload``, which names the ids."""
+        path = f"/uploads/{quote(upload_id, safe='')}/parts"
+        part = {"data": ("part", content, "application/octet-stream")}
+        part_id: str = self._post_patiently(path, UPLOADING, notice, files=part)["id"]
+        return part_id
+
+    def complete_upload(
+        self, upload_id: str, part_ids: list[str], md5: str, *, notice: Notice = _ignore
+    ) -> dict[str, Any]:
+        """Join the parts and return the file object. What is completed already is answered as it is."""
+        path = f"/uploads/{quote(upload_id, safe='')}/complete"
+        whole = {"part_ids": part_ids, "md5": md5}
+        file: dict[str, Any] = self._post_patiently(path, UPLOADING, notice, json=whole)["file"]
+        return file
+
+    def create_batch(self, body: dict[str, Any], *, key: str, notice: Notice = _ignore) -> dict[str, Any]:
+        """Create a batch, and only one however often it is tried: ``key`` is the Idempotency-Key."""
+        headers = {"Idempotency-Key": key}
+        return self._post_patiently("/batches", CREATING, notice, json=body, headers=headers)
+
+    def rotate_webhook(self) -> dict[str, Any]:
+        """Give the account a new signing secret, which no other call shows."""
+        return self._post("/webhook/rotate")
 
     def cancel_batch(self, batch_id: str) -> dict[str, Any]:
         return self._post(f"/batches/{quote(batch_id, safe='')}/cancel")
@@ -85,7 +117,7 @@ class Client:
             partial.unlink(missing_ok=True)
 
     def _download(self, file_id: str, partial: Path) -> None:
-        url, headers = f"{self._base_url}/files/{file_id}/content", self._authorization
+        url, headers = f"{self.base_url}/files/{file_id}/content", self._authorization
         with self._http.stream("GET", url, headers=headers) as answer:
             if not answer.has_redirect_location:
                 _write(answer, partial)
@@ -97,15 +129,22 @@ class Client:
 
     def _get(self, path: str, patience: float, notice: Notice) -> dict[str, Any]:
         def ask() -> dict[str, Any]:
-            return _content(self._http.get(self._base_url + path, headers=self._authorization))
+            return _content(self._http.get(self.base_url + path, headers=self._authorization))
 
         return self._patiently(patience, notice, ask)
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         try:
-            return _content(self._http.post(self._base_url + path, headers=self._authorization, **body))
+            return self._send(path, **body)
         except httpx.RequestError as error:
             raise UnreachableError(f"No answer came to POST {path}: {_reason(error)}.") from None
+
+    def _post_patiently(self, path: str, patience: float, notice: Notice, **body: Any) -> dict[str, Any]:
+        return self._patiently(patience, notice, lambda: self._send(path, **body))
+
+    def _send(self, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:
+        headers = {**self._authorization, **(headers or {})}
+        return _content(self._http.post(self.base_url + path, headers=headers, **body))
 
     def _patiently(self, patience: float, notice: Notice, call: Callable[[], Result]) -> Result:
         """Do ``call``, again and again while the network or the server fails it, until ``patience`` is used up."""
@@ -116,16 +155,21 @@ class Client:
                 return call()
             except httpx.RequestError as error:
                 if waited >= patience:
-                    raise UnreachableError(f"{self._base_url} cannot be reached: {_reason(error)}.") from None
+                    raise UnreachableError(f"{self.base_url} cannot be reached: {_reason(error)}.") from None
                 trouble = _reason(error)
             except ApiError as error:
-                if error.status not in _TRY_AGAIN or waited >= patience:
+                if not _may_pass(error) or waited >= patience:
                     raise
                 trouble = f"HTTP {error.status}"
                 wait = max(wait, min(error.retry_after, 2 * LONGEST_WAIT))
             notice(f"No answer ({trouble}); trying again in {wait:.0f} s.")
             time.sleep(wait)
             waited, step = waited + wait, min(2 * step, LONGEST_WAIT)
+
+
+def _may_pass(error: ApiError) -> bool:
+    """Whether the same call may be answered well a little later."""
+    return error.code == "idempotency_in_progress" or (error.status in _TRY_AGAIN and error.code not in _FINAL)
 
 
 def _content(answer: httpx.Response) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a running batch is shown: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+"""How an upload and a running batch are shown: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import time
 from types import TracebackType
@@ -9,6 +9,19 @@ import typer
 from nightshift_cli import show
 
 PLAIN_LINE_SECONDS = 10.0
+
+
+class UploadProgress(Protocol):
+    def __enter__(self) -> "UploadProgress": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def sent(self, done: int, size: int) -> None:
+        """So many bytes of the file are there."""
+
+    def say(self, message: str) -> None:
+        """A line of text, set apart from what moves."""
 
 
 class Progress(Protocol):
@@ -31,6 +44,9 @@ class Quiet:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def sent(self, done: int, size: int) -> None:
+        pass
+
     def update(self, batch: dict[str, Any]) -> None:
         pass
 
@@ -46,6 +62,12 @@ class Lines(Quiet):
         self._line = ""
         self._next = 0.0
 
+    def sent(self, done: int, size: int) -> None:
+        now = time.monotonic()
+        if done == size or (done and now >= self._next):
+            typer.echo(f"Uploaded {done / 1e6:.1f} of {size / 1e6:.1f} MB.")
+            self._next = now + PLAIN_LINE_SECONDS
+
     def update(self, batch: dict[str, Any]) -> None:
         line = ": ".join(part for part in (show.plain(batch["status"]), show.counts(batch)) if part)
         now = time.monotonic()
@@ -57,8 +79,43 @@ class Lines(Quiet):
         typer.echo(message)
 
 
+class UploadBar:
+    """rich's progress bar for bytes. It appears with the first of them: a small file needs none."""
+
+    def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TaskID,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        status = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(status, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "UploadBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def sent(self, done: int, size: int) -> None:
+        if self._task is None:
+            # What an earlier run sent must not count as this one's speed.
+            self._task = self._bar.add_task("uploading", total=size, completed=done)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)
+
+    def say(self, message: str) -> None:
+        self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 class Bar:
-    """rich's progress bar."""
+    """rich's progress bar for lines."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

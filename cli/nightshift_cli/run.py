@@ -1,9 +1,11 @@
 """`nightshift run`: a file goes up, a batch runs, its answers come down."""
 
+import uuid
 from pathlib import Path
 from time import sleep
 from typing import Any
 
+from nightshift.jsonl import MAX_FILE_BYTES
 from nightshift.status import TERMINAL
 
 from nightshift_cli import show
@@ -20,7 +22,22 @@ def errors_path(output: Path) -> Path:
     return output.with_suffix(".errors.jsonl")
 
 
-def check_paths(source: Path, output: Path) -> None:
+def check_source(source: Path, output: Path) -> None:
+    """Refuse what the API would refuse only after the whole file has been sent.
+
+    Raises:
+        CliError: the file is too big, or the results would overwrite it.
+    """
+    size = source.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise CliError(
+            f"{source} has {size:,} bytes; a batch takes at most {MAX_FILE_BYTES:,} (200 MB). Split it into several."
+        )
+    if source in (output, errors_path(output)):
+        raise CliError(f"{source} is the input and would be overwritten.")
+
+
+def check_output(output: Path) -> None:
     """What would be found out only when the answers are there, found out before they cost anything.
 
     Raises:
@@ -29,18 +46,15 @@ def check_paths(source: Path, output: Path) -> None:
     if not output.parent.is_dir():
         raise CliError(f"The folder {output.parent} does not exist.")
     for target in (output, errors_path(output)):
-        if target == source:
-            raise CliError(f"{target} is the input and would be overwritten.")
         if target.exists() and not target.is_file():
             raise CliError(f"{target} is not a regular file.")
 
 
-def submit(client: Client, source: Path, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Upload the file and create its batch."""
-    progress.say(f"Uploading {source.name} ({source.stat().st_size:,} bytes).")
-    file_id = client.upload(source)["id"]
+def create(client: Client, file_id: str, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Create the batch of an uploaded file. A lost answer is asked for again, without making a second batch."""
+    body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", **wanted}
     try:
-        return client.create_batch(input_file_id=file_id, endpoint="/v1/chat/completions", **wanted)
+        return client.create_batch(body, key=uuid.uuid4().hex, notice=progress.say)
     except UnreachableError as error:
         raise UnreachableError(
             f"{error} The batch may have been created all the same: see `nightshift status`."
@@ -55,6 +69,21 @@ def watch(client: Client, batch: dict[str, Any], poll_seconds: float, progress: 
         poll_seconds = max(poll_seconds, min(GROWTH * poll_seconds, LONGEST_POLL_SECONDS))
         batch = client.batch(batch["id"], patience=WATCHING, notice=progress.say)
         progress.update(batch)
+    return batch
+
+
+def fetch(client: Client, batch_id: str, output: Path, progress: Progress) -> dict[str, Any]:
+    """Download the results of a batch that has ended, and return the batch.
+
+    Raises:
+        CliError: it has not.
+    """
+    batch = client.batch(batch_id)
+    if batch["status"] not in TERMINAL:
+        so_far = ": ".join(part for part in (batch["status"], show.counts(batch)) if part)
+        raise CliError(f"The batch {batch_id} has not ended yet ({so_far}). Try again later.")
+    if batch["status"] != "failed":
+        collect(client, batch, output, progress)
     return batch
 
 

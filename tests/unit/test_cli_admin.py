@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from nightshift import accounts, aws, routes
+from nightshift.quotas import Quotas
 from nightshift_cli import admin as cli_admin
 from nightshift_cli.main import app
 from typer.testing import CliRunner, Result
@@ -64,6 +65,42 @@ def test_a_name_is_given_once() -> None:
     assert len(accounts.list_accounts()) == 1
 
 
+def quotas(*arguments: str) -> dict[str, list[str]]:
+    lines = admin("accounts", "quotas", "acme", *arguments).stdout.splitlines()
+    return {name: rest for name, *rest in (line.split() for line in lines)}
+
+
+def test_quotas_are_the_defaults_until_they_are_set() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+
+    assert quotas() == {
+        "LIMIT": ["VALUE", "SET", "BY"],
+        "active-batches": ["1000", "default"],
+        "queued-requests": ["5000000", "default"],
+        "stored-bytes": ["107374182400", "default"],
+    }
+    assert quotas("--active-batches", "0")["active-batches"] == ["0", "account"]
+    assert "quotas" in accounts.get(account_id)
+
+
+def test_setting_a_quota_leaves_the_others_as_they_were() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    quotas("--active-batches", "5", "--stored-bytes", "100")
+
+    shown = quotas("--active-batches", "7", "--queued-requests", "8")
+
+    assert [shown[name][0] for name in ("active-batches", "queued-requests", "stored-bytes")] == ["7", "8", "100"]
+    assert shown == quotas()
+    assert Quotas.of(accounts.get(account_id)) == Quotas(active_batches=7, queued_requests=8, stored_bytes=100)
+
+
+def test_a_quota_below_nothing_is_wrong_usage() -> None:
+    admin("accounts", "create", "acme")
+
+    assert admin("accounts", "quotas", "acme", "--stored-bytes=-1").exit_code == 2
+    assert quotas()["stored-bytes"][1] == "default"
+
+
 @pytest.mark.parametrize("by", ["name", "id"])
 def test_a_key_is_all_that_create_prints_and_is_never_printed_again(by: str) -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
@@ -92,7 +129,11 @@ def test_a_revoked_key_is_gone() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("keys", "create", "--account", "nobody"), ("keys", "revoke", "key_1", "--account", "acme")],
+    [
+        ("accounts", "quotas", "nobody", "--active-batches", "1"),
+        ("keys", "create", "--account", "nobody"),
+        ("keys", "revoke", "key_1", "--account", "acme"),
+    ],
 )
 def test_what_is_not_there_is_told_and_nothing_goes_to_stdout(arguments: tuple[str, ...]) -> None:
     admin("accounts", "create", "acme")
@@ -133,7 +174,7 @@ def test_a_bad_file_names_every_wrong_entry_and_changes_nothing(tmp_path: Path) 
     assert result.exit_code == 2
     assert result.stderr.splitlines()[1:] == [
         "  entry 2 (model n): Expected `int`, got `str` - at `$.priority`",
-        "  entry 3 (model m): base_url must start with https:// or http://",
+        "  entry 3 (model m): base_url must be an http:// or https:// URL",
         "  entry 4 (model m): Object contains unknown field `prize` - at `$.sku`",
         "  entry 5 (model m): model, provider and sku.id are those of an earlier entry",
         "  entry 6: Expected `object`, got `str`",

@@ -94,13 +94,48 @@ def test_a_refusal_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("trouble", [httpx.ReadTimeout("slow"), httpx.Response(503)])
-def test_a_post_is_never_repeated(trouble: httpx.Response | Exception) -> None:
+def test_a_post_that_would_do_a_thing_twice_is_not_repeated(trouble: httpx.Response | Exception) -> None:
     api = Api(trouble)
 
     with client(api) as calls, pytest.raises((UnreachableError, ApiError)):
-        calls.create_batch(input_file_id="file_1")
+        calls.rotate_webhook()
 
     assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.ReadTimeout("slow"),
+        httpx.Response(504),
+        httpx.Response(409, json={"error": {"message": "Still at work.", "code": "idempotency_in_progress"}}),
+    ],
+)
+def test_a_batch_is_created_once_however_often_it_is_tried(trouble: httpx.Response | Exception) -> None:
+    api = Api(trouble, trouble, httpx.Response(200, json={"id": "batch_1"}))
+
+    with client(api) as calls:
+        assert calls.create_batch({"input_file_id": "file_1"}, key="once") == {"id": "batch_1"}
+
+    assert [request.headers["Idempotency-Key"] for request in api.requests] == ["once"] * 3
+    assert len({request.content for request in api.requests}) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "quota_exceeded"), (503, "batch_routing_unavailable")])
+def test_a_refusal_that_stays_is_not_asked_for_again(status: int, code: str) -> None:
+    api = Api(httpx.Response(status, json={"error": {"message": "No.", "code": code}}, headers={"Retry-After": "60"}))
+
+    with client(api) as calls, pytest.raises(ApiError):
+        calls.create_batch({}, key="once")
+
+    assert len(api.requests) == 1
+
+
+def test_a_batch_that_cannot_be_created_is_given_up_after_a_minute(waits: list[float]) -> None:
+    with client(Api(httpx.ConnectError("refused"))) as calls, pytest.raises(UnreachableError, match="refused"):
+        calls.create_batch({}, key="once")
+
+    assert 60 <= sum(waits) < 90
 
 
 def test_an_answer_without_the_envelope_is_told_by_its_status() -> None:

@@ -32,6 +32,7 @@ class FakeApi:
         self.create: httpx.Response | Exception = httpx.Response(200, json=batch("validating"))
         self.files = {"file_out": b'{"custom_id":"a"}\n', "file_err": b'{"custom_id":"b"}\n'}
         self.created: dict[str, Any] = {}
+        self.keys: list[str] = []
         self.calls: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -45,6 +46,7 @@ class FakeApi:
             return httpx.Response(302, headers={"Location": f"{BUCKET}/{path.split('/')[2]}"})
         if request.method == "POST":
             self.created = json.loads(request.content)
+            self.keys.append(request.headers["Idempotency-Key"])
             return _answer(self.create)
         return _answer(self.states.pop(0) if len(self.states) > 1 else self.states[0])
 
@@ -166,14 +168,22 @@ def test_a_refusal_shows_every_wrong_line_and_ends_with_2(api: FakeApi) -> None:
     ]
 
 
-def test_a_lost_answer_to_create_is_not_asked_for_again(api: FakeApi) -> None:
+def test_a_lost_answer_to_create_is_asked_for_again_under_the_same_key(api: FakeApi) -> None:
     api.create = httpx.ReadTimeout("slow")
 
     result = invoke()
 
     assert result.exit_code == 2
     assert "may have been created all the same" in result.stderr
-    assert api.calls.count("POST /batches") == 1
+    assert len(api.keys) > 1
+    assert len(set(api.keys)) == 1
+
+
+def test_each_run_makes_a_batch_of_its_own(api: FakeApi) -> None:
+    invoke()
+    invoke()
+
+    assert len(set(api.keys)) == 2
 
 
 def test_a_lost_connection_while_polling_is_waited_out(api: FakeApi) -> None:
@@ -193,6 +203,7 @@ def test_ctrl_c_says_how_to_look_at_the_batch_or_cancel_it(api: FakeApi, folder:
     assert result.exit_code == 130
     assert "  nightshift status batch_1 --base-url https://api.test/v1\n" in result.stderr
     assert "  nightshift cancel batch_1 --base-url https://api.test/v1\n" in result.stderr
+    assert f"  nightshift download batch_1 -o {folder}/out.jsonl --base-url https://api.test/v1\n" in result.stderr
     assert not (folder / "out.jsonl").exists()
 
 
@@ -216,6 +227,59 @@ def test_a_connection_that_stays_lost_ends_with_2_and_says_how_to_go_on(api: Fak
     assert result.exit_code == 2
     assert "nightshift status batch_1" in result.stderr
     assert "https://api.test/v1 cannot be reached: refused." in result.stderr
+
+
+def test_a_file_that_no_batch_takes_is_refused_before_anything_is_sent(api: FakeApi, folder: Path) -> None:
+    with (folder / "in.jsonl").open("wb") as file:
+        file.truncate(200 * 1024 * 1024 + 1)  # a hole: it takes no place on the disk
+
+    result = invoke()
+
+    assert result.exit_code == 2
+    assert "at most 209,715,200 (200 MB)" in result.stderr
+    assert api.calls == []
+
+
+def download(*options: str) -> Result:
+    return CliRunner().invoke(app, ["download", "batch_1", "-o", "out.jsonl", *options], catch_exceptions=False)
+
+
+def test_results_are_downloaded_as_a_run_does_it(api: FakeApi, folder: Path) -> None:
+    api.states = [batch("expired", completed=1, failed=1, output_file_id="file_out", error_file_id="file_err")]
+
+    result = download()
+
+    assert (result.exit_code, api.calls[0]) == (1, "GET /batches/batch_1")
+    assert "ended as expired" in result.stderr
+    assert (folder / "out.jsonl").read_bytes() == api.files["file_out"]
+    assert (folder / "out.errors.jsonl").read_bytes() == api.files["file_err"]
+
+
+def test_results_with_every_line_answered_end_with_0(api: FakeApi, folder: Path) -> None:
+    result = download("--quiet")
+
+    assert (result.exit_code, result.output) == (0, "")
+    assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_batch_that_goes_on_has_nothing_to_download(api: FakeApi, folder: Path) -> None:
+    (folder / "out.jsonl").write_text("earlier")
+    api.states = [batch("in_progress", completed=1)]
+
+    result = download()
+
+    assert result.exit_code == 2
+    assert "has not ended yet (in_progress: 1 completed, 0 failed, 2 total)" in result.stderr
+    assert (folder / "out.jsonl").read_text() == "earlier"
+
+
+def test_a_failed_batch_has_nothing_to_download(api: FakeApi, folder: Path) -> None:
+    api.states = [batch("failed", request_counts=None)]
+
+    result = download()
+
+    assert (result.exit_code, result.stderr) == (1, "The batch batch_1 failed.\n")
+    assert not (folder / "out.jsonl").exists()
 
 
 def test_what_the_batch_is_created_with(api: FakeApi) -> None:
