@@ -66,10 +66,12 @@ openapi: install ## Write the OpenAPI document from the code
 build: install ## Build the artifacts for AWS (arm64)
 	sam build
 
-install: .venv/installed .local/emulator/installed ## Install everything that is needed into .venv and .local
+NODE_MODULES := tests/e2e/node/node_modules
+
+install: .venv/installed .local/emulator/installed $(NODE_MODULES)/installed ## Install everything that is needed
 
 clean: down ## Stop the stack and delete everything that was installed or built
-	rm -rf .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(NODE_MODULES) .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' \
@@ -86,6 +88,11 @@ $(CURDIR)/.uv/bin/uv:
 # The emulator runs the functions with its own Python: what Lambda's runtime has and no more.
 .local/emulator/installed: pyproject.toml uv.lock | $(UV)
 	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
+	touch $@
+
+# The OpenAI SDK for Node, which the end-to-end tests drive.
+$(NODE_MODULES)/installed: tests/e2e/node/package.json tests/e2e/node/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/e2e/node
 	touch $@
 
 .PHONY: bench build chaos check clean demo down e2e format help install integration logs openapi test unit up

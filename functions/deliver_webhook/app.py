@@ -28,6 +28,7 @@ def _deliver(record: dict[str, Any]) -> bool:
     receiver = webhooks.receiver(detail["account_id"])
     url = detail["batch"]["callback_url"] or receiver.url
     if url is None:
+        deliveries.withdraw(detail)
         return True
     delivery = deliveries.begin(detail, url)
     if delivery["state"] != "pending":

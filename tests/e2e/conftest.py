@@ -125,7 +125,7 @@ class Local:
 
 @pytest.fixture(scope="session")
 def local_stack() -> Iterator[Local]:
-    folder = ROOT / ".local" / "e2e"
+    folder = Path(os.environ.get("NIGHTSHIFT_E2E_DIR") or ROOT / ".local" / "e2e").resolve()
     ours = ("NIGHTSHIFT_", "UPSTREAM_", "AWS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
         "NIGHTSHIFT_LOCAL_DIR": str(folder),
@@ -165,10 +165,14 @@ def assert_every_line_once(local: Local, batch_id: str, count: int, codes: Set[s
     assert {line["error"]["code"] for line in failed if line["response"] is None} <= codes
 
 
-class Receiver:
-    """A webhook receiver on loopback. ``answers`` are the statuses it gives, in turn; then 200."""
+Answer = int | Callable[[BaseHTTPRequestHandler], None]
 
-    def __init__(self, answers: list[int]) -> None:
+
+class Receiver:
+    """A webhook receiver on loopback. ``answers`` are the statuses it gives, in turn, or what gives an answer; then
+    200."""
+
+    def __init__(self, answers: list[Answer], port: int = 0) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
@@ -176,13 +180,18 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(answers.pop(0) if answers else 200)
+                answer = answers.pop(0) if answers else 200
+                if not isinstance(answer, int):
+                    with contextlib.suppress(OSError):  # the caller hung up
+                        answer(self)
+                    return
+                self.send_response(answer)
                 self.end_headers()
 
             def log_message(self, *args: Any) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -198,8 +207,8 @@ def receive() -> Iterator[Callable[..., Receiver]]:
     """Start receivers that end with the test."""
     receivers: list[Receiver] = []
 
-    def start(answers: list[int] | None = None) -> Receiver:
-        receivers.append(Receiver(answers or []))
+    def start(answers: list[Answer] | None = None, port: int = 0) -> Receiver:
+        receivers.append(Receiver(answers or [], port))
         return receivers[-1]
 
     yield start
@@ -218,3 +227,39 @@ def operator(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in admin_environment(description["aws_endpoint_url"], outputs).items():
         monkeypatch.setenv(name, value)
     aws._client.cache_clear()
+
+
+class Account:
+    """An account of a test's own, so that its lists and quotas hold nothing else."""
+
+    def __init__(self, local: Local) -> None:
+        from nightshift import accounts
+
+        self.id = accounts.create_account("of a test")
+        self.key = accounts.create_key(self.id)[0]
+        self.client = OpenAI(base_url=local.description["base_url"], api_key=self.key, max_retries=0)
+
+    def upload(self, content: bytes | None = None, **extra: Any) -> str:
+        """The id of a new input file, of one good line where ``content`` says nothing else."""
+        file = ("input.jsonl", batch_file(1) if content is None else content)
+        return self.client.files.create(file=file, purpose="batch", **extra).id
+
+    def create(self, file_id: str | None = None, **extra: Any) -> Batch:
+        return self.client.batches.create(
+            input_file_id=file_id or self.upload(),
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            extra_body=extra,
+        )
+
+    def ended(self, batch: Batch, seconds: float = 60) -> Batch:
+        def look() -> Batch | None:
+            found = self.client.batches.retrieve(batch.id)
+            return found if found.status in ENDED else None
+
+        return wait_for(look, seconds)
+
+
+@pytest.fixture
+def account(local: Local, operator: None) -> Account:
+    return Account(local)

@@ -3,38 +3,51 @@
 `make test` runs this small; `make chaos` sets CHAOS_LINES to run it large.
 """
 
+import contextlib
+import json
 import os
 import random
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
+from openai.types import Batch
 
-from tests.e2e.conftest import Local, assert_every_line_once, batch_file, wait_for
+from local.stack import MODEL, ROOT_CREDENTIALS, SECRET
+from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, wait_for
 
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
+FEW = LINES // 3  # for what is not about the number of lines
 SECONDS = 60 + LINES / 20
+# What one worker has in flight, and what it may have finished since its last part: four seconds of answers.
+IN_FLIGHT = 256
 
 
 class Killer(threading.Thread):
-    """Kills a worker of ``function`` with SIGKILL now and then, until it is stopped."""
+    """Kills every worker of ``function`` with SIGKILL now and then, ``times`` at most, until it is stopped."""
 
-    def __init__(self, folder: Path, function: str, every: tuple[float, float]) -> None:
+    def __init__(self, folder: Path, function: str, every: tuple[float, float], times: int = sys.maxsize) -> None:
         super().__init__(daemon=True)
         self.kills = 0
         self._marks = (str(folder), f"-{function}-")
         self._every = every
+        self._times = times
         self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(random.uniform(*self._every)):
+        while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
             for pid in self._workers():
-                os.kill(pid, signal.SIGKILL)
-                self.kills += 1
+                with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                    os.kill(pid, signal.SIGKILL)
+                    self.kills += 1
 
     def stop(self) -> None:
         self._over.set()
@@ -52,22 +65,66 @@ class Killer(threading.Thread):
 
 
 @pytest.fixture
-def kill(local: Local) -> Iterator[Killer]:
-    killer = Killer(local.folder, "RunChunk", (3, 6))
-    killer.start()
-    yield killer
-    if killer.is_alive():
+def killing(local: Local) -> Iterator[Callable[..., Killer]]:
+    """Start killers that end with the test."""
+    killers: list[Killer] = []
+
+    def start(function: str, every: tuple[float, float], times: int = sys.maxsize) -> Killer:
+        killers.append(Killer(local.folder, function, every, times))
+        killers[-1].start()
+        return killers[-1]
+
+    yield start
+    for killer in killers:
         killer.stop()
 
 
-def test_killed_workers_and_a_bad_upstream_lose_and_double_nothing(local: Local, kill: Killer) -> None:
+@pytest.fixture
+def kill(killing: Callable[..., Killer]) -> Killer:
+    return killing("RunChunk", (3, 6))
+
+
+def whole(local: Local, batch: Batch, count: int, codes: Set[str] = frozenset()) -> None:
+    """Every line once, in order, in the right file, and with the answer to its own request."""
+    assert_every_line_once(local, batch.id, count, codes)
+    for line in local.lines(batch.output_file_id):
+        said = line["response"]["body"]["choices"][0]["message"]["content"]
+        assert said == f"Sentence {line['custom_id'].removeprefix('request-')}."
+    for line in local.lines(batch.error_file_id):
+        assert (line["response"] is None) != (line["error"] is None)
+        assert line["response"] is None or line["response"]["status_code"] >= 400
+
+
+def one_end(receiver: Receiver, status: str) -> None:
+    """The receiver was told of one terminal event, and no second one comes."""
+    wait_for(lambda: receiver.received)
+    time.sleep(1)  # for what should not come
+    assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
+    assert {json.loads(body)["type"] for _, body in receiver.received} == {f"batch.{status}"}
+
+
+def resent(local: Local, count: int) -> int:
+    """How many requests the upstream received again though it had not answered badly."""
+    counters = local.upstream.counters()
+    badly: int = sum(counters["by_status"].get(status, 0) for status in ("500", "429", "503"))
+    return int(counters["received"]) - count - badly - int(counters["reset"]) - int(counters["hung"])
+
+
+def report(text: str) -> None:
+    sys.stdout.write(f"\n{text}\n")
+
+
+def test_killed_workers_and_a_bad_upstream_lose_and_double_nothing(
+    local: Local, kill: Killer, receive: Callable[..., Receiver]
+) -> None:
     local.upstream.set(
         latency_ms=400,
         jitter_ms=350,
         error_rate={"500": 0.05, "429": 0.05},
         reset_rate=0.01,
     )
-    batch = local.create(batch_file(LINES))
+    receiver, started = receive(), time.monotonic()
+    batch = local.create(batch_file(LINES), callback_url=receiver.url)
     wait_for(lambda: kill.kills >= 2)
     local.upstream.set(down=True)
     time.sleep(3)  # how long the upstream is down, not a wait for anything
@@ -78,33 +135,218 @@ def test_killed_workers_and_a_bad_upstream_lose_and_double_nothing(local: Local,
 
     assert batch.status == "completed"
     # Five tries in a row can meet a 500 or a reset: those lines are in the error file, and nothing else is.
-    assert_every_line_once(local, batch.id, LINES)
-    counters = local.upstream.counters()
-    answered_badly = counters["by_status"]["500"] + counters["by_status"]["429"] + counters["reset"]
-    resent = counters["received"] - LINES - answered_badly
-    sys.stdout.write(f"\n{kill.kills} workers killed; {resent} of {LINES} requests sent again because of it\n")
-    # Each kill costs at most what was in flight or not yet kept: 256 requests, and four seconds of answers.
-    assert resent <= (kill.kills + 1) * (256 + 5 * 256 / 0.4)
+    whole(local, batch, LINES, {"upstream_unreachable"})
+    again = resent(local, LINES)
+    seconds = time.monotonic() - started
+    report(f"{kill.kills} workers killed; {again} of {LINES} requests sent again because of it; {seconds:.0f} s")
+    # Each kill, and the time the upstream was down, costs at most what was in flight or not yet kept.
+    assert again <= (kill.kills + 1) * (IN_FLIGHT + 5 * IN_FLIGHT / 0.4)
+    one_end(receiver, "completed")
 
 
-def test_a_cancel_among_killed_workers_keeps_every_line(local: Local, kill: Killer) -> None:
+def test_a_cancel_among_killed_workers_keeps_every_line(
+    local: Local, kill: Killer, receive: Callable[..., Receiver]
+) -> None:
     local.upstream.set(latency_ms=1000, jitter_ms=900)
-    batch = local.create(batch_file(LINES))
-    wait_for(lambda: kill.kills >= 1)
+    receiver = receive()
+    batch = local.create(batch_file(LINES), callback_url=receiver.url)
+    moment = random.uniform(0, 8)
+    time.sleep(moment)  # any moment
 
     local.client.batches.cancel(batch.id)
+    asked = time.monotonic()
     batch = local.ended(batch, SECONDS)
 
+    report(f"cancelled {moment:.1f} s after create, {kill.kills} workers killed; {time.monotonic() - asked:.1f} s")
     assert batch.status == "cancelled"
-    assert_every_line_once(local, batch.id, LINES, {"batch_cancelled"})
+    whole(local, batch, LINES, {"batch_cancelled"})
+    one_end(receiver, "cancelled")
 
 
-def test_an_expiry_among_killed_workers_keeps_every_line(local: Local, kill: Killer) -> None:
+def test_an_expiry_among_killed_workers_keeps_every_line(
+    local: Local, kill: Killer, receive: Callable[..., Receiver]
+) -> None:
     local.upstream.set(latency_ms=1000, jitter_ms=900)
-    with local.environment("CreateBatch", COMPLETION_WINDOW_SECONDS="8"):
-        batch = local.create(batch_file(LINES))
+    receiver, window = receive(), random.randint(1, 9)
+    with local.environment("CreateBatch", COMPLETION_WINDOW_SECONDS=str(window)):
+        batch = local.create(batch_file(LINES), callback_url=receiver.url)
 
     batch = local.ended(batch, SECONDS)
 
+    report(f"expired {window} s after create, {kill.kills} workers killed")
     assert batch.status == "expired"
-    assert_every_line_once(local, batch.id, LINES, {"batch_expired"})
+    whole(local, batch, LINES, {"batch_expired"})
+    one_end(receiver, "expired")
+
+
+def test_two_workers_at_once_for_the_same_chunk_lose_and_double_nothing(local: Local) -> None:
+    local.upstream.set(latency_ms=800, jitter_ms=700, error_rate={"400": 0.1})
+    batch = local.create(batch_file(LINES))
+    wait_for(lambda: local.upstream.counters()["received"])
+    plan = local.aws("s3").get_object(Bucket=bucket(local), Key=f"work/{batch.id}/plan.json")["Body"].read()
+
+    with ThreadPoolExecutor(2) as pool:
+        tasks = [pool.submit(run_chunk, local, task) for task in json.loads(plan) for _ in range(2)]
+        batch = local.ended(batch, SECONDS)
+        states = [task.result()["state"] for task in tasks]
+
+    assert batch.status == "completed"
+    whole(local, batch, LINES)
+    received = local.upstream.counters()["received"]
+    report(f"three workers for one chunk: {received} requests for {LINES} lines; the copies ended as {states}")
+    assert received <= 3 * LINES
+
+
+def bucket(local: Local) -> str:
+    stacks = local.aws("cloudformation").describe_stacks(StackName=local.description["stack_name"])["Stacks"]
+    return next(str(each["OutputValue"]) for each in stacks[0]["Outputs"] if each["OutputKey"] == "BucketName")
+
+
+def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:
+    """Invoke the function RunChunk as the state machine does, and wait for its answer."""
+    functions = boto3.client(
+        "lambda",
+        endpoint_url=local.description["aws_endpoint_url"],
+        region_name=local.description["region"],
+        aws_access_key_id=ROOT_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(read_timeout=900, retries={"total_max_attempts": 1}),
+    )
+    prefix = f"{local.description['stack_name']}-RunChunk-"
+    names = [found["FunctionName"] for found in functions.list_functions()["Functions"]]
+    (name,) = [each for each in names if each.startswith(prefix)]
+    answer = functions.invoke(FunctionName=name, InvocationType="RequestResponse", Payload=json.dumps(task))
+    assert "FunctionError" not in answer, answer["Payload"].read()
+    result: dict[str, Any] = json.load(answer["Payload"])
+    return result
+
+
+@pytest.fixture
+def short_timeout(local: Local, operator: None) -> Iterator[None]:
+    """The route gives the upstream three seconds for an answer."""
+    from nightshift import routes
+    from nightshift.routing import Route, Sku
+
+    def apply(seconds: int) -> None:
+        routes.apply(
+            [
+                Route(
+                    model=MODEL,
+                    provider="simulator",
+                    base_url=local.description["upstream_url"],
+                    upstream_model="simulated-model",
+                    sku=Sku("local"),
+                    timeout_seconds=seconds,
+                    api_key_secret=SECRET,
+                )
+            ]
+        )
+
+    apply(3)
+    yield
+    apply(60)
+
+
+@pytest.mark.usefixtures("short_timeout")
+def test_requests_that_hang_are_sent_again_or_said_to_have_timed_out(
+    local: Local, killing: Callable[..., Killer]
+) -> None:
+    local.upstream.set(latency_ms=200, jitter_ms=150, hang_rate=0.15, error_rate={"502": 0.02})
+    batch = local.create(batch_file(FEW))
+    killing("RunChunk", (4, 6), times=1)
+
+    batch = local.ended(batch, SECONDS)
+
+    assert batch.status == "completed"
+    whole(local, batch, FEW, {"request_timeout"})
+    hung = local.upstream.counters()["hung"]
+    failed = 0 if batch.request_counts is None else batch.request_counts.failed
+    report(f"{hung} requests hung; {failed} of {FEW} lines failed")
+    assert hung > 0
+    # A line fails when five tries in a row do: with a chance of 0.15 ** 5, one in 13,000.
+    assert failed <= 3 + FEW / 1000
+
+
+def test_an_execution_that_is_aborted_ends_its_batch_and_says_why(
+    local: Local, receive: Callable[..., Receiver]
+) -> None:
+    local.upstream.set(latency_ms=2000, jitter_ms=1500)
+    receiver = receive()
+    batch = local.create(batch_file(LINES), callback_url=receiver.url)
+    wait_for(lambda: (counts := local.client.batches.retrieve(batch.id).request_counts) and counts.completed)
+    stepfunctions = local.aws("stepfunctions")
+    machines = stepfunctions.list_state_machines()["stateMachines"]
+    (machine,) = [each["stateMachineArn"] for each in machines if each["name"].endswith("run-batch")]
+    running = stepfunctions.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"]
+    (execution,) = [each["executionArn"] for each in running if each["name"] == batch.id]
+
+    stepfunctions.stop_execution(executionArn=execution)
+    batch = local.ended(batch, 30)
+
+    assert batch.status == "completed"
+    whole(local, batch, LINES, {"internal_error"})
+    left = [line for line in local.lines(batch.error_file_id) if line["error"]]
+    assert bool(left) == bool(batch.errors)
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed > 0
+    report(f"aborted: {batch.request_counts.completed} answered, {len(left)} internal_error")
+    one_end(receiver, "completed")
+
+
+def test_killed_validators_and_finalizers_are_followed_by_others(
+    local: Local, killing: Callable[..., Killer], receive: Callable[..., Receiver]
+) -> None:
+    receiver = receive()
+    validators = killing("ValidateBatch", (0.05, 0.5), times=3)
+    finalizers = killing("FinalizeBatch", (0.05, 0.5), times=4)
+    with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
+        batch = local.create(batch_file(LINES), callback_url=receiver.url)
+
+    batch = local.ended(batch, SECONDS)
+
+    report(f"{validators.kills} workers killed while validating, {finalizers.kills} while finalizing")
+    assert batch.status == "completed"
+    assert batch.errors is None
+    whole(local, batch, LINES)
+    assert resent(local, LINES) == 0
+    one_end(receiver, "completed")
+
+
+def test_an_upstream_that_is_away_costs_no_line_and_seconds_to_recover(local: Local) -> None:
+    local.upstream.set(down=True, latency_ms=100)
+    batch = local.create(batch_file(LINES))
+    time.sleep(20)  # how long the upstream is away
+    assert local.client.batches.retrieve(batch.id).status == "in_progress"
+    local.upstream.set(down=False)
+    back = time.monotonic()
+
+    wait_for(lambda: local.upstream.counters()["received"])
+    first = time.monotonic() - back
+    batch = local.ended(batch, SECONDS)
+
+    seconds = time.monotonic() - back
+    report(f"back after 20 s: first request {first:.1f} s later, {LINES} lines done {seconds:.1f} s later")
+    assert batch.status == "completed"
+    whole(local, batch, LINES)
+    assert batch.error_file_id is None
+    assert first < 25
+    assert seconds < 40 + LINES / 100
+
+
+def test_retry_after_is_honoured_and_no_refused_line_is_lost(local: Local) -> None:
+    local.upstream.set(error_rate={"429": 1.0}, retry_after_s=2)
+    batch = local.create(batch_file(FEW))
+    wait_for(lambda: local.upstream.counters()["received"])
+    time.sleep(5)
+    counters = local.upstream.counters()
+    # All that were in flight when the first was refused, and half as many each two seconds later.
+    assert counters["received"] <= 2 * IN_FLIGHT
+    assert max(counters["requests"].values()) <= 1 + 5 // 2
+
+    local.upstream.set(error_rate={"429": 0.2}, latency_ms=50)
+    batch = local.ended(batch, SECONDS)
+
+    assert batch.status == "completed"
+    whole(local, batch, FEW)
+    assert batch.error_file_id is None
+    assert resent(local, FEW) == 0

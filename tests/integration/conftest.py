@@ -31,7 +31,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "EVENT_BUS": "nightshift",
         "SYNC_VALIDATION_SECONDS": "20",
         "COMPLETION_WINDOW_SECONDS": "86400",
-        "WEBHOOK_DELAYS": "5,25,90,480,3000,10800,28800,43200",
+        "WEBHOOK_DELAYS": "5,25,90,480,3000,10800,28860,43140",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -47,6 +47,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         aws.client("events").create_event_bus(Name="nightshift")
         queue = aws.client("sqs").create_queue(QueueName="webhooks", Attributes={"VisibilityTimeout": "180"})
         monkeypatch.setenv("WEBHOOK_QUEUE_URL", queue["QueueUrl"])
+        dead_letters = aws.client("sqs").create_queue(QueueName="webhook-dead-letters")
+        monkeypatch.setenv("WEBHOOK_DEAD_LETTERS_URL", dead_letters["QueueUrl"])
         machine = aws.client("stepfunctions").create_state_machine(
             name="run-batch", definition=TRIVIAL_MACHINE, roleArn="arn:aws:iam::123456789012:role/run-batch"
         )

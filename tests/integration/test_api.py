@@ -23,6 +23,7 @@ from tests.integration.support import (
     sample,
     table_size,
 )
+from tests.unit.test_addresses import HOSTILE
 
 ROUTES = [
     ("POST", "/files"),
@@ -32,6 +33,8 @@ ROUTES = [
     ("GET", "/batches"),
     ("GET", "/batches/batch_1"),
     ("POST", "/batches/batch_1/cancel"),
+    ("GET", "/batches/batch_1/webhook_deliveries"),
+    ("POST", "/batches/batch_1/webhook_deliveries/whd_1/redeliver"),
     ("GET", "/models"),
     ("GET", f"/models/{MODEL}"),
     ("GET", "/webhook"),
@@ -454,6 +457,17 @@ def test_a_webhook_that_may_not_be_called_is_refused(alice: Caller, url: str) ->
     reply = alice("PUT", "/webhook", json_body={"url": url})
     assert (reply.status, reply.error["param"]) == (400, "url")
     assert alice("GET", "/webhook").status == 404
+
+
+@pytest.mark.parametrize("url", HOSTILE)
+def test_a_hostile_url_is_refused_wherever_it_is_given(alice: Caller, url: str) -> None:
+    reply = alice("PUT", "/webhook", json_body={"url": url})
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (400, "invalid_callback_url", "url")
+    assert alice("GET", "/webhook").status == 404
+    body = {"input_file_id": alice.upload(input_lines(1)), "callback_url": url}
+    reply = alice("POST", "/batches", json_body=body)
+    assert (reply.status, reply.error["code"], reply.error["param"]) == (400, "invalid_callback_url", "callback_url")
+    assert alice("GET", "/batches").json["data"] == []
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"url": 1}', f'{{"url": "{URL}", "secret": "x"}}'])

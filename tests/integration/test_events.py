@@ -3,17 +3,31 @@
 import copy
 import json
 import socket
+import threading
 import time
 from typing import Any
 
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
-from nightshift import addresses, aws, settings, webhooks
+from nightshift import addresses, aws, batches, deliveries, settings, webhooks
+from nightshift.events import status_event
 from nightshift.ids import derived_id
+from nightshift.openapi import WebhookDelivery
 from openai import OpenAI
 
-from tests.integration.support import REGION, Behave, Caller, Exchange, Server, invoke, put_batch, sample
+from tests.integration.support import (
+    REGION,
+    Behave,
+    Caller,
+    Exchange,
+    Reply,
+    Server,
+    invoke,
+    put_batch,
+    sample,
+    set_batch,
+)
 
 # --- publish_events -------------------------------------------------------------------------------------------------
 
@@ -57,7 +71,8 @@ def test_the_sample_tells_of_the_batch_and_not_of_its_chunk(bus: list[list[dict[
     )
     detail = json.loads(entry["Detail"])
     webhook = json.loads(sample("deliver_webhook")["Records"][0]["body"])["detail"]
-    assert detail == {**webhook, "id": derived_id("evt", detail["batch"]["id"], "completed")}
+    assert detail == webhook
+    assert (detail["version"], detail["id"]) == ("1", derived_id("evt", detail["batch"]["id"], "completed"))
 
 
 def test_each_status_is_one_event_with_an_id_of_its_own(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
@@ -133,26 +148,52 @@ def detail_for(caller: Caller, callback_url: str | None) -> dict[str, Any]:
     return detail
 
 
-def deliver(caller: Caller, callback_url: str | None, tries: int = 1) -> tuple[bool, float]:
-    """Deliver an event through the real queue, as its ``tries``-th try. Whether that was the end of it, and
+def enqueue(detail: dict[str, Any]) -> None:
+    """What the rule does with a terminal event."""
+    body = json.loads(sample("deliver_webhook")["Records"][0]["body"]) | {"detail": detail}
+    aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=json.dumps(body))
+
+
+def waiting(queue: str = "webhooks") -> list[Any]:
+    """The messages on a queue, hidden or not."""
+    messages: list[Any] = sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues[queue]._messages
+    return messages
+
+
+def dead_letters() -> list[dict[str, Any]]:
+    """The details of the events that were given up."""
+    return [json.loads(message.body)["detail"] for message in waiting("webhook-dead-letters")]
+
+
+def work() -> tuple[bool, float]:
+    """One try, as Lambda's poller makes it once the queue's message is visible. Whether that was the end of it, and
     how many seconds the message stays hidden from now on."""
     sqs, url = aws.client("sqs"), settings.webhook_queue_url()
-    event = sample("deliver_webhook")
-    body = json.loads(event["Records"][0]["body"]) | {"detail": detail_for(caller, callback_url)}
-    sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
+    waiting()[0].visible_at = 0
     [message] = sqs.receive_message(QueueUrl=url)["Messages"]
+    event = sample("deliver_webhook")
     event["Records"][0] |= {
+        "messageId": message["MessageId"],
         "body": message["Body"],
         "receiptHandle": message["ReceiptHandle"],
-        "attributes": {"ApproximateReceiveCount": str(tries)},
     }
     answer = invoke("deliver_webhook", event)
     if not answer["batchItemFailures"]:
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return True, 0.0
-    assert answer == {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["messageId"]}]}
-    [kept] = sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues["webhooks"]._messages
-    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-    return False, kept.visible_at / 1000 - time.time()
+    assert answer == {"batchItemFailures": [{"itemIdentifier": message["MessageId"]}]}
+    return False, waiting()[0].visible_at / 1000 - time.time()
+
+
+def deliver(caller: Caller, callback_url: str | None) -> tuple[bool, float]:
+    """The first try of an event."""
+    enqueue(detail_for(caller, callback_url))
+    return work()
+
+
+def recorded(detail: dict[str, Any]) -> dict[str, Any]:
+    [delivery] = deliveries.of_batch(detail["batch"]["id"])
+    return delivery
 
 
 @pytest.mark.usefixtures("local")
@@ -205,13 +246,18 @@ def test_after_a_rotation_both_secrets_verify_for_a_day(
 
 
 @pytest.mark.usefixtures("local")
-def test_every_try_has_the_same_id_and_the_same_body(alice: Caller, server: Server) -> None:
+def test_every_try_has_the_same_id_and_the_same_body_and_a_fresh_time(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     webhooks.put_url(alice.account_id, server.url)
-    for tries in (1, 2):
-        assert not deliver(alice, None, tries)[0]
+    assert not deliver(alice, None)[0]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    assert not work()[0]
     first, second = server.received
     assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])
+    assert int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"]) >= 59
 
 
 @pytest.mark.usefixtures("local")
@@ -219,6 +265,11 @@ def test_every_try_has_the_same_id_and_the_same_body(alice: Caller, server: Serv
 def test_some_answers_end_it(alice: Caller, server: Server, status: int) -> None:
     server.behave = lambda exchange: exchange.reply(status)
     assert deliver(alice, server.url) == (True, 0.0)
+    delivery = recorded(detail_for(alice, server.url))
+    assert delivery["state"] == ("failed" if status == 410 else "succeeded")
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [status]
+    assert "next_attempt_at" not in delivery
+    assert dead_letters() == []
 
 
 @pytest.mark.usefixtures("local")
@@ -251,23 +302,140 @@ def test_a_receiver_that_hangs_is_given_up_on(alice: Caller, server: Server, mon
     assert not deliver(alice, server.url)[0]
 
 
-@pytest.mark.usefixtures("local")
-@pytest.mark.parametrize(("tries", "delay"), [(2, 25), (5, 3_000), (7, 28_800)])
-def test_the_gaps_between_tries_grow(alice: Caller, server: Server, tries: int, delay: int) -> None:
-    server.behave = lambda exchange: exchange.reply(500)
-    over, hidden = deliver(alice, server.url, tries)
-    assert not over
-    assert delay - 3 < hidden < delay * 1.1 + 1
+def held_answer(first: bytes, server: Server) -> Behave:
+    """Says ``first``, and then no more."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.handler.wfile.write(first)
+        server.hang(exchange)
+
+    return behave
 
 
 @pytest.mark.usefixtures("local")
-@pytest.mark.parametrize("tries", [8, 9, 20])
-def test_the_longest_gap_is_one_that_sqs_takes(alice: Caller, server: Server, tries: int) -> None:
+def test_the_status_decides_whatever_becomes_of_the_body(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "WHOLE_SECONDS", 0.2)
+    server.behave = held_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", server)
+    assert deliver(alice, server.url) == (True, 0.0)
+    assert recorded(detail_for(alice, server.url))["state"] == "succeeded"
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.parametrize(
+    ("start", "more", "error"),
+    [
+        (b"HTTP/1.1 500 No\r\n\r\n", b"x" * 65_536, None),
+        (b"HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\n\r\n", b"\x1f\x8b" * 10_000, None),
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 1_000, "connection_failed"),
+        (b"HTTP/1.1 200 ", b"x" * 65_536, "connection_failed"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "timeout"),
+    ],
+    ids=["body", "compressed body", "headers", "status line", "interim answers"],
+)
+def test_an_answer_without_an_end_is_left(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes, more: bytes, error: str | None
+) -> None:
+    monkeypatch.setattr(webhooks, "WHOLE_SECONDS", 0.5)
+    hung_up = threading.Event()
+
+    def behave(exchange: Exchange) -> None:
+        exchange.handler.close_connection = True
+        try:
+            exchange.handler.wfile.write(start)
+            while True:
+                exchange.handler.wfile.write(more)
+        except OSError:
+            hung_up.set()
+
+    server.behave = behave
+    began = time.monotonic()
+    assert not deliver(alice, server.url)[0]
+    assert hung_up.wait(5)
+    assert time.monotonic() - began < 4
+    [attempt] = recorded(detail_for(alice, server.url))["attempts"]
+    assert (attempt["status_code"], attempt["error"]) == (None if error else 500, error)
+
+
+@pytest.mark.usefixtures("local")
+def test_there_are_nine_tries_with_growing_gaps_and_then_a_dead_letter(alice: Caller, server: Server) -> None:
     """SQS hides a message for 12 hours in all from the moment it was received: 43,200 s from now is refused."""
     server.behave = lambda exchange: exchange.reply(500)
-    over, hidden = deliver(alice, server.url, tries)
+    detail = detail_for(alice, server.url)
+    enqueue(detail)
+    for tries, delay in enumerate([5, 25, 90, 480, 3_000, 10_800, 28_860, 43_140], 1):
+        before = int(time.time())
+        over, hidden = work()
+        assert not over
+        assert delay - 3 < hidden < min(delay * 1.1 + 1, 43_200 - webhooks.WHOLE_SECONDS)
+        delivery = recorded(detail)
+        assert (delivery["state"], delivery["tries"]) == ("pending", tries)
+        assert before + delay <= delivery["next_attempt_at"] <= time.time() + hidden + 2
+        assert dead_letters() == []
+    assert work() == (True, 0.0)
+    delivery = recorded(detail)
+    assert (delivery["state"], delivery["tries"]) == ("failed", 9)
+    assert "next_attempt_at" not in delivery
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [500] * 9
+    assert dead_letters() == [detail]
+    assert waiting() == []
+    assert len(server.received) == 9
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.parametrize(("asked", "hidden"), [("60", 60), ("1", 5), ("86400", webhooks.MAX_DELAY_SECONDS)])
+def test_retry_after_is_honoured_where_it_is_longer(alice: Caller, server: Server, asked: str, hidden: int) -> None:
+    server.behave = lambda exchange: exchange.reply(429, Retry_After=asked)
+    over, seconds = deliver(alice, server.url)
     assert not over
-    assert 39_600 - 1 < hidden < 43_200 - webhooks.WHOLE_SECONDS
+    assert hidden - 2 < seconds < hidden + 1
+    delivery = recorded(detail_for(alice, server.url))
+    assert abs(delivery["next_attempt_at"] - time.time() - seconds) < 2
+
+
+@pytest.mark.usefixtures("local")
+def test_an_event_that_comes_twice_is_sent_once(alice: Caller, server: Server) -> None:
+    """Both the bus and the queue deliver at least once."""
+    server.behave = lambda exchange: exchange.reply(200)
+    for _ in range(2):
+        assert deliver(alice, server.url) == (True, 0.0)
+    assert len(server.received) == 1
+    assert recorded(detail_for(alice, server.url))["tries"] == 1
+
+
+@pytest.mark.usefixtures("local")
+def test_a_crash_before_the_try_was_written_down_sends_it_again(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.behave = lambda exchange: exchange.reply(200)
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deliveries, "record", crash)
+        with pytest.raises(RuntimeError, match="killed"):
+            deliver(alice, server.url)
+    assert recorded(detail_for(alice, server.url))["state"] == "pending"
+    assert work() == (True, 0.0)
+    first, second = server.received
+    assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])
+    assert recorded(detail_for(alice, server.url))["state"] == "succeeded"
+
+
+@pytest.mark.usefixtures("local")
+def test_a_webhook_that_is_removed_while_it_is_tried_ends_the_tries(alice: Caller, server: Server) -> None:
+    server.behave = lambda exchange: exchange.reply(500)
+    webhooks.put_url(alice.account_id, server.url)
+    assert not deliver(alice, None)[0]
+    webhooks.delete_url(alice.account_id)
+    assert work() == (True, 0.0)
+    delivery = recorded(detail_for(alice, None))
+    assert (delivery["state"], delivery["url"]) == ("failed", server.url)
+    assert [attempt["error"] for attempt in delivery["attempts"]] == [None, "webhook_deleted"]
+    assert len(server.received) == 1
+    assert dead_letters() == []
 
 
 def test_an_account_without_a_receiver_wants_none(alice: Caller) -> None:
@@ -277,7 +445,179 @@ def test_an_account_without_a_receiver_wants_none(alice: Caller) -> None:
     assert deliver(alice, None) == (True, 0.0)
 
 
+# --- what happened to it, and sending it again ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ended(alice: Caller, server: Server) -> dict[str, Any]:
+    """A batch that has ended, and whose event waits for its first try."""
+    put_batch(alice, "batch_1", metadata={"b": "ß\u2028\U0001f600", "a": "\n"}, callback_url=server.url)
+    set_batch(alice, "batch_1", status="completed", completed_at=2_000, usage={"total_tokens": 10})
+    batch = batches.get(alice.account_id, "batch_1")
+    enqueue(status_event(batch))
+    return batch
+
+
+def listed(caller: Caller, batch_id: str = "batch_1") -> list[dict[str, Any]]:
+    reply = caller("GET", f"/batches/{batch_id}/webhook_deliveries")
+    assert reply.status == 200, reply.body
+    page = reply.json
+    ids = [delivery["id"] for delivery in page["data"]]
+    assert (page["object"], page["has_more"]) == ("list", False)
+    assert (page["first_id"], page["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
+    deliveries: list[dict[str, Any]] = page["data"]
+    return deliveries
+
+
+@pytest.mark.usefixtures("local")
+def test_what_happened_to_a_delivery_can_be_read(alice: Caller, server: Server, ended: dict[str, Any]) -> None:
+    assert listed(alice) == []
+    server.behave = lambda exchange: exchange.reply(503)
+    before = int(time.time())
+    work()
+    server.behave = server.hang
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(webhooks, "WHOLE_SECONDS", 0.1)
+        work()
+    [pending] = listed(alice)
+    event = status_event(ended)
+    at = [attempt.pop("attempted_at") for attempt in pending["attempts"]]
+    assert before <= at[0] <= at[1] <= time.time()
+    assert before + 25 <= pending.pop("next_attempt_at") <= time.time() + 28
+    assert before <= pending.pop("created_at") <= time.time()
+    assert pending == {
+        "id": deliveries.of_batch("batch_1")[0]["id"],
+        "object": "webhook_delivery",
+        "event_id": event["id"],
+        "event_type": "batch.completed",
+        "url": server.url,
+        "status": "pending",
+        "attempts": [{"status_code": 503, "error": None}, {"status_code": None, "error": "timeout"}],
+    }
+    server.behave = lambda exchange: exchange.reply(200)
+    assert work()[0]
+    [done] = listed(alice)
+    assert (done["status"], done["next_attempt_at"]) == ("succeeded", None)
+    assert [attempt["status_code"] for attempt in done["attempts"]] == [503, None, 200]
+    WebhookDelivery.model_validate(done, strict=True)
+
+
+def redeliver(caller: Caller, delivery_id: str, batch_id: str = "batch_1") -> Reply:
+    return caller("POST", f"/batches/{batch_id}/webhook_deliveries/{delivery_id}/redeliver")
+
+
+@pytest.mark.usefixtures("local", "ended")
+def test_a_redelivery_is_a_new_round_of_tries_with_the_same_id_and_body(alice: Caller, server: Server) -> None:
+    server.behave = lambda exchange: exchange.reply(500)
+    while not work()[0]:
+        pass
+    [failed] = listed(alice)
+    assert (failed["status"], len(failed["attempts"])) == ("failed", 9)
+    reply = redeliver(alice, failed["id"])
+    assert reply.status == 200
+    assert reply.json["status"] == "pending"
+    assert abs(reply.json["next_attempt_at"] - time.time()) < 5
+    for _ in range(8):
+        assert not work()[0]
+    assert work() == (True, 0.0)
+    [failed] = listed(alice)
+    assert (failed["status"], len(failed["attempts"])) == ("failed", 18)
+    assert len(dead_letters()) == 2
+    assert len(server.received) == 18
+    assert len({received.headers["webhook-id"] for received in server.received}) == 1
+    assert len({received.body for received in server.received}) == 1
+
+
+@pytest.mark.usefixtures("local", "ended")
+@pytest.mark.parametrize("status", [200, 410])
+def test_what_was_taken_or_gone_can_be_sent_again_too(alice: Caller, server: Server, status: int) -> None:
+    server.behave = lambda exchange: exchange.reply(status)
+    assert work()[0]
+    [before] = listed(alice)
+    server.behave = lambda exchange: exchange.reply(204)
+    assert redeliver(alice, before["id"]).status == 200
+    assert work()[0]
+    [after] = listed(alice)
+    assert [attempt["status_code"] for attempt in after["attempts"]] == [status, 204]
+    assert (after["id"], after["status"]) == (before["id"], "succeeded")
+    first, second = server.received
+    assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])
+
+
+@pytest.mark.usefixtures("local", "ended")
+def test_what_is_still_tried_is_not_sent_again(alice: Caller, server: Server) -> None:
+    server.behave = lambda exchange: exchange.reply(500)
+    work()
+    [pending] = listed(alice)
+    for _ in range(2):
+        reply = redeliver(alice, pending["id"])
+        assert (reply.status, reply.error["code"], reply.error["param"]) == (409, "delivery_pending", "delivery_id")
+    assert listed(alice) == [pending]
+    assert len(waiting()) == 1
+
+
+@pytest.mark.usefixtures("local", "ended")
+def test_deliveries_are_their_accounts_and_their_batchs(alice: Caller, bob: Caller, server: Server) -> None:
+    server.behave = lambda exchange: exchange.reply(200)
+    work()
+    [delivery] = listed(alice)
+    put_batch(alice, "batch_2")
+    put_batch(bob, "batch_3")
+    assert listed(alice, "batch_2") == listed(bob, "batch_3") == []
+    assert bob("GET", "/batches/batch_1/webhook_deliveries").status == 404
+    for caller, batch_id, delivery_id in [
+        (bob, "batch_1", delivery["id"]),
+        (bob, "batch_3", delivery["id"]),
+        (alice, "batch_2", delivery["id"]),
+        (alice, "batch_1", "whd_0"),
+        (alice, "batch_1", "w" * 4_000),
+        (alice, "batch_9", delivery["id"]),
+    ]:
+        assert redeliver(caller, delivery_id, batch_id).status == 404
+    assert listed(alice) == [delivery]
+    assert waiting() == []
+
+
+@pytest.mark.usefixtures("local")
+def test_a_redelivery_after_the_webhook_was_removed_comes_to_an_end(alice: Caller, server: Server) -> None:
+    server.behave = lambda exchange: exchange.reply(200)
+    webhooks.put_url(alice.account_id, server.url)
+    put_batch(alice, "batch_1")
+    set_batch(alice, "batch_1", status="completed", completed_at=2_000)
+    enqueue(status_event(batches.get(alice.account_id, "batch_1")))
+    assert work()[0]
+    webhooks.delete_url(alice.account_id)
+    [delivery] = listed(alice)
+    assert redeliver(alice, delivery["id"]).status == 200
+    assert work() == (True, 0.0)
+    [delivery] = listed(alice)
+    assert (delivery["status"], delivery["next_attempt_at"]) == ("failed", None)
+    assert len(server.received) == 1
+
+
+@pytest.mark.usefixtures("local", "ended")
+def test_the_list_of_tries_has_an_end(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "MAX_ATTEMPTS_KEPT", 3)
+    statuses = iter([500, 501, 502, 503, 200])
+    server.behave = lambda exchange: exchange.reply(next(statuses))
+    while not work()[0]:
+        pass
+    [delivery] = listed(alice)
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [502, 503, 200]
+
+
 # --- where webhooks may go ------------------------------------------------------------------------------------------
+
+
+def lead(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Every name leads to ``address`` from now on."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        sockaddr = (address, port, 0, 0) if ":" in address else (address, port)
+        return [(family, socket.SOCK_STREAM, 6, "", sockaddr)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 def test_loopback_is_refused_where_it_is_not_allowed(alice: Caller, server: Server) -> None:
@@ -289,23 +629,56 @@ def test_loopback_is_refused_where_it_is_not_allowed(alice: Caller, server: Serv
 def test_a_public_name_that_leads_into_the_network_is_refused_by_the_address_connected_to(
     alice: Caller, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made: list[Any] = []
-
-    def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
-        assert host == "hooks.example.com"
-        sockaddr = (address, port, 0, 0) if ":" in address else (address, port)
-        return [(family, socket.SOCK_STREAM, 6, "", sockaddr)]
 
     def judged(candidate: str) -> bool:
         made.append(candidate)
         return is_public(candidate)
 
     is_public = addresses.is_public
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    lead(monkeypatch, address)
     monkeypatch.setattr(addresses, "is_public", judged)
-    attempt = webhooks.deliver(alice.account_id, detail_for(alice, "https://hooks.example.com/"))
+    url = "https://hooks.example.com/"
+    attempt = webhooks.deliver(detail_for(alice, url), url, webhooks.receiver(alice.account_id))
     assert made[0] == address
-    assert attempt is not None
     assert attempt.status is None
     assert attempt.error == "refused_address"
+
+
+@pytest.mark.usefixtures("local")
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://hooks.example.com:8443/", "127.0.0.1"),
+        ("https://hooks.example.com/", "::1"),
+        ("https://hooks.example.com/", "10.0.0.1"),
+        ("http://localhost:9/", "10.0.0.1"),
+        ("http://localhost:9/", "1.1.1.1"),
+    ],
+)
+def test_a_local_stack_lets_plain_http_to_loopback_through_and_nothing_else(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch, url: str, address: str
+) -> None:
+    lead(monkeypatch, address)
+    attempt = webhooks.deliver(detail_for(alice, url), url, webhooks.receiver(alice.account_id))
+    assert attempt == webhooks.Attempt(error="refused_address")
+
+
+def test_a_name_that_is_slow_to_resolve_costs_no_more_than_a_slow_receiver(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(webhooks, "WHOLE_SECONDS", 0.2)
+    url, account = "https://hooks.example.com/", webhooks.Receiver(None, [webhooks.new_secret()])
+    began = time.monotonic()
+    attempt = webhooks.deliver(detail_for(alice, url), url, account)
+    took = time.monotonic() - began
+    over.set()
+    assert attempt == webhooks.Attempt(error="timeout")
+    assert took < 5

@@ -15,7 +15,8 @@ def test_an_event_tells_account_batch_and_when(status: Status) -> None:
     field = timestamp_field(status)
     batch = batch_item(status=status, **({field: 1_700_000_777} if field else {}))
     event = status_event(batch)
-    assert set(event) == {"id", "account_id", "created_at", "batch"}
+    assert set(event) == {"version", "id", "account_id", "created_at", "batch"}
+    assert event["version"] == "1"
     assert event["id"].startswith("evt_")
     assert event["account_id"] == "acct_1"
     assert event["created_at"] == (1_700_000_777 if field else 1_700_000_000)

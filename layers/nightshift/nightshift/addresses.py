@@ -38,9 +38,17 @@ def is_public(address: str) -> bool:
 
 def is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # An IPv4 address in disguise is none, whatever the Python at hand says of it.
+    return parsed.is_loopback and not (isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped)
+
+
+def is_local(url: str) -> bool:
+    """Whether ``url`` is plain HTTP to loopback, by its name: what a local stack lets through besides."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme == "http" and (parts.hostname == "localhost" or is_loopback(parts.hostname or ""))
 
 
 def check_url(url: str, *, allow_local: bool = False, param: str = "callback_url") -> None:
@@ -66,7 +74,7 @@ def _problem(url: str, allow_local: bool) -> str | None:
         return "must name a host"
     if parts.username is not None or parts.password is not None:
         return "must not contain a user name or password"
-    if allow_local and (host == "localhost" or is_loopback(host)) and parts.scheme in ("http", "https"):
+    if allow_local and is_local(url):
         return None
     if parts.scheme != "https":
         return "must start with https://"

@@ -83,7 +83,8 @@ def transition(
 ) -> dict[str, Any] | None:
     """Move the batch from ``expected`` to ``target`` and set ``fields`` with it, in one conditional write.
 
-    Returns the new item, or None where the batch was not in ``expected``: somebody else moved it, so read again.
+    Returns the new item, or None where the batch was not in ``expected``, or is to expire and the ``target`` is another
+    end: somebody else moved it, so read again.
 
     Raises:
         ValueError: there is no such edge.
@@ -103,7 +104,8 @@ def transition(
             TableName=settings.table("batches"),
             Key=aws.item({"pk": account_id, "sk": batch_id}),
             UpdateExpression=f"SET {sets}" + (" REMOVE #open" if target in TERMINAL else ""),
-            ConditionExpression="#status = :expected",
+            ConditionExpression="#status = :expected"
+            + (" AND attribute_not_exists(overdue)" if target == "finalizing" else ""),
             ExpressionAttributeNames={
                 **names,
                 "#status": "status",
@@ -115,6 +117,23 @@ def transition(
     except dynamodb.exceptions.ConditionalCheckFailedException:
         return None
     return aws.plain(written["Attributes"])
+
+
+def mark_overdue(account_id: str, batch_id: str) -> None:
+    """Decide that the batch in progress will end as ``expired``, unless it is cancelled. From then on it cannot be
+    ``finalizing``: of several who end it, none may complete it when another has marked its lines as expired."""
+    dynamodb = aws.client("dynamodb")
+    try:
+        dynamodb.update_item(
+            TableName=settings.table("batches"),
+            Key=aws.item({"pk": account_id, "sk": batch_id}),
+            UpdateExpression="SET overdue = :true",
+            ConditionExpression="#status = :in_progress",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues=aws.item({":true": True, ":in_progress": "in_progress"}),
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return  # it was moved on
 
 
 def files_written_at(account_id: str, batch_id: str) -> int:

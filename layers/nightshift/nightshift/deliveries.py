@@ -18,7 +18,7 @@ MAX_ATTEMPTS_KEPT = 100
 def begin(event: dict[str, Any], url: str) -> dict[str, Any]:
     """The delivery of an event's ``detail``, made if it is new."""
     dynamodb = aws.client("dynamodb")
-    delivery_id = derived_id("whd", event["id"])
+    delivery_id = _id(event)
     fresh: dict[str, Any] = {
         "pk": event["batch"]["id"],
         "sk": f"delivery#{delivery_id}",
@@ -40,6 +40,16 @@ def begin(event: dict[str, Any], url: str) -> dict[str, Any]:
     except dynamodb.exceptions.ConditionalCheckFailedException:
         return get(fresh["pk"], delivery_id)
     return fresh
+
+
+def withdraw(event: dict[str, Any]) -> None:
+    """End the delivery of an event's ``detail``, if one has begun: the receiver was removed."""
+    try:
+        delivery = get(event["batch"]["id"], _id(event))
+    except NotFoundError:
+        return
+    if delivery["state"] == "pending":
+        record(delivery, delivery["url"], Attempt(error="webhook_deleted"), "failed", None)
 
 
 def get(batch_id: str, delivery_id: str) -> dict[str, Any]:
@@ -89,6 +99,10 @@ def restart(delivery: dict[str, Any]) -> dict[str, Any]:
     restarted = delivery | {"state": "pending", "tries": 0, "next_attempt_at": int(time.time())}
     _write(restarted)
     return restarted
+
+
+def _id(event: dict[str, Any]) -> str:
+    return derived_id("whd", event["id"])
 
 
 def _write(delivery: dict[str, Any]) -> None:

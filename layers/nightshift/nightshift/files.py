@@ -195,16 +195,17 @@ def list_page(
 
 
 def stored_bytes(account_id: str) -> int:
-    """How many bytes the account's files have in all."""
+    """How many bytes the account's files have in all, those included that it may still send."""
     pages = (
         aws.client("dynamodb")
         .get_paginator("query")
         .paginate(
             TableName=settings.table("files"),
             KeyConditionExpression="pk = :pk",
-            ProjectionExpression="#bytes",
-            ExpressionAttributeNames={"#bytes": "bytes"},
-            ExpressionAttributeValues=aws.item({":pk": account_id}),
+            # A completed upload is a file, and counts as one.
+            FilterExpression="begins_with(sk, :file) OR #status = :pending",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues=aws.item({":pk": account_id, ":file": "file_", ":pending": "pending"}),
         )
     )
     return sum(aws.plain(found)["bytes"] for page in pages for found in page["Items"])

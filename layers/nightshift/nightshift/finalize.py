@@ -44,9 +44,12 @@ def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
             if tasks is None:
                 tasks = results.read_plan(batch_id) or intake.plan_again(batch)
                 summaries = results.all_sealed(batch_id, _segments(tasks))
-            unfinished = any(summary is None for summary in summaries)
-            if batch["status"] == "in_progress" and not (unfinished and time.time() >= batch["expires_at"]):
-                batches.transition(account_id, batch_id, "finalizing", expected="in_progress")
+            if batch["status"] == "in_progress" and "overdue" not in batch:
+                unfinished = any(summary is None for summary in summaries)
+                if unfinished and time.time() >= batch["expires_at"]:
+                    batches.mark_overdue(account_id, batch_id)
+                else:
+                    batches.transition(account_id, batch_id, "finalizing", expected="in_progress")
                 continue
             ended = _end(batch, tasks, summaries)
         if ended is not None:
@@ -68,16 +71,17 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
     """Seal what is left over, join the files, and write the terminal status; None where the batch was moved on."""
     terminal, leftover_code = _ENDS[batch["status"]]
     unsealed = _unsealed(tasks, summaries)
-    errors: list[dict[str, Any]] = []
-    if not tasks:
-        errors = [_error("The batch's plan and its input were deleted while it ran; its results are lost.")]
-    elif unsealed and leftover_code == "internal_error":
-        problems = batches.problems(batch["sk"]) or ["A worker failed again and again; see the lines in error_file_id."]
-        errors = [_error(problem) for problem in problems]
     for task, segment, index in unsealed:
         summaries[index] = _seal_leftovers(batch, task, segment, leftover_code)
     final = [summary for summary in summaries if summary is not None]
     segments = _segments(tasks)
+    errors: list[dict[str, Any]] = []
+    if not tasks:
+        errors = [_error("The batch's plan and its input were deleted while it ran; its results are lost.")]
+    elif any(summary.left_over == "internal_error" for summary in final):
+        # Asked of the seals, because they may be another's, or of a run of this that was killed.
+        problems = batches.problems(batch["sk"]) or ["A worker failed again and again; see the lines in error_file_id."]
+        errors = [_error(problem) for problem in problems]
     usage = Usage()
     for summary in final:
         usage.add(summary.usage)
@@ -139,13 +143,14 @@ def _seal_leftovers(batch: dict[str, Any], task: Task, segment: Segment, code: s
     end = segment.first_line + segment.lines
     lines = list(chain.from_iterable(results.read_parts(batch["sk"], task.chunk, segment.first_line, end)))
     done = {line.line for line in lines}
-    if len(done) < segment.lines:
+    left_over = code if len(done) < segment.lines else None
+    if left_over:
         lines += [
             failed_line(batch["sk"], number, custom_id, code, LEFTOVER_MESSAGES[code])
             for number, custom_id in zip(range(segment.first_line, end), _custom_ids(batch, segment), strict=True)
             if number not in done
         ]
-    return results.write_sealed(batch["sk"], segment, lines)
+    return results.write_sealed(batch["sk"], segment, lines, left_over)
 
 
 def _custom_ids(batch: dict[str, Any], segment: Segment) -> list[str | None]:

@@ -23,9 +23,7 @@ from nightshift.errors import (
 )
 from nightshift.ids import new_id
 from nightshift.log import logger
-
-# Lambda takes 6 MB of event, and API Gateway hands binary bodies over in base64, a third longer.
-MAX_BODY_BYTES = 4_500_000
+from nightshift.uploads import MAX_BODY_BYTES
 
 # Everything else needs a key.
 PUBLIC_PATHS = frozenset({"/openapi.json", "/docs"})

@@ -204,13 +204,17 @@ def decode_part(part: bytes) -> list[OutputLine]:
 
 
 class SealSummary(msgspec.Struct):
-    """What a sealed segment holds: ``answered_bytes`` for the output file, then ``failed_bytes`` for the error file."""
+    """What a sealed segment holds: ``answered_bytes`` for the output file, then ``failed_bytes`` for the error file.
+
+    ``left_over`` is the error code of the lines in it that nobody answered, where there are such.
+    """
 
     answered_bytes: int
     failed_bytes: int
     completed: int
     failed: int
     usage: Usage
+    left_over: str | None = None
 
 
 def seal(lines: list[OutputLine]) -> tuple[bytes, SealSummary]:

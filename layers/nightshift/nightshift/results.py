@@ -83,13 +83,16 @@ def read_parts(batch_id: str, chunk: int, first_line: int, end_line: int) -> Ite
                 yield [line for line in decode_part(part) if first_line <= line.line < end_line]
 
 
-def write_sealed(batch_id: str, segment: Segment, lines: list[OutputLine]) -> SealSummary:
+def write_sealed(batch_id: str, segment: Segment, lines: list[OutputLine], left_over: str | None = None) -> SealSummary:
     """Seal a finished segment and return what is sealed: another's seal, where one was first.
+
+    ``left_over`` is the error code of the ``lines`` that nobody answered, if any.
 
     Raises:
         ValueError: a line is missing.
     """
     content, summary = seal(lines)
+    summary.left_over = left_over
     if summary.completed + summary.failed != segment.lines:
         raise ValueError(f"{summary.completed + summary.failed} lines for a segment of {segment.lines}")
     try:

@@ -14,6 +14,8 @@ from nightshift.ids import derived_id, new_id
 from nightshift.joining import Slice
 
 LIFETIME_SECONDS = 3600
+# What one call can carry: Lambda takes 6 MB of event, and API Gateway hands bodies over in base64, a third longer.
+MAX_BODY_BYTES = 4_500_000
 
 
 def create(
@@ -60,9 +62,13 @@ def add_part(upload: dict[str, Any], content: bytes) -> str:
     """Keep one part and return its id.
 
     Raises:
-        BadRequestError: the upload is not pending.
+        BadRequestError: the upload is not pending, or has far more bytes than it was created for. Some more are taken,
+            because a client that lost an answer sends a part again.
     """
     _require_pending(upload)
+    if sum(_part_sizes(upload).values()) + len(content) > 2 * upload["bytes"] + MAX_BODY_BYTES:
+        message = f"The upload was created for {upload['bytes']} bytes, and its parts have twice as many."
+        raise BadRequestError(message, code="upload_bytes_mismatch", param="data")
     part_id = new_id("part")
     aws.client("s3").put_object(Bucket=settings.bucket(), Key=_prefix(upload) + part_id, Body=content)
     return part_id

@@ -6,6 +6,8 @@ import secrets
 import socket
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -51,9 +53,15 @@ def receiver(account_id: str) -> Receiver:
 
 
 def put_url(account_id: str, url: str) -> str | None:
-    """Set the account's default receiver. Returns the signing secret where this made it, None where it was there."""
+    """Set the account's default receiver. Returns the signing secret where nobody has been shown it yet."""
     _update(account_id, "SET #url = :url", {":url": url}, {"#url": "url"})
-    return _ensure_secret(account_id)
+    _ensure_secret(account_id)
+    dynamodb = aws.client("dynamodb")
+    try:
+        _update(account_id, "SET shown = :yes", {":yes": True}, condition="attribute_not_exists(shown)")
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return None
+    return receiver(account_id).signing_secrets[0]
 
 
 def delete_url(account_id: str) -> None:
@@ -65,8 +73,8 @@ def rotate(account_id: str) -> str:
     """A new signing secret. The old one goes on signing beside it for ``OVERLAP_SECONDS``."""
     secret = new_secret()
     old = receiver(account_id).signing_secrets[:1]
-    values: dict[str, Any] = {":secret": secret}
-    expression = "SET secret = :secret"
+    values: dict[str, Any] = {":secret": secret, ":yes": True}
+    expression = "SET secret = :secret, shown = :yes"
     if old:
         expression += ", previous_secret = :old, previous_until = :until"
         values |= {":old": old[0], ":until": int(time.time()) + OVERLAP_SECONDS}
@@ -74,14 +82,12 @@ def rotate(account_id: str) -> str:
     return secret
 
 
-def _ensure_secret(account_id: str) -> str | None:
-    secret = new_secret()
+def _ensure_secret(account_id: str) -> None:
     dynamodb = aws.client("dynamodb")
     try:
-        _update(account_id, "SET secret = :secret", {":secret": secret}, condition="attribute_not_exists(secret)")
+        _update(account_id, "SET secret = :secret", {":secret": new_secret()}, condition="attribute_not_exists(secret)")
     except dynamodb.exceptions.ConditionalCheckFailedException:
-        return None
-    return secret
+        return  # it has one
 
 
 def _update(
@@ -173,24 +179,32 @@ def deliver(event: dict[str, Any], url: str, account: Receiver) -> Attempt:
     return asyncio.run(_post(url, body, headers, settings.allow_local_webhooks()))
 
 
+class _Unwaited(ThreadPoolExecutor):
+    """For looking names up: ``asyncio.run`` waits for its executor at the end, and getaddrinfo cannot be stopped."""
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 async def _post(url: str, body: bytes, headers: "LooseHeaders", allow_local: bool) -> Attempt:
     import aiohttp
-
-    refused: list[bool] = []
-
-    def open_socket(info: tuple[Any, ...]) -> socket.socket:
-        # Here, because this is the address that is connected to, whatever the name said before.
-        family, kind, protocol, _, address = info
-        allowed = addresses.is_public(address[0]) or (allow_local and addresses.is_loopback(address[0]))
-        if not allowed:
-            refused.append(True)
-            raise OSError("refused address")
-        return socket.socket(family, kind, protocol)
 
     try:
         addresses.check_url(url, allow_local=allow_local)
     except BadRequestError:
         return Attempt(error="invalid_callback_url")
+    allowed = addresses.is_loopback if allow_local and addresses.is_local(url) else addresses.is_public
+    refused: list[bool] = []
+
+    def open_socket(info: tuple[Any, ...]) -> socket.socket:
+        # Here, because this is the address that is connected to, whatever the name said before.
+        family, kind, protocol, _, address = info
+        if not allowed(address[0]):
+            refused.append(True)
+            raise OSError("refused address")
+        return socket.socket(family, kind, protocol)
+
+    asyncio.get_running_loop().set_default_executor(_Unwaited())
     try:
         timeout = aiohttp.ClientTimeout(total=WHOLE_SECONDS, sock_connect=CONNECT_SECONDS)
         connector = aiohttp.TCPConnector(socket_factory=open_socket)
@@ -198,7 +212,9 @@ async def _post(url: str, body: bytes, headers: "LooseHeaders", allow_local: boo
             aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
             session.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
-            await response.content.read(MAX_ANSWER_BYTES)
+            # The status says it all. The body is for good manners: many receivers take a reset for an error.
+            with suppress(TimeoutError, aiohttp.ClientError):
+                await response.content.read(MAX_ANSWER_BYTES)
             return Attempt(status=response.status, retry_after=retry_after(response.headers, time.time()))
     except TimeoutError:
         return Attempt(error="timeout")

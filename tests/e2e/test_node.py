@@ -1,0 +1,38 @@
+"""The official Node SDK: tests/e2e/node/sdk.test.mjs, run against the stack. `make install` installs what it needs."""
+
+import os
+import subprocess
+
+from nightshift import accounts, routes
+from nightshift.routing import Route, Sku
+
+from local.stack import ROOT
+from tests.e2e.conftest import Account, Local
+
+FOLDER = ROOT / "tests" / "e2e" / "node"
+SLASHED_MODEL = "someone/with/a-model"
+
+
+def test_the_node_sdk(local: Local, account: Account) -> None:
+    full = Account(local)
+    accounts.set_quotas(full.id, {"active_batches": 0})
+    url = local.description["upstream_url"]
+    routes.apply([Route(model=SLASHED_MODEL, provider="p", base_url=url, upstream_model="m", sku=Sku("node"))])
+
+    done = subprocess.run(
+        ["node", "--test", "sdk.test.mjs"],
+        cwd=FOLDER,
+        env={
+            "PATH": os.environ["PATH"],
+            "OPENAI_BASE_URL": local.description["base_url"],
+            "OPENAI_API_KEY": account.key,
+            "FULL_API_KEY": full.key,
+            "SLASHED_MODEL": SLASHED_MODEL,
+        },
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr

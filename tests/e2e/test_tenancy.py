@@ -1,0 +1,209 @@
+"""What belongs to one account does not exist for another: the same answer, byte for byte, as to an id that nobody has.
+
+The operations come from the table that the OpenAPI document is made of, so a new one is tried too, or fails here.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from nightshift.openapi import OPERATIONS
+
+from tests.e2e.conftest import Account, Local, Receiver, batch_file, request_line, wait_for
+
+# What differs between any two answers.
+VARYING = {"date", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-amzn-trace-id"}
+
+# Models are everybody's.
+WITH_IDS = [key for key in OPERATIONS if "{" in key[1] and key != ("get", "/models/{model}")]
+
+Owned = dict[str, str]
+
+
+class Caller:
+    """An account's plain HTTP, redirects not followed."""
+
+    def __init__(self, local: Local, account: Account) -> None:
+        self._http = httpx.Client(headers={"Authorization": f"Bearer {account.key}"}, timeout=30)
+        self._base_url = local.description["base_url"]
+
+    def __call__(self, method: str, path: str, **content: Any) -> httpx.Response:
+        return self._http.request(method, self._base_url + path, **content)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+@dataclass(frozen=True)
+class Parties:
+    owner: Account
+    as_owner: Caller
+    as_stranger: Caller
+
+
+@pytest.fixture
+def parties(local: Local, account: Account) -> Any:
+    """An account that owns things, and another that is after them."""
+    callers = Caller(local, account), Caller(local, Account(local))
+    yield Parties(account, *callers)
+    for caller in callers:
+        caller.close()
+
+
+def unknown(known: str) -> str:
+    """An id that nobody has and that sorts where ``known`` does."""
+    return known[:-1] + ("0" if known[-1] != "0" else "1")
+
+
+def seen(answer: httpx.Response, *ids: str) -> tuple[int, dict[str, str], bytes]:
+    """All of an answer that a client can see, with the ids it was asked for made the same."""
+    body = answer.content
+    for each in ids:
+        body = body.replace(each.encode(), b"<id>")
+    return answer.status_code, {name: value for name, value in answer.headers.items() if name not in VARYING}, body
+
+
+def upload(owner: Account) -> Owned:
+    content = batch_file(1)
+    made = owner.client.uploads.create(
+        bytes=len(content), filename="input.jsonl", mime_type="application/jsonl", purpose="batch"
+    )
+    return {"upload_id": made.id, "part_id": owner.client.uploads.parts.create(made.id, data=content).id}
+
+
+def running_batch(local: Local, owner: Account) -> Owned:
+    local.upstream.set(latency_ms=3_000)
+    return {"batch_id": owner.create().id}
+
+
+def delivered_batch(owner: Account, receiver: Receiver) -> Owned:
+    batch = owner.ended(owner.create(callback_url=receiver.url))
+
+    def delivered() -> str | None:
+        found = owner.client.get(f"/batches/{batch.id}/webhook_deliveries", cast_to=httpx.Response).json()["data"]
+        return found[0]["id"] if found and found[0]["status"] != "pending" else None
+
+    return {"batch_id": batch.id, "delivery_id": wait_for(delivered)}
+
+
+def owned(local: Local, owner: Account, names: list[str], path: str, receive: Callable[..., Receiver]) -> Owned:
+    """Something of the owner's for each parameter of the path."""
+    if names == ["file_id"]:
+        return {"file_id": owner.upload()}
+    if names == ["upload_id"]:
+        return upload(owner)
+    if "webhook_deliveries" in path and set(names) <= {"batch_id", "delivery_id"}:
+        return delivered_batch(owner, receive())
+    if names == ["batch_id"]:
+        return running_batch(local, owner)
+    raise AssertionError(f"say here how to make what {path} names")
+
+
+def contents(operation_id: str, ids: Owned) -> dict[str, Any]:
+    """What has to be sent for the call to come to the id at all."""
+    if operation_id == "addUploadPart":
+        return {"files": {"data": ("data", b"bytes", "application/octet-stream")}}
+    if operation_id == "completeUpload":
+        return {"json": {"part_ids": [ids["part_id"]]}}
+    operation = next(each for each in OPERATIONS.values() if each.id == operation_id)
+    assert operation.body is None, f"say here what to send to {operation_id}"
+    assert operation.form is None, f"say here what to send to {operation_id}"
+    return {}
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_IDS, ids=[OPERATIONS[key].id for key in WITH_IDS])
+def test_another_accounts_ids_do_not_exist(
+    local: Local, parties: Parties, receive: Callable[..., Receiver], method: str, path: str
+) -> None:
+    names = re.findall(r"{(\w+)}", path)
+    ids = owned(local, parties.owner, names, path, receive)
+    content = contents(OPERATIONS[method, path].id, ids)
+    # One id after the other is the other account's, from the left; then those on its right do not matter.
+    unknowns = {name: unknown(ids[name]) for name in names}
+
+    theirs = parties.as_stranger(method, path.format(**ids), **content)
+    nobodys = parties.as_stranger(method, path.format(**unknowns), **content)
+
+    assert theirs.status_code == 404
+    assert seen(theirs, *ids.values()) == seen(nobodys, *unknowns.values())
+    # The ids were good, and nothing was done to what they name.
+    mine = parties.as_owner(method, path.format(**ids), **content)
+    assert mine.status_code in (200, 302), mine.text
+
+
+def test_a_delivery_of_one_batch_is_not_found_under_another(parties: Parties, receive: Callable[..., Receiver]) -> None:
+    mine, other = (delivered_batch(parties.owner, receive()) for _ in range(2))
+
+    def redeliver(delivery_id: str) -> httpx.Response:
+        return parties.as_owner("POST", f"/batches/{mine['batch_id']}/webhook_deliveries/{delivery_id}/redeliver")
+
+    elsewhere, nobodys = redeliver(other["delivery_id"]), redeliver(unknown(mine["delivery_id"]))
+    assert elsewhere.status_code == 404
+    assert seen(elsewhere, other["delivery_id"]) == seen(nobodys, unknown(mine["delivery_id"]))
+
+
+def test_a_batch_of_another_accounts_file_is_one_of_no_file(parties: Parties) -> None:
+    file_id = parties.owner.upload()
+
+    def create(input_file_id: str) -> httpx.Response:
+        return parties.as_stranger("POST", "/batches", json={"input_file_id": input_file_id})
+
+    theirs, nobodys = create(file_id), create(unknown(file_id))
+    assert theirs.status_code == 404
+    assert seen(theirs, file_id) == seen(nobodys, unknown(file_id))
+
+
+def test_a_part_of_another_accounts_upload_is_no_part(parties: Parties) -> None:
+    theirs = upload(parties.owner)
+    made = parties.as_stranger(
+        "POST",
+        "/uploads",
+        json={"bytes": 5, "filename": "a.jsonl", "mime_type": "application/jsonl", "purpose": "batch"},
+    ).json()
+
+    def complete(part_id: str) -> httpx.Response:
+        return parties.as_stranger("POST", f"/uploads/{made['id']}/complete", json={"part_ids": [part_id]})
+
+    taken, nobodys = complete(theirs["part_id"]), complete(unknown(theirs["part_id"]))
+    assert taken.status_code == 400
+    assert seen(taken, theirs["part_id"]) == seen(nobodys, unknown(theirs["part_id"]))
+
+
+@pytest.mark.parametrize("path", ["/files", "/batches"])
+def test_lists_hold_ones_own_alone_also_after_another_accounts_id(local: Local, parties: Parties, path: str) -> None:
+    mine = parties.owner.upload() if path == "/files" else running_batch(local, parties.owner)["batch_id"]
+
+    assert [each["id"] for each in parties.as_owner("GET", path).json()["data"] if each["id"] == mine] == [mine]
+    assert parties.as_stranger("GET", path).json()["data"] == []
+    after = parties.as_stranger("GET", path, params={"after": mine})
+    assert seen(after) == seen(parties.as_stranger("GET", path, params={"after": unknown(mine)}))
+
+
+def test_a_webhook_is_its_accounts_alone(parties: Parties) -> None:
+    url = "https://example.com/hook"
+    before = parties.as_stranger("GET", "/webhook")
+    assert parties.as_owner("PUT", "/webhook", json={"url": url}).status_code == 200
+
+    assert before.status_code == 404
+    assert seen(parties.as_stranger("GET", "/webhook")) == seen(before)
+    assert parties.as_stranger("DELETE", "/webhook").status_code == 200
+    assert parties.as_owner("GET", "/webhook").json()["url"] == url
+
+
+def test_the_same_idempotency_key_of_two_accounts_makes_two_batches(local: Local, parties: Parties) -> None:
+    stranger = Account(local)
+    key = {"Idempotency-Key": "the-same"}
+    batches = [
+        account.client.batches.create(
+            input_file_id=account.upload(request_line(name).encode()),
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            extra_headers=key,
+        )
+        for name, account in (("a", parties.owner), ("b", stranger))
+    ]
+    assert batches[0].id != batches[1].id
+    assert [batch.id for batch in stranger.client.batches.list()] == [batches[1].id]

@@ -1,0 +1,327 @@
+"""Webhooks over the whole path: batch, bus, queue, Lambda, receiver. The tries of this stack are a second apart."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import httpx
+import pytest
+import standardwebhooks
+from openai import APIStatusError, InvalidWebhookSignatureError, OpenAI
+from openai.types import Batch
+
+from local.stack import free_port
+from tests.e2e.conftest import Account, Answer, Local, Receiver, wait_for
+from tests.e2e.test_chaos import Killer
+
+Receive = Callable[..., Receiver]
+TRIES = 9
+
+
+def secret_of(account: Account) -> str:
+    """A new signing secret, and none beside it where the account had none."""
+    secret: str = account.client.post("/webhook/rotate", cast_to=httpx.Response).json()["secret"]
+    return secret
+
+
+def delivery(account: Account, batch: Batch) -> dict[str, Any] | None:
+    """What the API says of the batch's webhook; None before the first try."""
+    page = account.client.get(f"/batches/{batch.id}/webhook_deliveries", cast_to=httpx.Response).json()
+    assert len(page["data"]) <= 1
+    return page["data"][0] if page["data"] else None
+
+
+def over(account: Account, batch: Batch, seconds: float = 60) -> dict[str, Any]:
+    """The batch's delivery when it is no longer tried."""
+
+    def look() -> dict[str, Any] | None:
+        found = delivery(account, batch)
+        return found if found and found["status"] != "pending" else None
+
+    return wait_for(look, seconds)
+
+
+def tried(account: Account, batch: Batch, times: int) -> dict[str, Any]:
+    """The batch's delivery after so many tries."""
+
+    def look() -> dict[str, Any] | None:
+        found = delivery(account, batch)
+        return found if found and len(found["attempts"]) >= times else None
+
+    return wait_for(look)
+
+
+def outcomes(found: dict[str, Any]) -> list[int | str]:
+    """The status, or the error, of each try."""
+    assert all((attempt["status_code"] is None) != (attempt["error"] is None) for attempt in found["attempts"])
+    return [attempt["status_code"] or attempt["error"] for attempt in found["attempts"]]
+
+
+def redeliver(account: Account, batch: Batch, delivery_id: str) -> dict[str, Any]:
+    path = f"/batches/{batch.id}/webhook_deliveries/{delivery_id}/redeliver"
+    answer: dict[str, Any] = account.client.post(path, cast_to=httpx.Response).json()
+    return answer
+
+
+def unwrap(received: tuple[dict[str, str], bytes], secret: str) -> Any:
+    """The event, if both libraries accept it."""
+    headers, body = received
+    event = OpenAI(api_key="-").webhooks.unwrap(body, headers, secret=secret)
+    assert standardwebhooks.Webhook(secret).verify(body, headers) == json.loads(body)
+    return event
+
+
+def all_the_same(receiver: Receiver) -> None:
+    """Every try had the same id and the same body, and a time and a signature that fit each other."""
+    assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
+    assert len({body for _, body in receiver.received}) == 1
+    times = [int(headers["webhook-timestamp"]) for headers, _ in receiver.received]
+    assert times == sorted(set(times))
+
+
+def dead_letters(local: Local) -> set[str]:
+    """The ids of the events that were given up, ever."""
+    sqs = local.aws("sqs")
+    (url,) = [each for each in sqs.list_queues()["QueueUrls"] if "WebhookDeadLetters" in each]
+    ids: set[str] = set()
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=20).get("Messages"):
+        ids |= {json.loads(message["Body"])["detail"]["id"] for message in messages}
+    return ids
+
+
+# --- what receivers do ----------------------------------------------------------------------------------------------
+
+
+def say(content: bytes) -> Answer:
+    """These bytes, and the connection's end."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(content)
+
+    return answer
+
+
+def flood(start: bytes, more: bytes) -> Answer:
+    """``more`` until the caller hangs up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(start)
+        while True:
+            handler.wfile.write(more)
+
+    return answer
+
+
+class Gate:
+    """Holds answers until it is opened."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+
+    def hold(self, handler: BaseHTTPRequestHandler) -> None:
+        self._open.wait(120)
+        handler.send_response(200)
+        handler.end_headers()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    yield made
+    made.open()
+
+
+ELSEWHERE = "http://127.0.0.1:9/elsewhere"
+RECEIVERS: dict[str, tuple[list[Answer], list[int | str]]] = {
+    "down with 500 and 503": ([500, 503, 500], [500, 503, 500, 200]),
+    "redirects": (
+        [
+            say(f"HTTP/1.1 {status} Moved\r\nLocation: {ELSEWHERE}\r\nContent-Length: 0\r\n\r\n".encode())
+            for status in (301, 302, 307, 308)
+        ],
+        [301, 302, 307, 308, 200],
+    ),
+    "gone": ([410], [410]),
+    "garbage": (
+        [say(b"nonsense\r\n"), say(b"\x00\xff\xfe" * 100), say(b"HTTP/1.1 abc OK\r\n\r\n"), say(b"")],
+        ["connection_failed"] * 4 + [200],
+    ),
+    "endless": (
+        [
+            flood(b"HTTP/1.1 500 No\r\n\r\n", b"x" * 65_536),
+            flood(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"4000\r\n" + b"x" * 0x4000 + b"\r\n"),
+            flood(b"HTTP/1.1 200 OK\r\n", b"X-More: headers\r\n"),
+            flood(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536),
+        ],
+        [500, 503, "connection_failed", 200],
+    ),
+    "taken with no content": ([204], [204]),
+}
+
+
+def test_receivers_of_every_kind_get_what_they_are_due(
+    local: Local, account: Account, receive: Receive, gate: Gate
+) -> None:
+    """All at once, and beside one that never answers."""
+    secret = secret_of(account)
+    receivers = {name: receive(list(answers)) for name, (answers, _) in RECEIVERS.items()}
+    slow = receive([gate.hold])
+    away = free_port()
+    batches = {name: account.create(callback_url=receiver.url) for name, receiver in receivers.items()}
+    slow_batch = account.create(callback_url=slow.url)
+    away_batch = account.create(callback_url=f"http://127.0.0.1:{away}/hook")
+
+    tried(account, away_batch, 2)
+    back = receive(port=away)
+    for name, (_, expected) in RECEIVERS.items():
+        found = over(account, batches[name])
+        assert outcomes(found) == expected, name
+        assert found["status"] == ("failed" if name == "gone" else "succeeded")
+        assert found["next_attempt_at"] is None
+        assert len(receivers[name].received) == len(expected)
+        all_the_same(receivers[name])
+        for received in receivers[name].received:
+            event = unwrap(received, secret)
+            assert (event.type, event.data.id) == ("batch.completed", batches[name].id)
+            assert found["event_id"] == event.id == received[0]["webhook-id"]
+    found = over(account, away_batch)
+    assert outcomes(found) == ["connection_failed"] * (len(found["attempts"]) - 1) + [200]
+    assert len(back.received) == 1
+    found = over(account, slow_batch)
+    assert outcomes(found) == ["timeout", 200]
+    first, second = (int(headers["webhook-timestamp"]) for headers, _ in slow.received)
+    assert 15 <= second - first <= 25
+    all_the_same(slow)
+    assert not dead_letters(local) & {each["event_id"] for each in [found, over(account, batches["gone"])]}
+
+
+def test_retry_after_puts_the_next_try_off(account: Account, receive: Receive) -> None:
+    receiver = receive([say(b"HTTP/1.1 429 Slow down\r\nRetry-After: 6\r\nContent-Length: 0\r\n\r\n")])
+    batch = account.create(callback_url=receiver.url)
+
+    found = tried(account, batch, 1)
+    assert found["status"] == "pending"
+    assert found["next_attempt_at"] - found["attempts"][0]["attempted_at"] == 6
+    assert outcomes(over(account, batch)) == [429, 200]
+
+    first, second = (int(headers["webhook-timestamp"]) for headers, _ in receiver.received)
+    assert second - first >= 6
+
+
+def test_after_nine_tries_it_is_a_dead_letter_and_can_be_sent_again(
+    local: Local, account: Account, receive: Receive
+) -> None:
+    secret = secret_of(account)
+    receiver = receive([500] * TRIES)
+    batch = account.create(callback_url=receiver.url)
+
+    pending = tried(account, batch, 1)
+    with pytest.raises(APIStatusError) as refusal:
+        redeliver(account, batch, pending["id"])
+    assert (refusal.value.status_code, refusal.value.code) == (409, "delivery_pending")
+    failed = over(account, batch)
+    assert (failed["status"], outcomes(failed)) == ("failed", [500] * TRIES)
+    assert failed["event_id"] in dead_letters(local)
+    with pytest.raises(APIStatusError) as refusal:
+        redeliver(Account(local), batch, failed["id"])
+    assert refusal.value.status_code == 404
+
+    for times in (1, 2):  # what was taken can be asked for once more
+        assert redeliver(account, batch, failed["id"])["status"] == "pending"
+        found = over(account, batch)
+        assert (found["status"], outcomes(found)) == ("succeeded", [500] * TRIES + [200] * times)
+    assert len(receiver.received) == TRIES + 2
+    all_the_same(receiver)
+    assert unwrap(receiver.received[-1], secret).data.id == batch.id
+
+
+# --- one does not wait for another, and nothing is lost ---------------------------------------------------------------
+
+
+def test_a_stuck_receiver_delays_nobody_else(local: Local, account: Account, receive: Receive, gate: Gate) -> None:
+    many = 12
+    stuck, quick, other = receive([gate.hold] * many), receive(), Account(local)
+    theirs = [account.create(callback_url=stuck.url) for _ in range(many)]
+    wait_for(lambda: len(stuck.received) == many)
+
+    ours = other.create(callback_url=quick.url)
+    assert outcomes(over(other, ours)) == [200]
+
+    # All of theirs were held the while: none was given up, and none was tried a second time.
+    assert len(stuck.received) == many
+    assert [delivery(account, batch) for batch in theirs]
+    assert all((found := delivery(account, batch)) and found["attempts"] == [] for batch in theirs)
+    gate.open()
+    for batch in theirs:
+        assert outcomes(over(account, batch)) == [200]
+
+
+def test_a_secret_that_is_rotated_between_tries_signs_beside_the_new_one(account: Account, receive: Receive) -> None:
+    old = secret_of(account)
+    receiver = receive([say(b"HTTP/1.1 503 No\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n")])
+    batch = account.create(callback_url=receiver.url)
+    tried(account, batch, 1)
+    new = secret_of(account)
+    over(account, batch)
+
+    before, after = receiver.received
+    assert len(before[0]["webhook-signature"].split()) == 1
+    assert len(after[0]["webhook-signature"].split()) == 2
+    for received, secret in [(before, old), (after, old), (after, new)]:
+        assert unwrap(received, secret).data.id == batch.id
+    with pytest.raises(InvalidWebhookSignatureError):
+        unwrap(before, new)
+    all_the_same(receiver)
+
+
+@contextlib.contextmanager
+def hidden_for(local: Local, seconds: int) -> Iterator[None]:
+    """How long the queue waits for a function that says nothing: three minutes, where a test has no time for it."""
+    sqs = local.aws("sqs")
+    (url,) = [each for each in sqs.list_queues()["QueueUrls"] if "WebhookQueue" in each]
+    names = ["VisibilityTimeout"]
+    before = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
+    try:
+        yield
+    finally:
+        sqs.set_queue_attributes(QueueUrl=url, Attributes=before)
+
+
+def test_a_function_killed_after_the_post_is_followed_by_another_with_the_same_id(
+    local: Local, account: Account, receive: Receive, gate: Gate
+) -> None:
+    secret = secret_of(account)
+    receiver = receive([gate.hold])
+    with hidden_for(local, 5):
+        batch = account.create(callback_url=receiver.url)
+        wait_for(lambda: receiver.received)
+        killer = Killer(local.folder, "DeliverWebhook", (0, 0), times=1)
+        killer.start()
+        killer.join()
+        found = over(account, batch)
+
+    assert killer.kills >= 1
+    assert len(receiver.received) == 2
+    all_the_same(receiver)
+    assert [unwrap(received, secret).data.id for received in receiver.received] == [batch.id] * 2
+    # Nobody lived to write the first try down.
+    assert (found["status"], outcomes(found)) == ("succeeded", [200])
+
+
+def test_the_accounts_own_webhook_gets_what_has_no_callback_url(account: Account, receive: Receive) -> None:
+    receiver = receive()
+    answer = account.client.put("/webhook", cast_to=httpx.Response, body={"url": receiver.url}).json()
+    batch = account.create()
+
+    assert outcomes(over(account, batch)) == [200]
+    assert unwrap(receiver.received[0], answer["secret"]).data.id == batch.id
+    assert json.loads(receiver.received[0][1])["data"] == json.loads(
+        account.client.get(f"/batches/{batch.id}", cast_to=httpx.Response).text
+    )

@@ -1,0 +1,620 @@
+"""The life of batches in any order of events: every step repeated, interrupted anywhere, killed anywhere, run twice.
+
+Each store call of a step is a place where the step may be killed, before or after the call had its effect, or where
+something else happens in full: another copy of the step, a cancel, the deadline. So hypothesis decides the
+interleaving, and no thread has to be lucky. `make test` tries a few lives, always the same; STATE_EXAMPLES=1000 tries
+so many new ones.
+"""
+
+import asyncio
+import contextvars
+import itertools
+import json
+import os
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from nightshift import aws, batches, chunk, files, pacing, plan, results
+from nightshift import settings as stack_settings
+from nightshift.answers import Answer
+from nightshift.ids import request_line_id
+from nightshift.log import logger
+from nightshift.outputs import decode_part
+from nightshift.routing import Route
+from nightshift.status import EDGES, TERMINAL, Status
+
+from functions.run_chunk import app as run_chunk
+from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, sample, set_batch
+
+EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "0"))
+LEFTOVERS = {"batch_cancelled", "batch_expired", "internal_error"}
+
+
+# --- processes that may be interrupted ------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    """The process is gone. Not an ``Exception``: nothing that it might still catch happens."""
+
+
+@dataclass
+class Process:
+    """One invocation. At its call number ``at`` to a store or the upstream, before or ``after`` the call's effect, it
+    is killed, or ``meanwhile`` happens."""
+
+    at: int = 0
+    after: bool = False
+    meanwhile: Callable[[], None] | None = None
+    dead: bool = False
+    _calls: Iterable[int] = field(default_factory=lambda: itertools.count(1))
+
+    def is_now(self) -> bool:
+        """Count a call; whether it is the one."""
+        if self.dead:
+            raise KilledError
+        return next(iter(self._calls)) == self.at
+
+    def interrupt(self) -> None:
+        if self.meanwhile is None:
+            self.dead = True
+            raise KilledError
+        contextvars.Context().run(self.meanwhile)
+
+
+PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("PROCESS", default=None)
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that belong to the process that started them."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
+
+
+class Client:
+    """A boto3 client whose calls are a process's places to be interrupted. What is written is put into ``history``."""
+
+    def __init__(self, real: Any, history: "History") -> None:
+        self._real = real
+        self._history = history
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._real, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            process = PROCESS.get()
+            now = process is not None and process.is_now()
+            if process and now and not process.after:
+                process.interrupt()
+            answer = self._history.noted(name, lambda: attribute(*args, **kwargs), kwargs)
+            if process and now and process.after:
+                process.interrupt()
+            return answer
+
+        return call
+
+
+class History:
+    """All that was written and told."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[dict[str, Any] | None, dict[str, Any]]] = []  # of batches, in order
+        self.told: list[Any] = []  # entries put on the bus
+        self.kept: defaultdict[str, set[int]] = defaultdict(set)  # by batch: the lines in parts
+        self.starts_are_lost = False
+        self._lock = threading.Lock()
+        self.real: Callable[[str], Any] = aws._client
+
+    def noted(self, name: str, call: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
+        if name == "put_events":
+            self.told += kwargs["Entries"]
+            return {"Entries": [{"EventId": "-"} for _ in kwargs["Entries"]]}
+        if name == "start_execution" and self.starts_are_lost:
+            return {}
+        key = kwargs.get("Key")
+        if name == "put_object" and "/parts/" in kwargs["Key"]:
+            answer = call()
+            self.kept[kwargs["Key"].split("/")[1]] |= {line.line for line in decode_part(kwargs["Body"])}
+            return answer
+        if name in ("put_item", "update_item") and kwargs["TableName"] == stack_settings.table("batches"):
+            key = key or {name: kwargs["Item"][name] for name in ("pk", "sk")}
+            if key["sk"]["S"].startswith("batch_"):
+                with self._lock:
+                    old = self._item(key)
+                    answer = call()
+                    new = self._item(key)
+                    assert new is not None
+                    if old != new:
+                        self.changes.append((old, new))
+                    return answer
+        return call()
+
+    def _item(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        found = self.real("dynamodb").get_item(TableName=stack_settings.table("batches"), Key=key)
+        return aws.plain(found["Item"]) if "Item" in found else None
+
+
+# --- an upstream ----------------------------------------------------------------------------------------------------
+
+
+class Upstream:
+    """Takes the place of ``nightshift.upstream.Upstream``. How it answers depends on its mood, the line and the try."""
+
+    mood = "good"
+    seed = 0
+    tries: ClassVar[Counter[str]] = Counter()
+    MOODS: ClassVar[dict[str, str]] = {  # the letters' shares are the outcomes' shares
+        "good": "y",
+        "mixed": "yyyyyyyy4577rb",
+        "bad": "577rbt",
+        "refusing": "r",
+        "away": "c",
+        "long pause": "w",
+        "hanging": "ht",
+    }
+
+    def __init__(self, _route: Route, _api_key: str | None, concurrency: int) -> None:
+        self._free = concurrency
+
+    async def __aenter__(self) -> "Upstream":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    async def send(self, body: bytes, key: str) -> Answer:
+        process = PROCESS.get()
+        if process and process.is_now():
+            await asyncio.to_thread(process.interrupt)
+        assert self._free > 0, "more in flight than the route's share"
+        self._free -= 1
+        try:
+            return await self._answer(json.loads(body), key)
+        finally:
+            self._free += 1
+
+    async def _answer(self, wanted: dict[str, Any], key: str) -> Answer:
+        Upstream.tries[key] += 1
+        chance = random.Random(f"{self.seed} {key} {self.tries[key]}")
+        outcome = chance.choice(self.MOODS[self.mood])
+        await asyncio.sleep(0.01 if outcome in "ht" else 0.001 * chance.random())
+        tokens = int(wanted["messages"][0]["content"]) + 1
+        answer = {"model": wanted["model"], "said": wanted["messages"][0]["content"], "usage": {"total_tokens": tokens}}
+        match outcome:
+            case "y":
+                return Answer(200, json.dumps(answer).encode())
+            case "4":
+                return Answer(400, json.dumps(answer | {"error": {}}).encode())
+            case "5" | "7":
+                return Answer(500, b'{"error":{}}')
+            case "r":
+                return Answer(429, b'{"error":{}}', retry_after=chance.choice([None, 0.01]))
+            case "w":
+                return Answer(503, b'{"error":{}}', retry_after=30.0)
+            case "c":
+                return Answer(failure="connect")
+            case "b":
+                return Answer(failure="broken")
+            case "h":
+                await asyncio.sleep(0.05)  # as long as requests may take here
+        return Answer(failure="timeout")
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+CHUNKS = st.integers(0, 2)
+STEPS = ("validate", "run_chunk", "finalize", "close_abandoned", "sweep", "cancel", "expire", "expire long ago", "fail")
+FAULTS = st.one_of(
+    st.just(("", 0, 0, None)),
+    st.tuples(st.just("killed"), st.integers(1, 40), st.booleans(), st.none()),
+    st.tuples(
+        st.sampled_from(STEPS),
+        st.integers(1, 40),
+        st.booleans(),
+        # What happens in between may be killed in turn; 0: it is not.
+        st.integers(0, 15),
+    ),
+)
+
+
+@dataclass
+class Life:
+    """What is known of one batch besides what is stored."""
+
+    lines: int
+    legal: bool
+    given_up: set[int] = field(default_factory=set)
+    slices: dict[int, dict[str, Any]] = field(default_factory=dict)
+    kept: set[int] | None = None  # the lines in parts when it was first attempted to end the batch
+    highest: int = 0
+
+
+class BatchStates(RuleBasedStateMachine):
+    caller: Caller
+    history: History
+    monkeypatch: pytest.MonkeyPatch
+    created = Bundle("created")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lives: dict[str, Life] = {}
+        self.history.__init__()  # type: ignore[misc]
+        Upstream.mood, Upstream.tries = "good", Counter()
+
+    # --- what happens
+
+    @rule(
+        target=created,
+        lines=st.integers(1, 9),
+        sync=st.booleans(),
+        legal=st.sampled_from([True, True, True, False]),
+        lost=st.booleans(),
+    )
+    def create(self, lines: int, sync: bool, legal: bool, lost: bool) -> str:
+        if len(self.lives) == 2:
+            return next(iter(self.lives))
+        self.monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "20" if sync and legal else "0")
+        content = [request_line(f"r{number}", str(number)) for number in range(lines)]
+        self.history.starts_are_lost = lost
+        batch_id = self.caller.create(content if legal else [*content, "{"])
+        self.history.starts_are_lost = False
+        set_batch(self.caller, batch_id, created_at=int(time.time()) - 200)
+        self.lives[batch_id] = Life(lines, legal)
+        return batch_id
+
+    @rule(mood=st.sampled_from(sorted(Upstream.MOODS)), seed=st.integers(0, 3))
+    def upstream_changes(self, mood: str, seed: int) -> None:
+        Upstream.mood, Upstream.seed = mood, seed
+
+    @rule(batch=created, fault=FAULTS)
+    def validate(self, batch: str, fault: tuple[str, int, bool, int | None]) -> None:
+        self.process(batch, "validate", 0, fault)
+
+    @rule(batch=created, number=CHUNKS, fault=FAULTS)
+    def run_chunk(self, batch: str, number: int, fault: tuple[str, int, bool, int | None]) -> None:
+        self.process(batch, "run_chunk", number, fault)
+
+    @rule(batch=created, number=CHUNKS)
+    def run_chunk_twice_at_once(self, batch: str, number: int) -> None:
+        with Pool(2) as pool:
+            for copy in [pool.submit(self.step, batch, "run_chunk", number) for _ in range(2)]:
+                copy.result()
+
+    @rule(batch=created, number=CHUNKS)
+    def map_gives_a_chunk_up(self, batch: str, number: int) -> None:
+        self.lives[batch].given_up.add(number)
+
+    @rule(batch=created, fault=FAULTS, step=st.sampled_from(["finalize", "finalize", "close_abandoned", "sweep"]))
+    def end(self, batch: str, step: str, fault: tuple[str, int, bool, int | None]) -> None:
+        self.process(batch, step, 0, fault)
+
+    @rule(batch=created)
+    def finalize_twice_at_once(self, batch: str) -> None:
+        with Pool(2) as pool:
+            for copy in [pool.submit(self.step, batch, "finalize", 0) for _ in range(2)]:
+                copy.result()
+
+    @rule(batch=created)
+    def cancel(self, batch: str) -> None:
+        self.step(batch, "cancel", 0)
+
+    @rule(batch=created, how=st.sampled_from(["expire", "expire long ago"]))
+    def expire(self, batch: str, how: str) -> None:
+        self.step(batch, how, 0)
+
+    @rule(start=st.integers(0, 30), count=st.integers(1, 10))
+    def publish(self, start: int, count: int) -> None:
+        records = []
+        for number, (old, new) in enumerate(self.history.changes[start : start + count]):
+            record = json.loads(json.dumps(sample("publish_events")["Records"][1]))
+            images = {"NewImage": aws.item(new), "SequenceNumber": str(number)}
+            record["dynamodb"] = images | ({"OldImage": aws.item(old)} if old else {})
+            records.append(record)
+        assert invoke("publish_events", {"Records": records}) == {"batchItemFailures": []}
+
+    # --- steps
+
+    def process(self, batch: str, step: str, number: int, fault: tuple[str, int, bool, int | None]) -> None:
+        """Run a step in a process of its own that meets the fault."""
+        what, at, after, killed_at = fault
+        process = Process(at, bool(after))
+        if what and what != "killed":
+            inner = ("killed", killed_at, False, None) if killed_at else ("", 0, False, None)
+            process.meanwhile = lambda: self.process(batch, what, number, inner)
+
+        def run() -> None:
+            PROCESS.set(process)
+            self.step(batch, step, number)
+
+        try:
+            contextvars.Context().run(run)
+        except BaseException:
+            if not process.dead:
+                raise
+
+    def step(self, batch: str, step: str, number: int) -> None:
+        life = self.lives[batch]
+        task = self.caller.task(batch)
+        if step in ("finalize", "close_abandoned", "sweep") and life.kept is None:
+            life.kept = set(self.history.kept[batch])
+        match step:
+            case "validate" | "finalize":
+                invoke(f"{step}_batch", task)
+            case "run_chunk":
+                self._run_chunk(batch, number)
+            case "close_abandoned":
+                event = sample("close_abandoned")
+                event["detail"]["input"] = json.dumps(task)
+                invoke("close_abandoned", event)
+            case "sweep":
+                assert invoke("sweep", sample("sweep"))["failed"] == 0
+            case "cancel":
+                self.caller("POST", f"/batches/{batch}/cancel")
+            case "expire" | "expire long ago":
+                if self.stored(batch)["status"] not in TERMINAL:
+                    set_batch(self.caller, batch, expires_at=int(time.time()) - (1 if step == "expire" else 4000))
+            case "fail":
+                life.given_up.add(number)
+
+    def _run_chunk(self, batch: str, number: int) -> None:
+        tasks = msgspec.to_builtins(results.read_plan(batch) or [])
+        life = self.lives[batch]
+        if self.stored(batch)["status"] == "validating" or number >= len(tasks) or number in life.given_up:
+            return
+        task = tasks[number] | {"slice": life.slices.get(number, {})}
+        # A request may take a second by the route, so this is a slice of 0.1 s for starting requests.
+        answer = invoke("run_chunk", task, 1 + chunk.SLICE_MARGIN_SECONDS + 0.1)
+        assert answer["state"] in ("done", "more", "wait")
+        assert (answer["wait_seconds"] > 0) == (answer["state"] == "wait")
+        if answer["state"] == "wait":  # ... for as long as it takes: Step Functions' time is not ours
+            answer["carry"]["resume_at"] = 0.0
+        life.slices[number] = answer
+
+    def stored(self, batch: str) -> dict[str, Any]:
+        return batches.get(self.caller.account_id, batch)
+
+    # --- what holds
+
+    @invariant()
+    def only_legal_edges_were_taken_and_ends_are_final(self) -> None:
+        for old, new in self.history.changes:
+            if old is None:
+                assert new["status"] == "validating"
+            else:
+                assert new["status"] == old["status"] or new["status"] in EDGES[old["status"]]
+                assert old["status"] not in TERMINAL
+
+    @invariant()
+    def counts_are_never_more_than_there_is_and_never_go_back(self) -> None:
+        for batch_id, life in self.lives.items():
+            batch = self.caller.batch(batch_id)
+            counts = batch["request_counts"]
+            if counts is None:
+                continue
+            done = counts["completed"] + counts["failed"]
+            assert counts["total"] == life.lines
+            assert done <= life.lines
+            if batch["status"] in ("in_progress", "finalizing"):
+                assert done >= life.highest
+                life.highest = done
+
+    @invariant()
+    def a_batch_has_one_end_and_one_event_of_it(self) -> None:
+        ends: defaultdict[str, set[str]] = defaultdict(set)
+        told: dict[str, Any] = {}
+        for entry in self.history.told:
+            detail = json.loads(entry["Detail"])
+            assert told.setdefault(detail["id"], detail) == detail
+            if detail["batch"]["status"] in TERMINAL:
+                ends[detail["batch"]["id"]].add(detail["id"])
+        assert all(len(ids) == 1 for ids in ends.values())
+
+    @invariant()
+    def what_has_ended_is_whole(self) -> None:
+        for batch_id, life in self.lives.items():
+            if self.stored(batch_id)["status"] in TERMINAL:
+                self.check_end(batch_id, life)
+
+    def check_end(self, batch_id: str, life: Life) -> None:
+        batch = self.caller.batch(batch_id)
+        written = [self.lines(batch[f"{kind}_file_id"]) for kind in ("output", "error")]
+        numbers = [[int(line["custom_id"][1:]) for line in lines] for lines in written]
+        status: Status = batch["status"]
+        if batch["request_counts"] is None:
+            assert status in ("failed", "cancelled")
+            assert numbers == [[], []]
+            assert status != "failed" or batch["errors"]
+            return
+        if status == "failed":  # validated, and never begun
+            assert batch["errors"]
+            assert numbers == [[], []]
+            return
+        assert life.legal
+        assert [sorted(each) for each in numbers] == numbers
+        assert sorted(numbers[0] + numbers[1]) == list(range(life.lines))
+        assert batch["request_counts"] == {
+            "total": life.lines,
+            "completed": len(numbers[0]),
+            "failed": len(numbers[1]),
+        }
+        tokens = 0
+        for line, number in zip(written[0] + written[1], numbers[0] + numbers[1], strict=True):
+            assert line["id"] == request_line_id(batch_id, number)
+            if line["response"] is not None and "said" in line["response"]["body"]:
+                assert line["response"]["body"]["said"] == str(number)
+                assert line["response"]["body"]["model"] == MODEL
+                tokens += number + 1
+        assert all(line["response"]["status_code"] == 200 and line["error"] is None for line in written[0])
+        assert batch["usage"]["total_tokens"] == tokens
+        left_over = {
+            int(line["custom_id"][1:]): line["error"]["code"]
+            for line in written[1]
+            if line["error"] and line["error"]["code"] in LEFTOVERS
+        }
+        assert set(left_over.values()) <= {
+            "completed": {"internal_error"},
+            "expired": {"batch_expired"},
+            "cancelled": LEFTOVERS,
+        }.get(status, set())
+        assert not left_over.keys() & (life.kept or set()), "a line that was answered and kept was not used"
+        if status != "cancelled":
+            assert (batch["errors"] is not None) == ("internal_error" in left_over.values())
+
+    def lines(self, file_id: str | None) -> list[dict[str, Any]]:
+        if file_id is None:
+            return []
+        key = files.key(self.caller.account_id, file_id)
+        size = aws.client("s3").head_object(Bucket=stack_settings.bucket(), Key=key)["ContentLength"]
+        assert files.get(self.caller.account_id, file_id)["bytes"] == size > 0
+        return self.caller.lines(file_id)
+
+    # --- and in the end
+
+    def teardown(self) -> None:
+        """Take every batch to its end as the state machine does when nothing is wrong any more."""
+        Upstream.mood = "good"
+        try:
+            for batch in self.lives:
+                self._to_the_end(batch)
+            self.step(next(iter(self.lives), ""), "sweep", 0) if self.lives else None
+            self.publish(0, len(self.history.changes))
+            self.only_legal_edges_were_taken_and_ends_are_final()
+            self.what_has_ended_is_whole()
+            self.a_batch_has_one_end_and_one_event_of_it()
+            told = {json.loads(entry["Detail"])["batch"]["id"] for entry in self.history.told}
+            assert told == self.lives.keys()
+        finally:
+            for item in batches.open_of_all(created_before=2**40):
+                batches.withdraw(item["pk"], item["sk"])
+
+    def _to_the_end(self, batch: str) -> None:
+        invoke("validate_batch", self.caller.task(batch))
+        for number in range(3):
+            for _ in range(30):
+                self._run_chunk(batch, number)
+                if self.lives[batch].slices.get(number, {}).get("state", "done") == "done":
+                    break
+            else:
+                raise AssertionError("the chunk goes on for ever")
+        untouched = self.lives[batch].kept is None
+        ended = self.caller.finalize(batch)
+        assert ended["status"] in TERMINAL
+        if untouched and ended["status"] == "completed" and not self.lives[batch].given_up:
+            assert ended["errors"] is None
+
+
+def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_route(max_concurrency=5, timeout_seconds=1)
+    history = History()
+    real = aws._client
+    clients = {service: Client(real(service), history) for service in ("dynamodb", "s3", "events", "stepfunctions")}
+    monkeypatch.setattr(aws, "_client", lambda service: clients.get(service) or real(service))
+    monkeypatch.setattr(results, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(run_chunk, "Upstream", Upstream)
+    # Small and quick: segments of two lines, three chunks, two requests in flight for each.
+    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(plan, "WORKER_CONCURRENCY", 2)
+    monkeypatch.setattr(plan, "ROUNDS_PER_WORKER", 1)
+    monkeypatch.setattr(chunk, "FIRST_KEEP_SECONDS", 0.002)
+    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.005)
+    monkeypatch.setattr(chunk, "LONG_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(chunk, "LAST_ANSWERS_SECONDS", 0.02)
+    monkeypatch.setattr(chunk, "SLICE_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr(pacing, "BASE_DELAY", 0.002)
+    monkeypatch.setattr(pacing, "MAX_DELAY", 0.02)
+    monkeypatch.setattr(logger, "info", lambda *_, **__: None)
+
+    class Machine(BatchStates):
+        pass
+
+    Machine.caller, Machine.history, Machine.monkeypatch = alice, history, monkeypatch
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES or 40,
+            stateful_step_count=12,
+            derandomize=not EXAMPLES,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+# --- lives that were once wrong -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply_route()
+    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, step: Callable[[], Any]) -> None:
+    """Do ``step``, and kill it where it calls ``name``."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, killed)
+        with pytest.raises(KilledError):
+            step()
+
+
+@pytest.mark.usefixtures("two_segments")
+def test_an_expiry_that_was_begun_is_an_expiry_whoever_ends_it(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
+    set_batch(alice, batch_id, expires_at=1)
+    killed_at(monkeypatch, results, "join", lambda: alice.finalize(batch_id))
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "expired"
+    assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"batch_expired"}
+
+
+@pytest.mark.usefixtures("two_segments")
+def test_a_finalizer_that_looked_before_the_deadline_does_not_complete_what_another_expires(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
+    transition = batches.transition
+
+    def expire_first(*arguments: Any, **named: Any) -> Any:
+        if arguments[2] == "finalizing":
+            monkeypatch.setattr(batches, "transition", transition)
+            set_batch(alice, batch_id, expires_at=1)
+            killed_at(monkeypatch, results, "join", lambda: alice.finalize(batch_id))
+        return transition(*arguments, **named)
+
+    monkeypatch.setattr(batches, "transition", expire_first)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "expired"
+    assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"batch_expired"}
+
+
+@pytest.mark.usefixtures("two_segments")
+def test_a_finalizer_that_was_killed_leaves_the_reasons_to_the_next(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
+    batches.put_problem(batch_id, 0, "The moon was in the way.")
+    killed_at(monkeypatch, results, "join", lambda: alice.finalize(batch_id))
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert [error["message"] for error in batch["errors"]["data"]] == ["The moon was in the way."]
