@@ -8,6 +8,7 @@ PUT /control  any of these, the rest keeps its value:
     error_rate ({}): share of requests by status, such as {"429": 0.05, "500": 0.05}
     retry_after_s (null): sent with 429 and 503
     hang_rate (0), reset_rate (0): shares never answered, and cut off in the middle of the answer
+    answer_bytes (0): a completion's text goes on until the answer has at least so many bytes
     down (false): refuse connections
 GET /control  the settings and the counters; `requests` counts how often each request was received, by its
     Idempotency-Key or, without one, a digest of its body
@@ -38,6 +39,7 @@ class Settings:
     retry_after_s: float | None = None
     hang_rate: float = 0
     reset_rate: float = 0
+    answer_bytes: int = 0
     down: bool = False
 
     def change(self, wanted: dict[str, Any]) -> None:
@@ -144,7 +146,7 @@ class Upstream:
                 return self._error(int(status), settings)
         try:
             wanted = json.loads(body)
-            completion = _completion(wanted)
+            completion = _completion(wanted, settings.answer_bytes)
         except (ValueError, KeyError, TypeError, IndexError):
             return self._error(400, settings)
         self._counters.by_status["200"] += 1
@@ -159,14 +161,17 @@ class Upstream:
         return web.json_response({"error": error}, status=status, headers=headers)
 
 
-def _completion(wanted: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion whose text is the first sentence of the last message's last paragraph."""
+def _completion(wanted: dict[str, Any], at_least: int = 0) -> dict[str, Any]:
+    """A chat completion whose text is the first sentence of the last message's last paragraph, then filled up until
+    it has ``at_least`` so many bytes."""
     content = wanted["messages"][-1]["content"]
     text = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
     paragraph = text.strip().split("\n\n")[-1]
     sentence = re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()), maxsplit=1)[0]
     prompt_tokens, completion_tokens = len(text.split()), len(sentence.split())
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:24]
+    if at_least > len(sentence):
+        sentence = sentence + " " + "And so on. " * ((at_least - len(sentence)) // 11)
     return {
         "id": f"chatcmpl-{digest}",
         "object": "chat.completion",

@@ -23,7 +23,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def _deliver(record: dict[str, Any]) -> bool:
     """Try once. Whether the queue may forget the record."""
-    detail = json.loads(record["body"])["detail"]
+    event = json.loads(record["body"])
+    detail = event["detail"]
     logger.append_keys(batch_id=detail["batch"]["id"], event_id=detail["id"])
     receiver = webhooks.receiver(detail["account_id"])
     url = detail["batch"]["callback_url"] or receiver.url
@@ -31,6 +32,8 @@ def _deliver(record: dict[str, Any]) -> bool:
         deliveries.withdraw(detail)
         return True
     delivery = deliveries.begin(detail, url)
+    if delivery["state"] == "failed" and event.get("dead_letter"):
+        delivery = deliveries.restart(delivery)
     if delivery["state"] != "pending":
         logger.info("webhook was delivered before", delivery_id=delivery["id"], state=delivery["state"])
         return True
@@ -38,6 +41,11 @@ def _deliver(record: dict[str, Any]) -> bool:
     tries = delivery["tries"] + 1
     delay = webhooks.next_delay(attempt, tries, settings.webhook_delays(), random.random())
     state = "pending" if delay is not None else "succeeded" if attempt.taken else "failed"
+    if state == "failed" and not attempt.gone:
+        # Before the try is written down, so that a crash between the two makes two letters and not none. The mark is
+        # for an operator who moves the letter back: to the queue it is like one that comes twice.
+        letter = json.dumps({**event, "dead_letter": True}, ensure_ascii=False)
+        aws.client("sqs").send_message(QueueUrl=settings.webhook_dead_letters_url(), MessageBody=letter)
     deliveries.record(delivery, url, attempt, state, None if delay is None else int(time.time()) + delay)
     logger.info("webhook tried", tries=tries, status=attempt.status, error=attempt.error, state=state, delay=delay)
     if delay is not None:
@@ -45,6 +53,4 @@ def _deliver(record: dict[str, Any]) -> bool:
             QueueUrl=settings.webhook_queue_url(), ReceiptHandle=record["receiptHandle"], VisibilityTimeout=delay
         )
         return False
-    if state == "failed" and not attempt.gone:
-        aws.client("sqs").send_message(QueueUrl=settings.webhook_dead_letters_url(), MessageBody=record["body"])
     return True

@@ -1,6 +1,7 @@
 """The official Node SDK: tests/e2e/node/sdk.test.mjs, run against the stack. `make install` installs what it needs."""
 
 import os
+import shutil
 import subprocess
 
 from nightshift import accounts, routes
@@ -14,13 +15,15 @@ SLASHED_MODEL = "someone/with/a-model"
 
 
 def test_the_node_sdk(local: Local, account: Account) -> None:
+    node = shutil.which("node")
+    assert node is not None, "Node 20 or later is needed"
     full = Account(local)
     accounts.set_quotas(full.id, {"active_batches": 0})
     url = local.description["upstream_url"]
     routes.apply([Route(model=SLASHED_MODEL, provider="p", base_url=url, upstream_model="m", sku=Sku("node"))])
 
     done = subprocess.run(
-        ["node", "--test", "sdk.test.mjs"],
+        [node, "--test", "sdk.test.mjs"],
         cwd=FOLDER,
         env={
             "PATH": os.environ["PATH"],

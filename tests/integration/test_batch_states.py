@@ -96,27 +96,30 @@ class Client:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             process = PROCESS.get()
-            now = process is not None and process.is_now()
-            if process and now and not process.after:
-                process.interrupt()
+            met = process if process and process.is_now() else None
+            if met and not met.after:
+                met.interrupt()
             answer = self._history.noted(name, lambda: attribute(*args, **kwargs), kwargs)
-            if process and now and process.after:
-                process.interrupt()
+            if met and met.after:
+                met.interrupt()
             return answer
 
         return call
 
 
 class History:
-    """All that was written and told."""
+    """All that was written and told. ``real`` gives the clients that are not watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: Callable[[str], Any]) -> None:
+        self.real = real
+        self.clear()
+
+    def clear(self) -> None:
         self.changes: list[tuple[dict[str, Any] | None, dict[str, Any]]] = []  # of batches, in order
         self.told: list[Any] = []  # entries put on the bus
         self.kept: defaultdict[str, set[int]] = defaultdict(set)  # by batch: the lines in parts
         self.starts_are_lost = False
         self._lock = threading.Lock()
-        self.real: Callable[[str], Any] = aws._client
 
     def noted(self, name: str, call: Callable[[], Any], kwargs: dict[str, Any]) -> Any:
         if name == "put_events":
@@ -251,7 +254,7 @@ class BatchStates(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.lives: dict[str, Life] = {}
-        self.history.__init__()  # type: ignore[misc]
+        self.history.clear()
         Upstream.mood, Upstream.tries = "good", Counter()
 
     # --- what happens
@@ -505,23 +508,24 @@ class BatchStates(RuleBasedStateMachine):
         for number in range(3):
             for _ in range(30):
                 self._run_chunk(batch, number)
-                if self.lives[batch].slices.get(number, {}).get("state", "done") == "done":
+                ended = self.lives[batch].slices.get(number, {}).get("state", "done") == "done"
+                if ended or number in self.lives[batch].given_up:
                     break
             else:
                 raise AssertionError("the chunk goes on for ever")
         untouched = self.lives[batch].kept is None
-        ended = self.caller.finalize(batch)
-        assert ended["status"] in TERMINAL
-        if untouched and ended["status"] == "completed" and not self.lives[batch].given_up:
-            assert ended["errors"] is None
+        batch_object = self.caller.finalize(batch)
+        assert batch_object["status"] in TERMINAL
+        if untouched and batch_object["status"] == "completed" and not self.lives[batch].given_up:
+            assert batch_object["errors"] is None
 
 
 def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply_route(max_concurrency=5, timeout_seconds=1)
-    history = History()
-    real = aws._client
+    real: Callable[[str], Any] = aws._client
+    history = History(real)
     clients = {service: Client(real(service), history) for service in ("dynamodb", "s3", "events", "stepfunctions")}
     monkeypatch.setattr(aws, "_client", lambda service: clients.get(service) or real(service))
     monkeypatch.setattr(results, "ThreadPoolExecutor", Pool)
@@ -535,6 +539,10 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(chunk, "LONG_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(chunk, "LAST_ANSWERS_SECONDS", 0.02)
     monkeypatch.setattr(chunk, "SLICE_MARGIN_SECONDS", 0.1)
+    # A line has about 300 bytes.
+    monkeypatch.setattr(chunk, "PART_BYTES", 500)
+    monkeypatch.setattr(chunk, "MAX_UNKEPT_BYTES", 700)
+    monkeypatch.setattr(chunk, "MAX_HELD_BYTES", 700)
     monkeypatch.setattr(pacing, "BASE_DELAY", 0.002)
     monkeypatch.setattr(pacing, "MAX_DELAY", 0.02)
     monkeypatch.setattr(logger, "info", lambda *_, **__: None)

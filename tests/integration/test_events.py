@@ -5,15 +5,17 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
 from nightshift import addresses, aws, batches, deliveries, settings, webhooks
 from nightshift.events import status_event
 from nightshift.ids import derived_id
-from nightshift.openapi import WebhookDelivery
+from nightshift.openapi import EVENT_SCHEMA, Event, WebhookDelivery
 from openai import OpenAI
 
 from tests.integration.support import (
@@ -23,6 +25,7 @@ from tests.integration.support import (
     Exchange,
     Reply,
     Server,
+    input_lines,
     invoke,
     put_batch,
     sample,
@@ -30,6 +33,25 @@ from tests.integration.support import (
 )
 
 # --- publish_events -------------------------------------------------------------------------------------------------
+
+
+def hold_to_schema(entry: dict[str, Any]) -> None:
+    """What the bus makes of an entry has the documented shape, and nothing that is not documented."""
+    event = {
+        "version": "0",
+        "id": "9f3a2c61-7d24-4c0b-8a5e-0e6a4f1b7c55",
+        "source": entry["Source"],
+        "detail-type": entry["DetailType"],
+        "account": "123456789012",
+        "time": "2025-11-24T02:11:31Z",
+        "region": REGION,
+        "resources": entry["Resources"],
+        "detail": json.loads(entry["Detail"]),
+    }
+    jsonschema.validate(event, json.loads(EVENT_SCHEMA.read_text()))
+    Event.model_validate(event, strict=True)
+    assert event["detail-type"] == f"batch.{event['detail']['batch']['status']}"
+    assert event["resources"] == [event["detail"]["batch"]["id"]]
 
 
 @pytest.fixture
@@ -40,6 +62,8 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
 
     def noted(Entries: list[Any]) -> Any:  # noqa: N803 (boto3's name)
         calls.append(Entries)
+        for entry in Entries:
+            hold_to_schema(entry)
         return put_events(Entries=Entries)
 
     monkeypatch.setattr(aws.client("events"), "put_events", noted)
@@ -90,6 +114,58 @@ def test_each_status_is_one_event_with_an_id_of_its_own(alice: Caller, bus: list
     assert [detail["created_at"] for detail in details] == [1_000, 2_000]
     assert len({detail["id"] for detail in details}) == 2
     assert {detail["account_id"] for detail in details} == {alice.account_id}
+
+
+def test_the_events_of_whole_lives_are_as_documented(
+    alice: Caller, upstream: Server, bus: list[list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real batches to each of their ends, and every image that the stream would show of them."""
+    images: list[tuple[dict[str, Any] | None, dict[str, Any]]] = []
+    last: dict[str, dict[str, Any]] = {}
+
+    def look() -> None:
+        for item in batches.list_page(alice.account_id, limit=100, after=None)[0]:
+            if item != last.get(item["sk"]):
+                images.append((last.get(item["sk"]), item))
+                last[item["sk"]] = item
+
+    dynamodb = aws.client("dynamodb")
+
+    def spied(write: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(**request: Any) -> Any:
+            answer = write(**request)
+            look()
+            return answer
+
+        return spy
+
+    for name in ("put_item", "update_item"):
+        monkeypatch.setattr(dynamodb, name, spied(getattr(dynamodb, name)))
+
+    completed = alice.begin(input_lines(3), metadata={"team": "search"}, callback_url="https://hooks.example.com/")
+    alice.run_chunks(completed)
+    alice.finalize(completed)
+    cancelled = alice.begin(input_lines(2))
+    alice("POST", f"/batches/{cancelled}/cancel")
+    alice.run_chunks(cancelled)
+    alice.finalize(cancelled)
+    expired = alice.begin(input_lines(2))
+    set_batch(alice, expired, expires_at=1)
+    alice.run_chunks(expired)
+    alice.finalize(expired)
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
+    failed = alice.create(["{"])
+    invoke("validate_batch", alice.task(failed))
+
+    invoke("publish_events", stream(*images))
+    told = [(entry["Resources"][0], entry["DetailType"]) for call in bus for entry in call]
+    lives = {
+        completed: ["validating", "in_progress", "finalizing", "completed"],
+        cancelled: ["validating", "in_progress", "cancelling", "cancelled"],
+        expired: ["validating", "in_progress", "expired"],
+        failed: ["validating", "failed"],
+    }
+    assert told == [(batch_id, f"batch.{status}") for batch_id, life in lives.items() for status in life]
 
 
 def test_nothing_to_tell_is_nothing_sent(bus: list[list[dict[str, Any]]]) -> None:
@@ -323,6 +399,29 @@ def test_the_status_decides_whatever_becomes_of_the_body(
 
 
 @pytest.mark.usefixtures("local")
+def test_a_crash_at_the_last_try_loses_no_dead_letter(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.behave = lambda exchange: exchange.reply(500)
+    detail = detail_for(alice, server.url)
+    enqueue(detail)
+    for _ in range(8):
+        work()
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deliveries, "record", crash)
+        with pytest.raises(RuntimeError, match="killed"):
+            work()
+    assert recorded(detail)["state"] == "pending"
+    assert work() == (True, 0.0)
+    assert recorded(detail)["state"] == "failed"
+    assert dead_letters() == [detail] * 2
+
+
+@pytest.mark.usefixtures("local")
 @pytest.mark.parametrize(
     ("start", "more", "error"),
     [
@@ -526,6 +625,26 @@ def test_a_redelivery_is_a_new_round_of_tries_with_the_same_id_and_body(alice: C
     assert len(server.received) == 18
     assert len({received.headers["webhook-id"] for received in server.received}) == 1
     assert len({received.body for received in server.received}) == 1
+
+
+@pytest.mark.usefixtures("local", "ended")
+def test_dead_letters_that_an_operator_moves_back_are_tried_again(alice: Caller, server: Server) -> None:
+    server.behave = lambda exchange: exchange.reply(500)
+    for _ in range(2):
+        while not work()[0]:
+            pass
+        [letter] = waiting("webhook-dead-letters")
+        waiting("webhook-dead-letters").clear()
+        aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=letter.body)
+    server.behave = lambda exchange: exchange.reply(200)
+    assert work() == (True, 0.0)
+    [delivery] = listed(alice)
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [500] * 18 + [200]
+    assert len({(received.headers["webhook-id"], received.body) for received in server.received}) == 1
+    # Once it is taken, another copy is nothing.
+    aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=letter.body)
+    assert work() == (True, 0.0)
+    assert listed(alice) == [delivery]
 
 
 @pytest.mark.usefixtures("local", "ended")

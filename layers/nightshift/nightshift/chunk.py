@@ -11,7 +11,7 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -36,6 +36,10 @@ SLICE_MARGIN_SECONDS = 20.0
 # Bounds on memory: request bodies waiting and in flight, and finished lines held until their segment is sealed.
 MAX_BODY_BYTES = 48 * 1024 * 1024
 MAX_HELD_BYTES = 48 * 1024 * 1024
+# A part is written as soon as there is so much for it, and is no longer than this, but for its last line.
+PART_BYTES = 8 * 1024 * 1024
+# While so much has to be written first, nothing is sent.
+MAX_UNKEPT_BYTES = 32 * 1024 * 1024
 
 
 class InputGoneError(Exception):
@@ -145,6 +149,7 @@ class ChunkRun:
         self._body_bytes = 0
         self._held_bytes = 0
         self._unkept: list[OutputLine] = []
+        self._unkept_bytes = 0  # of these, and of those that are just being written
         self._opened: set[_Open] = set()
         self._whole: list[_Open] = []
         self._sending: set[asyncio.Task[None]] = set()
@@ -247,6 +252,7 @@ class ChunkRun:
         if (
             self._stopped
             or self._in_flight >= self._pacer.limit
+            or self._unkept_bytes >= MAX_UNKEPT_BYTES
             or now < self._pacer.resume_at
             or now >= self._last_start
             or now >= self._expires_at
@@ -317,8 +323,10 @@ class ChunkRun:
             return
         self._count(line.segment, output)
         self._unkept.append(output)
+        self._unkept_bytes += len(output.content)
         if line.segment.whole:
             self._whole.append(line.segment)
+        if line.segment.whole or self._unkept_bytes >= PART_BYTES:
             self._look.set()
 
     # --- loading ---------------------------------------------------------------------------------------------
@@ -365,13 +373,16 @@ class ChunkRun:
         """Seal what is whole, write the rest as a part, then say how far the chunk is."""
         completed, failed = self.completed, self.failed
         whole, self._whole = self._whole, []
+        unkept, self._unkept = self._unkept, []
+        unkept_bytes = sum(len(line.content) for line in unkept)
         # A line whose segment is about to be sealed needs no part.
-        unkept = [line for line in self._unkept if not any(line.line in segment.done for segment in whole)]
-        self._unkept = []
+        for_parts = [line for line in unkept if not any(line.line in segment.done for segment in whole)]
         for segment in whole:
             await self._seal(segment)
-        if unkept:
-            await asyncio.to_thread(self._keep.write_part, unkept)
+        for part in _parts(for_parts):
+            await asyncio.to_thread(self._keep.write_part, part)
+        self._unkept_bytes -= unkept_bytes
+        self._wake.set()
         if self._held_bytes > MAX_HELD_BYTES:
             self._spill(self._opened)
         await asyncio.to_thread(self._keep.progress, completed, failed)
@@ -416,6 +427,20 @@ class ChunkRun:
             "resume_at": self._pacer.resume_at,
             "tries": dict(list(tries.items())[:5_000]),
         }
+
+
+def _parts(lines: list[OutputLine]) -> Iterator[list[OutputLine]]:
+    """``lines`` in parts that end with the line that makes them ``PART_BYTES`` long."""
+    part: list[OutputLine] = []
+    size = 0
+    for line in lines:
+        part.append(line)
+        size += len(line.content)
+        if size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _numbers(span: Segment) -> range:

@@ -1,7 +1,8 @@
-"""The OpenAPI 3.1 document, from the request models and the tables below.
+"""The OpenAPI 3.1 document, from the request models and the tables below, and the JSON Schema of the events.
 
 ``make openapi`` writes it to ``openapi.json`` beside this file, which is what is served; tests hold the two, the
-routes of the functions and those of the template together. No Lambda imports this module.
+routes of the functions and those of the template together. The schema goes into ``docs``. No Lambda imports this
+module.
 """
 
 import json
@@ -11,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from nightshift import schemas
+from nightshift import events, schemas
 from nightshift.http import PUBLIC_PATHS
 from nightshift.status import Status
 
 DOCUMENT = Path(__file__).with_name("openapi.json")
+EVENT_SCHEMA = Path(__file__).parents[3] / "docs" / "event.schema.json"
 
 
 class _Answer(BaseModel):
@@ -224,6 +226,40 @@ class WebhookDeleted(_Answer):
     deleted: Literal[True]
 
 
+class EventDetail(_Answer):
+    version: Annotated[Literal["1"], Field(description="Of the shape of `detail`.")]
+    id: Annotated[str, Field(description="One for each status that a batch enters, however often the event comes.")]
+    account_id: str
+    created_at: Annotated[int, Field(description="When the batch entered the status, in seconds since 1970.")]
+    batch: Annotated[Batch, Field(description="The batch object of the API as it was then.")]
+
+
+class Event(_Answer):
+    """An event on the stack's EventBridge bus. What is not described is EventBridge's own."""
+
+    version: str
+    id: Annotated[str, Field(description="EventBridge's own, new each time the event comes: see `detail.id`.")]
+    source: Annotated[Literal["nightshift"], Field(description="Whose event it is.")]
+    detail_type: Annotated[
+        Literal[
+            "batch.validating",
+            "batch.failed",
+            "batch.in_progress",
+            "batch.finalizing",
+            "batch.completed",
+            "batch.expired",
+            "batch.cancelling",
+            "batch.cancelled",
+        ],
+        Field(alias="detail-type", description="The status that the batch entered."),
+    ]
+    account: str
+    time: str
+    region: str
+    resources: Annotated[list[str], Field(description="The batch's id.", min_length=1, max_length=1)]
+    detail: Annotated[EventDetail, Field(description="What happened.")]
+
+
 class _Operation(BaseModel):
     """One call: what it takes, what it answers, and which errors it can meet besides those that any call can."""
 
@@ -414,6 +450,16 @@ def document() -> dict[str, Any]:
     }
 
 
+def event_schema() -> dict[str, Any]:
+    """The JSON Schema of the events on the bus."""
+    schema = Event.model_json_schema(mode="serialization")
+    for model in (schema, *schema["$defs"].values()):
+        # Fields may be added without a new version, so the schema lets unknown ones pass.
+        model.pop("additionalProperties", None)
+    title = f"Nightshift events, version {events.VERSION}"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+
+
 def _describe(path: str, operation: _Operation, named: dict[Any, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": operation.id, "summary": operation.summary, "parameters": []}
     if path in PUBLIC_PATHS:
@@ -500,7 +546,8 @@ def _responses(path: str, operation: _Operation, named: dict[Any, Any]) -> dict[
 
 
 def main() -> None:
-    DOCUMENT.write_text(json.dumps(document(), indent=1, ensure_ascii=False) + "\n")
+    for path, content in ((DOCUMENT, document()), (EVENT_SCHEMA, event_schema())):
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

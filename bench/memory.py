@@ -1,0 +1,226 @@
+"""How much memory each function needs for the largest legal batches, against what the template gives it.
+
+The whole system on a local stack of its own; a function's peak is the high-water mark of its processes' resident set.
+Every variant starts with new processes.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openai.types import Batch
+
+from bench import report
+from local.stack import ROOT, STACK_NAME, Stack, free_port
+from tests.e2e.conftest import ENDED, Local, wait_for
+
+MB = 1024 * 1024
+# More than this share of its MemorySize, and a function has too little left.
+WANTED = 0.8
+FUNCTIONS = ("Api", "CreateBatch", "ValidateBatch", "RunChunk", "FinalizeBatch", "CloseAbandoned", "PublishEvents")
+
+
+def input_file(lines: int, line_bytes: int) -> bytes:
+    """So many lines, each of just about so many bytes."""
+    model = {"model": "demo-model"}
+
+    def line(number: int, text: str) -> str:
+        body = model | {"messages": [{"role": "user", "content": text}]}
+        request = {"custom_id": f"r{number:05d}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(request) + "\n"
+
+    text = "The night shift answers. " * (line_bytes // 25)
+    text = text[: line_bytes - len(line(0, ""))]
+    return "".join(line(number, text) for number in range(lines)).encode()
+
+
+@dataclass
+class Variant:
+    name: str
+    lines: int
+    line_bytes: int
+    upstream: dict[str, Any] = field(default_factory=dict)
+    sync: bool = True
+    during: Callable[[Local, Batch], None] = lambda *_: None
+    ends: str = "completed"
+
+
+def abort(local: Local, batch: Batch) -> None:
+    """Stop the execution, so that CloseAbandoned answers for every line."""
+    stepfunctions = local.aws("stepfunctions")
+    [machine] = [each["stateMachineArn"] for each in stepfunctions.list_state_machines()["stateMachines"]]
+    arn = f"{machine.replace(':stateMachine:', ':execution:')}:{batch.id}"
+    stepfunctions.stop_execution(executionArn=arn)
+
+
+def kill_the_worker(local: Local, _: Batch) -> None:
+    """Kill RunChunk once it has kept answers, so that another one starts from them."""
+    wait_for(lambda: local.upstream.counters()["by_status"].get("200", 0) > 40)
+    time.sleep(3)
+    for pid, function in workers(local.folder):
+        if function == "RunChunk":
+            os.kill(pid, signal.SIGKILL)
+
+
+VARIANTS = [
+    Variant("50,000 lines of 4 KB", 50_000, 4_180),
+    Variant(
+        "50,000 lines of 4 KB, validated later, answers of 4 KB", 50_000, 4_180, {"answer_bytes": 4_000}, sync=False
+    ),
+    Variant("190 lines of 1 MB", 190, MB),
+    Variant("190 lines of 1 MB, validated later, answers of 1 MB", 190, MB, {"answer_bytes": MB}, sync=False),
+    Variant(
+        "190 lines of 1 MB, answers of 1 MB, a worker killed",
+        190,
+        MB,
+        {"answer_bytes": MB, "latency_ms": 2500, "jitter_ms": 2400},
+        during=kill_the_worker,
+    ),
+    Variant("50,000 lines of 4 KB, aborted", 50_000, 4_180, {"latency_ms": 30_000}, during=abort),
+    Variant("80 lines, answers of 7 MB", 80, 1000, {"answer_bytes": 7 * MB}),
+    Variant("10,000 lines, answers of 40 KB", 10_000, 1000, {"answer_bytes": 40_000}),
+]
+
+
+def workers(folder: Path) -> Iterator[tuple[int, str]]:
+    """The stack's Lambda processes, each with its function."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                command = (process / "cmdline").read_text()
+            except OSError:
+                continue  # it ended meanwhile
+            if str(folder) in command:
+                for function in FUNCTIONS:
+                    if f"ministack-lambda-{STACK_NAME}-{function}-" in command:
+                        yield int(process.name), function
+
+
+class Watch(threading.Thread):
+    """Notes each function's highest peak until it is stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.peaks: defaultdict[str, int] = defaultdict(int)
+        self._folder = folder
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.1):
+            self.look()
+
+    def look(self) -> None:
+        for pid, function in workers(self._folder):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                continue  # it ended meanwhile
+            for line in status.splitlines():
+                if line.startswith("VmHWM:"):
+                    self.peaks[function] = max(self.peaks[function], int(line.split()[1]) * 1024)
+
+    def stop(self) -> dict[str, int]:
+        self.look()
+        self._over.set()
+        self.join()
+        return dict(self.peaks)
+
+
+def upload(local: Local, content: bytes) -> str:
+    """The presigned upload of CONTRACT: one PUT, straight to S3."""
+    wanted = {"purpose": "batch", "filename": "input.jsonl", "bytes": len(content)}
+    file = local.client.post("/files", cast_to=dict[str, Any], body=wanted)
+    request = urllib.request.Request(file["upload_url"], content, dict(file["upload_headers"]), method="PUT")
+    with urllib.request.urlopen(request, timeout=120):
+        return str(file["id"])
+
+
+def run(local: Local, variant: Variant) -> dict[str, int]:
+    """Run one batch; the peak of each function that took part."""
+    for pid, _ in workers(local.folder):
+        os.kill(pid, signal.SIGKILL)
+    local.upstream.reset()
+    local.upstream.set(**variant.upstream)
+    watch = Watch(local.folder)
+    watch.start()
+    file_id = upload(local, input_file(variant.lines, variant.line_bytes))
+    with local.environment("CreateBatch", **({} if variant.sync else {"SYNC_VALIDATION_SECONDS": "0"})):
+        batch = local.client.batches.create(
+            input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+    wait_for(lambda: local.client.batches.retrieve(batch.id).status != "validating", 120)
+    variant.during(local, batch)
+
+    def ended() -> Batch | None:
+        found = local.client.batches.retrieve(batch.id)
+        return found if found.status in ENDED else None
+
+    started = time.monotonic()
+    batch = wait_for(ended, 900)
+    assert batch.status == variant.ends
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed + batch.request_counts.failed == variant.lines
+    print(f"  {variant.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    peaks = watch.stop()
+    empty(local)
+    return peaks
+
+
+def empty(local: Local) -> None:
+    """Delete what the batch left in the bucket: disks are small."""
+    s3 = local.aws("s3")
+    for name in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
+        for prefix in ("files/", "work/"):
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix):
+                for found in page.get("Contents", []):
+                    s3.delete_object(Bucket=name, Key=found["Key"])
+
+
+@contextmanager
+def stack() -> Iterator[Local]:
+    folder = ROOT / ".local" / "bench-memory"
+    os.environ |= {"NIGHTSHIFT_PORT": str(free_port())}
+    started = Stack(folder)
+    try:
+        yield Local(folder, started.up())
+    finally:
+        started.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    chosen = [variant for variant in VARIANTS if not sys.argv[1:] or any(word in variant.name for word in sys.argv[1:])]
+    rows: list[dict[str, Any]] = []
+    highest: defaultdict[str, float] = defaultdict(float)
+    with stack() as local:
+        sizes = {
+            name: int(found["MemorySize"])
+            for found in local.aws("lambda").list_functions()["Functions"]
+            for name in FUNCTIONS
+            if found["FunctionName"].startswith(f"{STACK_NAME}-{name}-")
+        }
+        for variant in chosen:
+            for name, peak in run(local, variant).items():
+                rows.append(report.row(f"{variant.name}: {name}", [peak / MB], "MB", [sizes[name]]))
+                highest[name] = max(highest[name], peak / MB / sizes[name])
+    targets = [
+        report.target(f"{name}: peak, of its {sizes[name]} MB", highest[name], WANTED, at_least=False)
+        for name in FUNCTIONS
+        if name in highest
+    ]
+    report.publish("memory", rows, targets, report.versions("aiohttp", "boto3", "msgspec"))
+
+
+if __name__ == "__main__":
+    main()
