@@ -73,6 +73,8 @@ class Stack:
         self._logs.mkdir(parents=True, exist_ok=True)
         if keys is None:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
+        else:
+            self._forget_stream_positions()
         upstream_port = int(os.environ.get("NIGHTSHIFT_UPSTREAM_PORT") or free_port())
         control_port = free_port()
         _require_free(port, "NIGHTSHIFT_PORT")
@@ -143,6 +145,17 @@ class Stack:
             "AllowPlainHttp": "true",
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    def _forget_stream_positions(self) -> None:
+        """The emulator saves how far its functions have read the tables' streams, but not the streams: after a restart
+        they would wait for as many records as there were before."""
+        saved = self.folder / "state" / "lambda.json"
+        if saved.exists():
+            state = json.loads(saved.read_text())
+            positions = state.get("payload", {}).get("dynamodb_stream_positions")
+            if isinstance(positions, dict) and positions.get("data"):
+                positions["data"] = {} if isinstance(positions["data"], dict) else []
+                saved.write_text(json.dumps(state))
 
     def _start_emulator(self, port: int) -> int:
         state = self.folder / "state"

@@ -26,6 +26,9 @@ from nightshift.schemas import (
 )
 from nightshift.status import TERMINAL
 
+# A delivery whose next try is so long past has lost its message: it may be sent again.
+LOST_DELIVERY_SECONDS = 900
+
 app = create_app()
 
 
@@ -190,7 +193,8 @@ def list_webhook_deliveries(batch_id: str) -> Response[str]:
 def redeliver_webhook(batch_id: str, delivery_id: str) -> Response[str]:
     batch = batches.get(account_of(app), batch_id)
     delivery = deliveries.get(batch_id, delivery_id)
-    if delivery["state"] == "pending":
+    due = delivery.get("next_attempt_at") or delivery["created_at"]
+    if delivery["state"] == "pending" and due > time.time() - LOST_DELIVERY_SECONDS:
         message = "The delivery is still being tried; next_attempt_at says when next."
         raise ConflictError(message, code="delivery_pending", param="delivery_id")
     restarted = deliveries.restart(delivery)
