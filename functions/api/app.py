@@ -29,7 +29,7 @@ from nightshift.status import TERMINAL
 # A delivery whose next try is so long past has lost its message: it may be sent again.
 LOST_DELIVERY_SECONDS = 900
 
-app = create_app()
+app = create_app(elsewhere={"/batches": "POST"})
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from nightshift.ids import request_line_id
 from openai.types import Batch
 
 from local.stack import MODEL, ROOT_CREDENTIALS, SECRET
@@ -27,7 +28,7 @@ from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_fi
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
 FEW = LINES // 3  # for what is not about the number of lines
 SECONDS = 60 + LINES / 20
-# What one worker has in flight, and what it may have finished since its last part: four seconds of answers.
+# What one worker has in flight.
 IN_FLIGHT = 256
 
 
@@ -81,7 +82,7 @@ def killing(local: Local) -> Iterator[Callable[..., Killer]]:
 
 @pytest.fixture
 def kill(killing: Callable[..., Killer]) -> Killer:
-    return killing("RunChunk", (3, 6))
+    return killing("RunChunk", (2, 4), times=max(3, LINES // 1000))
 
 
 def whole(local: Local, batch: Batch, count: int, codes: Set[str] = frozenset()) -> None:
@@ -103,11 +104,14 @@ def one_end(receiver: Receiver, status: str) -> None:
     assert {json.loads(body)["type"] for _, body in receiver.received} == {f"batch.{status}"}
 
 
-def resent(local: Local, count: int) -> int:
-    """How many requests the upstream received again though it had not answered badly."""
+def resent(local: Local, batch: Batch) -> int:
+    """How many of the batch's requests the upstream received again though it had not answered badly."""
     counters = local.upstream.counters()
+    # By their idempotency keys: a worker of an earlier batch may still be at its last requests.
+    ours = request_line_id(batch.id, 0)[:-4]
+    received: list[int] = [count for key, count in counters["requests"].items() if key.startswith(ours)]
     badly: int = sum(counters["by_status"].get(status, 0) for status in ("500", "429", "503"))
-    return int(counters["received"]) - count - badly - int(counters["reset"]) - int(counters["hung"])
+    return sum(received) - len(received) - badly - int(counters["reset"] + counters["hung"])
 
 
 def report(text: str) -> None:
@@ -136,10 +140,11 @@ def test_killed_workers_and_a_bad_upstream_lose_and_double_nothing(
     assert batch.status == "completed"
     # Five tries in a row can meet a 500 or a reset: those lines are in the error file, and nothing else is.
     whole(local, batch, LINES, {"upstream_unreachable"})
-    again = resent(local, LINES)
+    again = resent(local, batch)
     seconds = time.monotonic() - started
     report(f"{kill.kills} workers killed; {again} of {LINES} requests sent again because of it; {seconds:.0f} s")
-    # Each kill, and the time the upstream was down, costs at most what was in flight or not yet kept.
+    # Each kill, and the time the upstream was down, costs at most what was in flight or not yet kept: four seconds of
+    # answers, and the time that keeping them takes.
     assert again <= (kill.kills + 1) * (IN_FLIGHT + 5 * IN_FLIGHT / 0.4)
     one_end(receiver, "completed")
 
@@ -150,7 +155,7 @@ def test_a_cancel_among_killed_workers_keeps_every_line(
     local.upstream.set(latency_ms=1000, jitter_ms=900)
     receiver = receive()
     batch = local.create(batch_file(LINES), callback_url=receiver.url)
-    moment = random.uniform(0, 8)
+    moment = random.uniform(0, 6)
     time.sleep(moment)  # any moment
 
     local.client.batches.cancel(batch.id)
@@ -167,20 +172,22 @@ def test_an_expiry_among_killed_workers_keeps_every_line(
     local: Local, kill: Killer, receive: Callable[..., Receiver]
 ) -> None:
     local.upstream.set(latency_ms=1000, jitter_ms=900)
-    receiver, window = receive(), random.randint(1, 9)
+    receiver, window = receive(), random.randint(1, 6)
     with local.environment("CreateBatch", COMPLETION_WINDOW_SECONDS=str(window)):
         batch = local.create(batch_file(LINES), callback_url=receiver.url)
+    created = time.monotonic()
 
     batch = local.ended(batch, SECONDS)
 
-    report(f"expired {window} s after create, {kill.kills} workers killed")
+    seconds = time.monotonic() - created
+    report(f"window of {window} s, {kill.kills} workers killed; expired {seconds:.1f} s after create")
     assert batch.status == "expired"
     whole(local, batch, LINES, {"batch_expired"})
     one_end(receiver, "expired")
 
 
 def test_two_workers_at_once_for_the_same_chunk_lose_and_double_nothing(local: Local) -> None:
-    local.upstream.set(latency_ms=800, jitter_ms=700, error_rate={"400": 0.1})
+    local.upstream.set(latency_ms=500, jitter_ms=400, error_rate={"400": 0.1})
     batch = local.create(batch_file(LINES))
     wait_for(lambda: local.upstream.counters()["received"])
     plan = local.aws("s3").get_object(Bucket=bucket(local), Key=f"work/{batch.id}/plan.json")["Body"].read()
@@ -251,9 +258,9 @@ def short_timeout(local: Local, operator: None) -> Iterator[None]:
 def test_requests_that_hang_are_sent_again_or_said_to_have_timed_out(
     local: Local, killing: Callable[..., Killer]
 ) -> None:
-    local.upstream.set(latency_ms=200, jitter_ms=150, hang_rate=0.15, error_rate={"502": 0.02})
+    local.upstream.set(latency_ms=200, jitter_ms=150, hang_rate=0.1, error_rate={"502": 0.02})
     batch = local.create(batch_file(FEW))
-    killing("RunChunk", (4, 6), times=1)
+    killing("RunChunk", (2, 4), times=1)
 
     batch = local.ended(batch, SECONDS)
 
@@ -263,7 +270,7 @@ def test_requests_that_hang_are_sent_again_or_said_to_have_timed_out(
     failed = 0 if batch.request_counts is None else batch.request_counts.failed
     report(f"{hung} requests hung; {failed} of {FEW} lines failed")
     assert hung > 0
-    # A line fails when five tries in a row do: with a chance of 0.15 ** 5, one in 13,000.
+    # A line fails when five tries in a row do: with a chance of 0.12 ** 5, one in 40,000.
     assert failed <= 3 + FEW / 1000
 
 
@@ -297,24 +304,24 @@ def test_killed_validators_and_finalizers_are_followed_by_others(
     local: Local, killing: Callable[..., Killer], receive: Callable[..., Receiver]
 ) -> None:
     receiver = receive()
-    validators = killing("ValidateBatch", (0.05, 0.5), times=3)
-    finalizers = killing("FinalizeBatch", (0.05, 0.5), times=4)
+    validators = killing("ValidateBatch", (0.05, 0.5), times=2)
+    finalizers = killing("FinalizeBatch", (0.05, 0.5), times=3)
     with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
-        batch = local.create(batch_file(LINES), callback_url=receiver.url)
+        batch = local.create(batch_file(FEW), callback_url=receiver.url)
 
     batch = local.ended(batch, SECONDS)
 
     report(f"{validators.kills} workers killed while validating, {finalizers.kills} while finalizing")
     assert batch.status == "completed"
     assert batch.errors is None
-    whole(local, batch, LINES)
-    assert resent(local, LINES) == 0
+    whole(local, batch, FEW)
+    assert resent(local, batch) == 0
     one_end(receiver, "completed")
 
 
 def test_an_upstream_that_is_away_costs_no_line_and_seconds_to_recover(local: Local) -> None:
     local.upstream.set(down=True, latency_ms=100)
-    batch = local.create(batch_file(LINES))
+    batch = local.create(batch_file(FEW))
     time.sleep(20)  # how long the upstream is away
     assert local.client.batches.retrieve(batch.id).status == "in_progress"
     local.upstream.set(down=False)
@@ -325,12 +332,12 @@ def test_an_upstream_that_is_away_costs_no_line_and_seconds_to_recover(local: Lo
     batch = local.ended(batch, SECONDS)
 
     seconds = time.monotonic() - back
-    report(f"back after 20 s: first request {first:.1f} s later, {LINES} lines done {seconds:.1f} s later")
+    report(f"back after 20 s: first request {first:.1f} s later, {FEW} lines done {seconds:.1f} s later")
     assert batch.status == "completed"
-    whole(local, batch, LINES)
+    whole(local, batch, FEW)
     assert batch.error_file_id is None
     assert first < 25
-    assert seconds < 40 + LINES / 100
+    assert seconds < 40 + FEW / 100
 
 
 def test_retry_after_is_honoured_and_no_refused_line_is_lost(local: Local) -> None:
@@ -343,10 +350,10 @@ def test_retry_after_is_honoured_and_no_refused_line_is_lost(local: Local) -> No
     assert counters["received"] <= 2 * IN_FLIGHT
     assert max(counters["requests"].values()) <= 1 + 5 // 2
 
-    local.upstream.set(error_rate={"429": 0.2}, latency_ms=50)
+    local.upstream.set(error_rate={"429": 0.05}, latency_ms=200)
     batch = local.ended(batch, SECONDS)
 
     assert batch.status == "completed"
     whole(local, batch, FEW)
     assert batch.error_file_id is None
-    assert resent(local, FEW) == 0
+    assert resent(local, batch) == 0

@@ -82,7 +82,13 @@ def copies_of(local: Local, account: Account, batch_id: str, statuses: list[str]
     original = plain(dynamodb.get_item(TableName=name, Key=key, ConsistentRead=True)["Item"])
     now = time.time() - 60
     made = [
-        {**original, "sk": new_id("batch", now - age), "created_at": int(now - age), "status": status}
+        {
+            **original,
+            "sk": new_id("batch", now - age),
+            "created_at": int(now - age),
+            "status": status,
+            f"{status}_at": int(now),
+        }
         for age, status in enumerate(statuses)
     ]
     for start in range(0, len(made), 25):

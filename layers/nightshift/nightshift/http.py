@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import time
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, TypeVar
@@ -31,8 +32,11 @@ PUBLIC_PATHS = frozenset({"/openapi.json", "/docs"})
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def create_app() -> APIGatewayRestResolver:
-    """A resolver that authenticates every call to a path that is not public, and answers errors in the envelope."""
+def create_app(elsewhere: dict[str, str] | None = None) -> APIGatewayRestResolver:
+    """A resolver that authenticates every call to a path that is not public, and answers errors in the envelope.
+
+    ``elsewhere`` names the one method of a path that another function answers, so that it is told too.
+    """
     app = APIGatewayRestResolver()
     app.use(middlewares=[_authenticate])
 
@@ -50,7 +54,8 @@ def create_app() -> APIGatewayRestResolver:
         method, path = app.current_event.http_method, app.current_event.path
         # Powertools keeps the routes in these two lists; it has no public way to ask which methods a path has.
         routes = app._static_routes + app._dynamic_routes
-        allowed = sorted({route.method for route in routes if route.rule.match(path)} - {method})
+        known = {route.method for route in routes if route.rule.match(path)} | {(elsewhere or {}).get(path, method)}
+        allowed = sorted(known - {method})
         if allowed:
             wrong = MethodNotAllowedError(f"{path} does not take {method}; it takes {', '.join(allowed)}.")
             return json_response(wrong.envelope(), status=wrong.status, headers={"Allow": ", ".join(allowed)})
@@ -64,8 +69,16 @@ def serve(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaCon
     """Answer one call. The answer and every log line of it carry the same ``x-request-id``."""
     request_id = new_id("req")
     logger.append_keys(request_id=request_id)
+    started = time.perf_counter()
     try:
         answer = app.resolve(event, context)
+        logger.info(
+            "call answered",
+            method=event.get("httpMethod"),
+            route=event.get("resource"),  # not the path: what is in it is the caller's
+            status=answer["statusCode"],
+            milliseconds=round(1000 * (time.perf_counter() - started)),
+        )
     finally:
         logger.remove_keys(["request_id", "account_id"])
     answer.setdefault("multiValueHeaders", {})["x-request-id"] = [request_id]

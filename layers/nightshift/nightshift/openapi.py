@@ -283,6 +283,7 @@ _FILE_LINKS = {
     "RetrieveFile": ("retrieveFile", "file_id", "id"),
     "DeleteFile": ("deleteFile", "file_id", "id"),
     "DownloadFile": ("downloadFile", "file_id", "id"),
+    "CreateBatch": ("createBatch", "body.input_file_id", "id"),
 }
 _UPLOAD_LINKS = {
     "AddUploadPart": ("addUploadPart", "upload_id", "id"),
@@ -292,6 +293,7 @@ _UPLOAD_LINKS = {
 _BATCH_LINKS = {
     "RetrieveBatch": ("retrieveBatch", "batch_id", "id"),
     "CancelBatch": ("cancelBatch", "batch_id", "id"),
+    "ListWebhookDeliveries": ("listWebhookDeliveries", "batch_id", "id"),
 }
 
 OPERATIONS: dict[tuple[str, str], _Operation] = {
@@ -478,7 +480,13 @@ def _describe(path: str, operation: _Operation, named: dict[Any, Any]) -> dict[s
     if operation.body is not None:
         content["application/json"] = {"schema": named[operation.body]}
     if operation.form is not None:
-        content["multipart/form-data"] = {"schema": _form(operation.form, operation.file_part)}
+        disposition = f'form-data; name="{operation.file_part}"; filename="input.jsonl"'
+        file = {
+            "contentType": "application/jsonl",
+            "headers": {"Content-Disposition": {"schema": {"type": "string"}, "example": disposition}},
+        }
+        form = _form(operation.form, operation.file_part)
+        content["multipart/form-data"] = {"schema": form, "encoding": {operation.file_part: file}}
     if content:
         described["requestBody"] = {"required": True, "content": content}
     described["responses"] = _responses(path, operation, named)
@@ -505,6 +513,14 @@ def _form(form: type[BaseModel], file_part: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
+def _link(target: str, parameter: str, field: str) -> dict[str, Any]:
+    """A link to the operation ``target``, whose ``parameter`` (or ``body.`` and a field's name) an answer gives."""
+    value = f"$response.body#/{field}"
+    name = parameter.removeprefix("body.")
+    given = {"parameters": {name: value}} if name == parameter else {"requestBody": {name: value}}
+    return {"operationId": target, **given}
+
+
 def _responses(path: str, operation: _Operation, named: dict[Any, Any]) -> dict[str, Any]:
     identified = {"x-request-id": {"schema": {"type": "string"}, "description": "Name it when asking for help."}}
     if operation.id == "downloadFile":
@@ -522,10 +538,7 @@ def _responses(path: str, operation: _Operation, named: dict[Any, Any]) -> dict[
         else:
             answered["content"] = {"application/json": {"schema": {"type": "object"}}}
         if operation.links:
-            answered["links"] = {
-                name: {"operationId": target, "parameters": {parameter: f"$response.body#/{field}"}}
-                for name, (target, parameter, field) in operation.links.items()
-            }
+            answered["links"] = {name: _link(*link) for name, link in operation.links.items()}
         responses = {"200": answered}
     errors = operation.errors if path in PUBLIC_PATHS else operation.errors | _ANY_CALL
     for status, description in sorted(errors.items()):

@@ -85,6 +85,8 @@ class CompleteUpload(_Body):
 class ListBatches(BaseModel):
     """The query of ``GET /v1/batches``."""
 
+    model_config = ConfigDict(extra="forbid")
+
     after: Annotated[str, StringConstraints(pattern=r"^batch_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     status: Status | None = None
@@ -92,6 +94,8 @@ class ListBatches(BaseModel):
 
 class ListFiles(BaseModel):
     """The query of ``GET /v1/files``."""
+
+    model_config = ConfigDict(extra="forbid")
 
     after: Annotated[str, StringConstraints(pattern=r"^file_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000

@@ -224,7 +224,7 @@ after(() => {
   receiver.close();
 });
 
-test('a webhook is unwrapped', async () => {
+test('a webhook is unwrapped', { timeout: 60_000 }, async () => {
   const { secret } = await client.post('/webhook/rotate');
   const batch = await create(input(1), { callback_url: `http://127.0.0.1:${receiver.address().port}/hook` });
   const { headers, body } = await received;
