@@ -76,7 +76,7 @@ def kill_the_worker(local: Local, _: Batch) -> None:
 VARIANTS = [
     Variant("50,000 lines of 4 KB", 50_000, 4_180),
     Variant(
-        "50,000 lines of 4 KB, validated later, answers of 4 KB", 50_000, 4_180, {"answer_bytes": 4_000}, sync=False
+        "50,000 lines of 4 KB, validated later, answers of 20 KB", 50_000, 4_180, {"answer_bytes": 20_000}, sync=False
     ),
     Variant("190 lines of 1 MB", 190, MB),
     Variant("190 lines of 1 MB, validated later, answers of 1 MB", 190, MB, {"answer_bytes": MB}, sync=False),

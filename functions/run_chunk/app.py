@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import batches, files, plan, results
-from nightshift.chunk import ChunkRun, InputGoneError, SliceResult
+from nightshift.chunk import ROOM_BYTES, ChunkRun, InputGoneError, SliceResult
 from nightshift.errors import NotFoundError
 from nightshift.log import count, logger
 from nightshift.outputs import OutputLine, SealSummary
 from nightshift.plan import Segment
 from nightshift.results import Task
+from nightshift.room import Room
 from nightshift.routing import Route
 from nightshift.upstream import NoApiKeyError, Upstream, api_key
 
@@ -44,7 +45,8 @@ def _given_up(task: Task, problem: str) -> dict[str, Any]:
 async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult:
     route = msgspec.json.decode(batch["route"], type=Route)
     concurrency = plan.chunk_concurrency(route.max_concurrency, batch["chunks"])
-    async with Upstream(route, api_key(route), concurrency) as upstream:
+    room = Room(ROOM_BYTES)
+    async with Upstream(route, api_key(route), concurrency, room) as upstream:
         run = ChunkRun(
             batch_id=task.batch_id,
             model=batch["model"],
@@ -52,6 +54,7 @@ async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult
             segments=task.spans(),
             keep=_Keep(task, batch["input_file_id"]),
             send=upstream.send,
+            room=room,
             concurrency=concurrency,
             request_seconds=route.timeout_seconds,
             ends_at=ends_at,
@@ -101,6 +104,9 @@ class _Keep:
 
     def write_sealed(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
         return results.write_sealed(self._task.batch_id, segment, lines)
+
+    def seal_parts(self, segment: Segment) -> SealSummary:
+        return results.seal_parts(self._task.batch_id, self._task.chunk, segment)
 
     def progress(self, completed: int, failed: int) -> None:
         batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)

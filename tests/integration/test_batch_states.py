@@ -31,6 +31,7 @@ from nightshift.answers import Answer
 from nightshift.ids import request_line_id
 from nightshift.log import logger
 from nightshift.outputs import decode_part
+from nightshift.room import Room
 from nightshift.routing import Route
 from nightshift.status import EDGES, TERMINAL, Status
 
@@ -130,7 +131,7 @@ class History:
         key = kwargs.get("Key")
         if name == "put_object" and "/parts/" in kwargs["Key"]:
             answer = call()
-            self.kept[kwargs["Key"].split("/")[1]] |= {line.line for line in decode_part(kwargs["Body"])}
+            self.kept[kwargs["Key"].split("/")[1]] |= {line.line for _, line in decode_part(kwargs["Body"])}
             return answer
         if name in ("put_item", "update_item") and kwargs["TableName"] == stack_settings.table("batches"):
             key = key or {name: kwargs["Item"][name] for name in ("pk", "sk")}
@@ -169,7 +170,7 @@ class Upstream:
         "hanging": "ht",
     }
 
-    def __init__(self, _route: Route, _api_key: str | None, concurrency: int) -> None:
+    def __init__(self, _route: Route, _api_key: str | None, concurrency: int, _room: Room) -> None:
         self._free = concurrency
 
     async def __aenter__(self) -> "Upstream":
@@ -541,7 +542,8 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(chunk, "SLICE_MARGIN_SECONDS", 0.1)
     # A line has about 300 bytes.
     monkeypatch.setattr(chunk, "PART_BYTES", 500)
-    monkeypatch.setattr(chunk, "MAX_UNKEPT_BYTES", 700)
+    monkeypatch.setattr(run_chunk, "ROOM_BYTES", 700)
+    monkeypatch.setattr(results, "SEAL_BYTES", 450)  # so that what was spilled is sealed as a list
     monkeypatch.setattr(chunk, "MAX_HELD_BYTES", 700)
     monkeypatch.setattr(pacing, "BASE_DELAY", 0.002)
     monkeypatch.setattr(pacing, "MAX_DELAY", 0.02)

@@ -49,6 +49,20 @@ def test_a_batch_whose_lines_are_all_sealed_is_completed_with_both_files_in_inpu
     assert [batch[f"{end}_at"] for end in ("failed", "expired", "cancelled")] == [None] * 3
 
 
+def test_segments_too_long_for_memory_come_out_in_input_order_too(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "SEAL_BYTES", 100)
+    batch_id = alice.begin(input_lines(5))
+    results.write_part(batch_id, 0, [answered(batch_id, n, 400 if n == 1 else 200) for n in (4, 1, 0)])
+    alice("POST", f"/batches/{batch_id}/cancel")
+    batch = alice.finalize(batch_id)
+    assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r4"]
+    assert ids(alice.lines(batch["error_file_id"])) == ["r1", "r2", "r3"]
+    assert batch["request_counts"] == {"total": 5, "completed": 2, "failed": 3}
+    assert batch["usage"]["total_tokens"] == 9
+
+
 def test_a_file_that_would_have_no_line_is_not_made(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)

@@ -1,5 +1,6 @@
 """The modules that store: accounts, files, batches, results and routes, against moto."""
 
+import json
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from botocore.exceptions import ClientError
 from nightshift import accounts, aws, batches, files, joining, results, routes, settings
 from nightshift.errors import NotFoundError
 from nightshift.joining import MIN_PART_BYTES, Slice
-from nightshift.outputs import OutputLine, answered_line, failed_line
+from nightshift.outputs import OutputLine, SealSummary, answered_line, failed_line
 from nightshift.plan import Segment
 from nightshift.results import Task
 from nightshift.status import EDGES, TERMINAL, Status
@@ -323,6 +324,74 @@ def test_a_segment_with_a_line_missing_is_not_sealed() -> None:
         results.write_sealed("batch_1", SEGMENT, [line(10), line(11), line(11)])
     assert results.sealed("batch_1", SEGMENT) is None
     assert not object_keys()
+
+
+def sealed_bytes(summary: SealSummary) -> tuple[bytes, bytes]:
+    """What the seal of ``SEGMENT`` holds for the output file and for the error file."""
+    s3, bucket = aws.client("s3"), settings.bucket()
+
+    def read(place: Slice) -> bytes:
+        found = s3.get_object(Bucket=bucket, Key=place.key)["Body"].read()
+        return found[place.start : place.end]
+
+    answered, failed = results.slices("batch_1", SEGMENT, summary)
+    return b"".join(map(read, answered)), b"".join(map(read, failed))
+
+
+@pytest.mark.parametrize("seal_bytes", [0, 200, 2**24])
+def test_a_segment_sealed_from_parts_has_the_same_bytes_however_long_they_are(
+    seal_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "SEAL_BYTES", seal_bytes)
+    results.write_part("batch_1", 0, [line(12), line(9), line(13)])
+    results.write_part("batch_1", 0, [line(10)])
+
+    def answer_for(done: set[int]) -> list[OutputLine]:
+        assert done == {10, 12}
+        return [line(11, answered=False)]
+
+    summary = results.seal_parts("batch_1", 0, SEGMENT, answer_for, "batch_cancelled")
+
+    assert summary.listed == (seal_bytes < 2**24)
+    assert (summary.completed, summary.failed, summary.left_over) == (2, 1, "batch_cancelled")
+    assert results.sealed("batch_1", SEGMENT) == summary
+    expected = [
+        b"".join(done.content + b"\n" for done in half) for half in ([line(10), line(12)], [line(11, answered=False)])
+    ]
+    assert list(sealed_bytes(summary)) == expected
+    assert [summary.answered_bytes, summary.failed_bytes] == list(map(len, expected))
+
+
+@pytest.mark.parametrize("seal_bytes", [0, 2**24])
+def test_a_segment_that_parts_hold_whole_and_twice_has_each_line_once(
+    seal_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "SEAL_BYTES", seal_bytes)
+    for text in ("first", "second"):
+        results.write_part("batch_1", 0, [line(number, text=text) for number in (10, 11, 12)])
+
+    def none_is_left(_: set[int]) -> list[OutputLine]:
+        raise AssertionError
+
+    summary = results.seal_parts("batch_1", 0, SEGMENT, none_is_left, "batch_cancelled")
+
+    assert (summary.completed, summary.failed, summary.left_over) == (3, 0, None)
+    answered = [json.loads(each) for each in sealed_bytes(summary)[0].splitlines()]
+    assert [each["custom_id"] for each in answered] == ["r10", "r11", "r12"]
+    assert len(sealed_bytes(summary)[0]) == summary.answered_bytes
+
+
+def test_of_two_seals_from_parts_the_first_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = results.write_sealed("batch_1", SEGMENT, [line(number) for number in (10, 11, 12)])
+    results.write_part("batch_1", 0, [line(number, text="second") for number in (10, 11, 12)])
+    monkeypatch.setattr(results, "SEAL_BYTES", 0)
+    assert results.seal_parts("batch_1", 0, SEGMENT) == first
+
+
+def test_a_segment_that_parts_do_not_hold_whole_is_not_sealed() -> None:
+    results.write_part("batch_1", 0, [line(10), line(12)])
+    with pytest.raises(ValueError, match="2 lines for a segment of 3"):
+        results.seal_parts("batch_1", 0, SEGMENT)
 
 
 def test_many_seals_are_looked_up_at_once_in_order() -> None:

@@ -7,7 +7,8 @@ import socket
 import pytest
 from nightshift import upstream as upstream_module
 from nightshift.answers import Answer
-from nightshift.upstream import Upstream
+from nightshift.room import Room
+from nightshift.upstream import SMALL_ANSWER_BYTES, Upstream
 
 from tests.integration.support import Behave, Exchange, Server, route
 
@@ -16,8 +17,11 @@ BODY = b'{"model":"upstream-model","messages":[{"role":"user","content":"Hi."}]}
 
 def send(url: str, timeout_seconds: int = 5) -> Answer:
     async def run() -> Answer:
-        async with Upstream(route(url, timeout_seconds=timeout_seconds), "key", 4) as upstream:
-            return await upstream.send(BODY, "batch_req_1")
+        room = Room(2**25)
+        async with Upstream(route(url, timeout_seconds=timeout_seconds), "key", 4, room) as upstream:
+            answer = await upstream.send(BODY, "batch_req_1")
+        assert room.taken == 0
+        return answer
 
     return asyncio.run(run())
 
@@ -167,9 +171,49 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_is_too_long(server: Server) -
     assert send(server.url) == Answer(failure="too_long")
 
 
+LONG = b'{"a":"' + b"a" * 2 * SMALL_ANSWER_BYTES + b'"}'
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        answer(200, LONG),
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(LONG), LONG)),
+    ],
+)
+def test_a_long_answer_waits_for_room_and_is_not_late_for_it(server: Server, long: Behave) -> None:
+    async def run() -> tuple[list[Answer], Answer, Answer]:
+        room = Room(100)
+        async with Upstream(route(server.url, timeout_seconds=1), None, 4, room) as upstream:
+            await room.take(100)
+            server.behave = long
+            waiting = [asyncio.create_task(upstream.send(BODY, "batch_req_1")) for _ in range(2)]
+            done, _ = await asyncio.wait(waiting, timeout=2)
+            assert not done, "longer than the request may take"
+            server.behave = answer(200, b"{}")
+            small = await upstream.send(BODY, "batch_req_2")
+            room.give(100)
+            answers = await asyncio.gather(*waiting)
+            server.behave = long
+            again = await upstream.send(BODY, "batch_req_3")
+        assert room.taken == 0
+        return answers, small, again
+
+    assert asyncio.run(run()) == ([Answer(200, LONG)] * 2, Answer(200, b"{}"), Answer(200, LONG))
+
+
+def test_a_long_answer_that_stalls_is_a_timeout_and_gives_its_room_back(server: Server) -> None:
+    def stall(exchange: Exchange) -> None:
+        exchange.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (2 * len(LONG), LONG))
+        server.hang(exchange)
+
+    server.behave = stall
+    assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
+
+
 def test_cookies_are_not_kept(server: Server) -> None:
     async def twice() -> None:
-        async with Upstream(route(server.url), None, 4) as upstream:
+        async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:
             await upstream.send(BODY, "batch_req_1")
             await upstream.send(BODY, "batch_req_2")
 

@@ -19,7 +19,7 @@ RULES = {
     *("objects", "events", "nesting", "quotas"),
 }
 # The worker's run is a rule too, with its keep and its upstream handed in.
-PURE = RULES | {"chunk"}
+PURE = RULES | {"chunk", "room"}
 # What handlers of HTTP share; nothing below a handler needs it.
 HANDLERS = {"http", "schemas"}
 # Written by `make openapi` from what handlers say; no function imports it.

@@ -18,6 +18,7 @@ from nightshift.answers import MAX_TRIES, Answer, Failure
 from nightshift.chunk import ChunkRun, SliceResult
 from nightshift.outputs import OutputLine, SealSummary, decode_part, encode_part, seal
 from nightshift.plan import Segment
+from nightshift.room import Room
 
 from tests.unit.samples import request_line
 
@@ -71,7 +72,7 @@ class Keep:
     def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
         for part in list(self.kept):
             self.before("parts")
-            yield [line for line in decode_part(part) if first_line <= line.line < end_line]
+            yield [line for _, line in decode_part(part) if first_line <= line.line < end_line]
 
     def write_part(self, lines: list[OutputLine]) -> None:
         self.before("write_part")
@@ -88,6 +89,10 @@ class Keep:
         self.after("write_sealed")
         return first[1]
 
+    def seal_parts(self, segment: Segment) -> SealSummary:
+        span = (segment.first_line, segment.first_line + segment.lines)
+        return self.write_sealed(segment, [line for part in self.parts(*span) for line in part])
+
     def progress(self, completed: int, failed: int) -> None:
         self.before("progress")
         self.counts.append((completed, failed))
@@ -98,7 +103,7 @@ class Keep:
 
     def safe(self) -> set[int]:
         """The lines that no run need send again."""
-        in_parts = {line.line for part in list(self.kept) for line in decode_part(part)}
+        in_parts = {line.line for part in list(self.kept) for _, line in decode_part(part)}
         return in_parts | {n for s in self.segments if s.first_line in self.seals for n in _numbers(s)}
 
     def results(self) -> list[dict[str, Any]]:
@@ -166,6 +171,7 @@ def new_run(
         "ends_at": now + 900,
         "expires_at": now + 86_400,
         "rng": random.Random(1),
+        "room": Room(chunk.ROOM_BYTES),
     }
     return ChunkRun(
         batch_id="batch_0123",
@@ -683,6 +689,31 @@ def test_results_that_do_not_fit_in_memory_are_spilled_and_none_is_lost(
     assert run(keep, upstream).state == "done"
     keep.assert_each_line_once_and_in_order()
     assert upstream.tries == dict.fromkeys(range(300), 1)
+
+
+@pytest.mark.parametrize("seal_bytes", [0, 5_000])
+def test_a_segment_too_long_for_memory_is_sealed_from_parts(seal_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "SEAL_BYTES", seal_bytes)
+    keep, upstream = Keep(60, 20), Upstream(seconds=0.002)
+    done: list[str] = []
+    keep.before = done.append
+    assert run(keep, upstream).state == "done"
+    keep.assert_each_line_once_and_in_order()
+    assert ("parts" in done) == (seal_bytes == 0)
+    assert keep.counts[-1] == (60, 0)
+
+
+def test_nothing_is_sent_while_answers_that_are_not_kept_fill_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk, "FIRST_KEEP_SECONDS", 0.1)
+    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.1)
+    answer = Answer(200, b'{"object":"chat.completion","text":"%b"}' % (b"a" * 1000))
+    keep, upstream, room = Keep(60, 20), Upstream(lambda _, __: answer), Room(5_000)
+    full: list[bool] = []
+    upstream.on_send = lambda _: full.append(room.full)
+    assert run(keep, upstream, room=room, concurrency=2).state == "done"
+    keep.assert_each_line_once_and_in_order()
+    assert not any(full)
+    assert room.taken == 0
 
 
 def test_a_bound_on_bodies_slows_a_run_down_but_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,17 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from nightshift.answers import FAILURES, Answer, judge
 from nightshift.ids import request_line_id
 from nightshift.jsonl import requests
-from nightshift.outputs import OutputLine, SealSummary, answered_line, failed_line, usage_of, with_model
+from nightshift.outputs import SEAL_BYTES, OutputLine, SealSummary, answered_line, failed_line, usage_of, with_model
 from nightshift.pacing import Pacer, backoff
 from nightshift.plan import Segment
+from nightshift.room import Room
 
 # How often finished lines are kept: soon after the start, so that even a worker that never lives long gets on.
 FIRST_KEEP_SECONDS = 0.5
@@ -35,11 +36,11 @@ LAST_ANSWERS_SECONDS = 10.0
 SLICE_MARGIN_SECONDS = 20.0
 # Bounds on memory: request bodies waiting and in flight, and finished lines held until their segment is sealed.
 MAX_BODY_BYTES = 48 * 1024 * 1024
-MAX_HELD_BYTES = 48 * 1024 * 1024
+MAX_HELD_BYTES = 32 * 1024 * 1024
 # A part is written as soon as there is so much for it, and is no longer than this, but for its last line.
 PART_BYTES = 8 * 1024 * 1024
-# While so much has to be written first, nothing is sent.
-MAX_UNKEPT_BYTES = 32 * 1024 * 1024
+# How many bytes of answers may be in memory before they are kept. While there is no room, nothing is sent.
+ROOM_BYTES = 32 * 1024 * 1024
 
 
 class InputGoneError(Exception):
@@ -61,6 +62,10 @@ class Keep(Protocol):
     def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]: ...
     def write_part(self, lines: list[OutputLine]) -> None: ...
     def write_sealed(self, segment: Segment, lines: list[OutputLine]) -> SealSummary: ...
+    def seal_parts(self, segment: Segment) -> SealSummary:
+        """Seal a segment that parts hold whole."""
+        ...
+
     def progress(self, completed: int, failed: int) -> None: ...
     def wanted(self) -> bool:
         """Whether the batch is still to be worked on: neither cancelled nor ended."""
@@ -92,8 +97,9 @@ class _Open:
     def __init__(self, span: Segment) -> None:
         self.span = span
         self.done: set[int] = set()
-        self.held: list[OutputLine] = []  # empty again once ``spilled`` to parts
-        self.spilled = False
+        self.held: list[OutputLine] = []
+        self.held_bytes = 0
+        self.spilled = False  # what was held is in parts, and no longer here
 
     @property
     def whole(self) -> bool:
@@ -103,6 +109,7 @@ class _Open:
 class ChunkRun:
     """See the module's docstring. ``send`` posts a body and never raises for the upstream's faults.
 
+    ``room`` is where ``send`` has its longer answers from; they are counted in it until they are kept.
     ``ends_at`` (by ``clock``, as all times here) is when the invocation is stopped from outside; ``expires_at`` is the
     batch's deadline. ``carry`` is what the last run's result carried.
     """
@@ -116,6 +123,7 @@ class ChunkRun:
         segments: list[Segment],
         keep: Keep,
         send: Callable[[bytes, str], Awaitable[Answer]],
+        room: Room,
         concurrency: int,
         request_seconds: float,
         ends_at: float,
@@ -131,6 +139,7 @@ class ChunkRun:
         self._spans = segments
         self._keep = keep
         self._send = send
+        self._room = room
         self._clock = clock
         self._rng = rng or random.Random()
         self._expires_at = expires_at
@@ -149,7 +158,7 @@ class ChunkRun:
         self._body_bytes = 0
         self._held_bytes = 0
         self._unkept: list[OutputLine] = []
-        self._unkept_bytes = 0  # of these, and of those that are just being written
+        self._unkept_bytes = 0
         self._opened: set[_Open] = set()
         self._whole: list[_Open] = []
         self._sending: set[asyncio.Task[None]] = set()
@@ -205,7 +214,8 @@ class ChunkRun:
     def _count(self, segment: _Open, line: OutputLine) -> None:
         segment.done.add(line.line)
         segment.held.append(line)
-        self._held_bytes += len(line.content)
+        segment.held_bytes += line.size
+        self._held_bytes += line.size
         if line.answered:
             self.completed += 1
         else:
@@ -252,7 +262,7 @@ class ChunkRun:
         if (
             self._stopped
             or self._in_flight >= self._pacer.limit
-            or self._unkept_bytes >= MAX_UNKEPT_BYTES
+            or self._room.full
             or now < self._pacer.resume_at
             or now >= self._last_start
             or now >= self._expires_at
@@ -272,8 +282,7 @@ class ChunkRun:
         while line is not None:
             started_at = self._clock()
             self.sent += 1
-            body = with_model(line.body, self._upstream_model)
-            answer = await self._send(body, request_line_id(self._batch_id, line.number))
+            answer = await self._send(line.body, request_line_id(self._batch_id, line.number))
             self._in_flight -= 1
             self.upstream_seconds += self._clock() - started_at
             self._settle(line, answer, started_at)
@@ -323,7 +332,8 @@ class ChunkRun:
             return
         self._count(line.segment, output)
         self._unkept.append(output)
-        self._unkept_bytes += len(output.content)
+        self._unkept_bytes += output.size
+        self._room.fill(output.size)
         if line.segment.whole:
             self._whole.append(line.segment)
         if line.segment.whole or self._unkept_bytes >= PART_BYTES:
@@ -350,7 +360,7 @@ class ChunkRun:
             return
         for number, request in zip(_numbers(segment.span), requests(block), strict=True):
             if number not in segment.done:
-                body = bytes(request.body)
+                body = with_model(bytes(request.body), self._upstream_model)
                 self._body_bytes += len(body)
                 self._fresh.append(_Line(number, request.custom_id, body, segment, self._tries.pop(number, 0)))
         self._loading = False
@@ -370,40 +380,42 @@ class ChunkRun:
                 self._wake.set()
 
     async def _keep_now(self) -> None:
-        """Seal what is whole, write the rest as a part, then say how far the chunk is."""
+        """Seal what is whole, write the rest as parts, then say how far the chunk is."""
         completed, failed = self.completed, self.failed
         whole, self._whole = self._whole, []
-        unkept, self._unkept = self._unkept, []
-        unkept_bytes = sum(len(line.content) for line in unkept)
-        # A line whose segment is about to be sealed needs no part.
-        for_parts = [line for line in unkept if not any(line.line in segment.done for segment in whole)]
-        for segment in whole:
-            await self._seal(segment)
+        unkept, self._unkept, self._unkept_bytes = self._unkept, [], 0
+        # What is sealed from memory needs no part.
+        direct = [segment for segment in whole if not segment.spilled and segment.held_bytes <= SEAL_BYTES]
+        for_parts = [line for line in unkept if not any(line.line in segment.done for segment in direct)]
+        for segment in direct:
+            await asyncio.to_thread(self._keep.write_sealed, segment.span, segment.held)
         for part in _parts(for_parts):
             await asyncio.to_thread(self._keep.write_part, part)
-        self._unkept_bytes -= unkept_bytes
-        self._wake.set()
+        for segment in whole:
+            self._opened.discard(segment)
+            self._forget(segment, segment.done)
+        self._room.give(sum(line.size for line in unkept))
         if self._held_bytes > MAX_HELD_BYTES:
             self._spill(self._opened)
+        del unkept, for_parts
+        self._wake.set()
+        for segment in whole:
+            if segment not in direct:
+                await asyncio.to_thread(self._keep.seal_parts, segment.span)
         await asyncio.to_thread(self._keep.progress, completed, failed)
-
-    async def _seal(self, segment: _Open) -> None:
-        lines = segment.held
-        if segment.spilled:
-            first, count = segment.span.first_line, segment.span.lines
-            kept = await asyncio.to_thread(lambda: [*self._keep.parts(first, first + count)])
-            lines = [*segment.held, *(line for part in kept for line in part)]
-        await asyncio.to_thread(self._keep.write_sealed, segment.span, lines)
-        self._opened.discard(segment)
-        self._held_bytes -= sum(len(line.content) for line in segment.held)
-        segment.held = []
 
     def _spill(self, opened: Iterable[_Open]) -> None:
         """Forget finished lines that parts hold; sealing reads them back."""
         unkept = {line.line for line in self._unkept}
         for segment in opened:
-            segment.held, segment.spilled = [line for line in segment.held if line.line in unkept], True
-        self._held_bytes = sum(len(line.content) for segment in opened for line in segment.held)
+            self._forget(segment, segment.done - unkept)
+            segment.spilled = True
+
+    def _forget(self, segment: _Open, lines: Set[int]) -> None:
+        segment.held = [line for line in segment.held if line.line not in lines]
+        held_bytes = sum(line.size for line in segment.held)
+        self._held_bytes += held_bytes - segment.held_bytes
+        segment.held_bytes = held_bytes
 
     # --- ending ----------------------------------------------------------------------------------------------
 
@@ -435,7 +447,7 @@ def _parts(lines: list[OutputLine]) -> Iterator[list[OutputLine]]:
     size = 0
     for line in lines:
         part.append(line)
-        size += len(line.content)
+        size += line.size
         if size >= PART_BYTES:
             yield part
             part, size = [], 0

@@ -11,7 +11,7 @@ from nightshift.ids import derived_id
 from nightshift.joining import Slice
 from nightshift.jsonl import requests
 from nightshift.log import count
-from nightshift.outputs import LEFTOVER_MESSAGES, SealSummary, Usage, failed_line
+from nightshift.outputs import LEFTOVER_MESSAGES, OutputLine, SealSummary, Usage, failed_line
 from nightshift.plan import Segment
 from nightshift.results import Task
 from nightshift.status import TERMINAL, Status
@@ -92,12 +92,11 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
     }
     output_id = error_id = None
     written_at = batches.files_written_at(batch["pk"], batch["sk"])
+    places = [results.slices(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
     if counts["completed"]:
-        slices = [results.answered_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
-        output_id = _write_file(batch, "output", slices, written_at)
+        output_id = _write_file(batch, "output", [place for answered, _ in places for place in answered], written_at)
     if counts["failed"]:
-        slices = [results.failed_slice(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
-        error_id = _write_file(batch, "error", slices, written_at)
+        error_id = _write_file(batch, "error", [place for _, failed in places for place in failed], written_at)
     ended = batches.transition(
         batch["pk"],
         batch["sk"],
@@ -140,17 +139,16 @@ def _unsealed(tasks: Sequence[Task], summaries: Sequence[SealSummary | None]) ->
 
 def _seal_leftovers(batch: dict[str, Any], task: Task, segment: Segment, code: str) -> SealSummary:
     """Seal a segment that its worker left open: what its parts hold, and ``code`` for every other line."""
-    end = segment.first_line + segment.lines
-    lines = list(chain.from_iterable(results.read_parts(batch["sk"], task.chunk, segment.first_line, end)))
-    done = {line.line for line in lines}
-    left_over = code if len(done) < segment.lines else None
-    if left_over:
-        lines += [
+
+    def answer_for(done: set[int]) -> list[OutputLine]:
+        numbers = range(segment.first_line, segment.first_line + segment.lines)
+        return [
             failed_line(batch["sk"], number, custom_id, code, LEFTOVER_MESSAGES[code])
-            for number, custom_id in zip(range(segment.first_line, end), _custom_ids(batch, segment), strict=True)
+            for number, custom_id in zip(numbers, _custom_ids(batch, segment), strict=True)
             if number not in done
         ]
-    return results.write_sealed(batch["sk"], segment, lines, left_over)
+
+    return results.seal_parts(batch["sk"], task.chunk, segment, answer_for, code)
 
 
 def _custom_ids(batch: dict[str, Any], segment: Segment) -> list[str | None]:
@@ -162,11 +160,11 @@ def _custom_ids(batch: dict[str, Any], segment: Segment) -> list[str | None]:
     return [request.custom_id for request in requests(block)]
 
 
-def _write_file(batch: dict[str, Any], kind: str, slices: list[Slice], created_at: int) -> str:
-    """Join ``slices`` into the batch's ``output`` or ``error`` file. Its id depends on the batch and the time that it
+def _write_file(batch: dict[str, Any], kind: str, pieces: list[Slice], created_at: int) -> str:
+    """Join ``pieces`` into the batch's ``output`` or ``error`` file. Its id depends on the batch and the time that it
     has kept for this, so that doing it twice makes one file."""
     file_id = derived_id("file", batch["sk"], kind, at=created_at)
-    size = results.join(slices, files.key(batch["pk"], file_id))
+    size = results.join(pieces, files.key(batch["pk"], file_id))
     files.record(
         batch["pk"],
         file_id,

@@ -1,8 +1,9 @@
 """The lines of the output and error files, byte for byte as CONTRACT "Output and error files" says."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -47,6 +48,11 @@ class OutputLine:
     content: bytes
     answered: bool  # True: the output file; False: the error file
     usage: Usage | None = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes with the newline."""
+        return len(self.content) + 1
 
 
 def answered_line(
@@ -181,32 +187,44 @@ def usage_of(body: bytes) -> Usage | None:
     )
 
 
-class _PartRecord(msgspec.Struct, array_like=True):
+class _PartHead(msgspec.Struct, array_like=True):
     line: int
     answered: bool
     usage: Usage | None
-    content: msgspec.Raw
 
 
-_decode_record = msgspec.json.Decoder(_PartRecord).decode
+_decode_head = msgspec.json.Decoder(_PartHead).decode
 
 
-def encode_part(lines: list[OutputLine]) -> bytes:
-    """Finished lines, in any order, as an object that ``decode_part`` reads back."""
-    return b"".join(
-        _encode(_PartRecord(line.line, line.answered, line.usage, msgspec.Raw(line.content))) + b"\n" for line in lines
-    )
+def encode_part(lines: Iterable[OutputLine]) -> bytes:
+    """Finished lines, in any order, as an object that ``decode_part`` reads back: for each a line that says what it
+    is, then the line itself as the output file has it."""
+    pieces: list[bytes] = []
+    for line in lines:
+        pieces += (_encode(_PartHead(line.line, line.answered, line.usage)), b"\n", line.content, b"\n")
+    return b"".join(pieces)
 
 
-def decode_part(part: bytes) -> list[OutputLine]:
-    records = map(_decode_record, part.splitlines())
-    return [OutputLine(record.line, bytes(record.content), record.answered, record.usage) for record in records]
+def decode_part(part: bytes) -> Iterator[tuple[int, OutputLine]]:
+    """The lines of a part, each with the offset in bytes at which its content starts; a newline follows it."""
+    start = 0
+    while start < len(part):
+        head_end = part.index(b"\n", start)
+        end = part.index(b"\n", head_end + 1)
+        head = _decode_head(part[start:head_end])
+        yield head_end + 1, OutputLine(head.line, part[head_end + 1 : end], head.answered, head.usage)
+        start = end + 1
+
+
+# A finished segment of more bytes is not brought into memory to be sealed.
+SEAL_BYTES = 16 * 1024 * 1024
 
 
 class SealSummary(msgspec.Struct):
     """What a sealed segment holds: ``answered_bytes`` for the output file, then ``failed_bytes`` for the error file.
 
-    ``left_over`` is the error code of the lines in it that nobody answered, where there are such.
+    ``left_over`` is the error code of the lines in it that nobody answered, where there are such. ``listed`` says that
+    the seal is a list of where these bytes are, not the bytes themselves.
     """
 
     answered_bytes: int
@@ -215,23 +233,44 @@ class SealSummary(msgspec.Struct):
     failed: int
     usage: Usage
     left_over: str | None = None
+    listed: bool = False
 
 
-def seal(lines: list[OutputLine]) -> tuple[bytes, SealSummary]:
-    """A finished segment as one object, so that a segment is sealed whole or not at all.
+class Sealable(Protocol):
+    """A finished line that is sealed: ``size`` is its bytes with the newline."""
 
-    The lines are sorted; of several with the same number the first given counts, so two runs of one chunk
-    cannot double a line.
+    @property
+    def line(self) -> int: ...
+    @property
+    def answered(self) -> bool: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def size(self) -> int: ...
+
+
+AnyLine = TypeVar("AnyLine", bound=Sealable)
+
+
+def in_seal_order(lines: Iterable[AnyLine]) -> tuple[list[AnyLine], SealSummary]:
+    """A finished segment's lines as they are sealed, answered ones first, each half in the order of the input.
+
+    Of several with the same number the first given counts, so two runs of one chunk cannot double a line.
     """
-    first: dict[int, OutputLine] = {}
+    first: dict[int, AnyLine] = {}
     for line in lines:
         first.setdefault(line.line, line)
-    ordered = [first[number] for number in sorted(first)]
+    answered = [first[number] for number in sorted(first) if first[number].answered]
+    failed = [first[number] for number in sorted(first) if not first[number].answered]
     usage = Usage()
-    for line in ordered:
+    for line in first.values():
         if line.usage is not None:
             usage.add(line.usage)
-    answered = b"".join(line.content + b"\n" for line in ordered if line.answered)
-    failed = b"".join(line.content + b"\n" for line in ordered if not line.answered)
-    completed = sum(line.answered for line in ordered)
-    return answered + failed, SealSummary(len(answered), len(failed), completed, len(ordered) - completed, usage)
+    answered_bytes, failed_bytes = (sum(line.size for line in half) for half in (answered, failed))
+    return answered + failed, SealSummary(answered_bytes, failed_bytes, len(answered), len(failed), usage)
+
+
+def seal(lines: Iterable[OutputLine]) -> tuple[bytes, SealSummary]:
+    """A finished segment as one object, so that a segment is sealed whole or not at all."""
+    ordered, summary = in_seal_order(lines)
+    return b"".join(piece for line in ordered for piece in (line.content, b"\n")), summary

@@ -4,15 +4,17 @@
 | ------------------------------------ | ---------------------------------------------------------------- |
 | ``plan.json``                        | one task for each chunk: what the Distributed Map reads          |
 | ``parts/<chunk>/<first>-<last>-<id>``| lines that a worker finished since its last part, in any order   |
-| ``sealed/<first line>``              | a finished segment: answered lines, then failed ones; never changes |
+| ``sealed/<first line>``              | a finished segment: answered lines, then failed ones; never changes. |
+|                                      | Where these are long, a list of where they are in the parts      |
 
 Parts are only ever added, and a segment is sealed once (S3's conditional write), so workers that crash, come
 back or run twice cannot lose or change what is there. The numbers in keys are lines, counted from 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +22,16 @@ import msgspec
 from nightshift import aws, settings
 from nightshift.ids import new_id
 from nightshift.joining import MIN_PART_BYTES, Slice, parts
-from nightshift.outputs import OutputLine, SealSummary, decode_part, encode_part, seal
+from nightshift.outputs import (
+    SEAL_BYTES,
+    OutputLine,
+    SealSummary,
+    Usage,
+    decode_part,
+    encode_part,
+    in_seal_order,
+    seal,
+)
 from nightshift.plan import Segment
 
 if TYPE_CHECKING:
@@ -61,29 +72,95 @@ def plan_key(batch_id: str) -> str:
     return f"work/{batch_id}/plan.json"
 
 
-def write_part(batch_id: str, chunk: int, lines: list[OutputLine]) -> None:
-    """Keep finished lines. The key says which lines are in it at most, so that readers can pass it over."""
+@dataclass(frozen=True, slots=True)
+class _ListedLine:
+    """A finished line of which only the place is in memory."""
+
+    line: int
+    answered: bool
+    usage: Usage | None
+    place: Slice
+
+    @property
+    def size(self) -> int:
+        return self.place.size
+
+
+def write_part(batch_id: str, chunk: int, lines: Sequence[OutputLine]) -> str:
+    """Keep finished lines; returns the object's key, which says which lines are in it at most, so that readers can
+    pass it over."""
     numbers = [line.line for line in lines]
-    aws.client("s3").put_object(
-        Bucket=settings.bucket(),
-        Key=f"work/{batch_id}/parts/{chunk:04d}/{min(numbers):05d}-{max(numbers):05d}-{new_id('part')}",
-        Body=encode_part(lines),
-    )
+    key = f"work/{batch_id}/parts/{chunk:04d}/{min(numbers):05d}-{max(numbers):05d}-{new_id('part')}"
+    aws.client("s3").put_object(Bucket=settings.bucket(), Key=key, Body=encode_part(lines))
+    return key
 
 
-def read_parts(batch_id: str, chunk: int, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
+def read_parts(batch_id: str, chunk: int, first_line: int, end_line: int) -> Iterator[list[OutputLine]]:
     """What the chunk's parts hold of the lines ``first_line`` to ``end_line`` (not included), part by part."""
+    for key in _part_keys(batch_id, chunk, first_line, end_line):
+        yield [line for _, line in _read_part(key) if first_line <= line.line < end_line]
+
+
+def _part_keys(batch_id: str, chunk: int, first_line: int, end_line: int) -> Iterator[str]:
     prefix = f"work/{batch_id}/parts/{chunk:04d}/"
     pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=settings.bucket(), Prefix=prefix)
     for page in pages:
         for found in page.get("Contents", []):
             first, last, _ = found["Key"].removeprefix(prefix).split("-")
             if int(first) < end_line and int(last) >= first_line:
-                part = aws.client("s3").get_object(Bucket=settings.bucket(), Key=found["Key"])["Body"].read()
-                yield [line for line in decode_part(part) if first_line <= line.line < end_line]
+                yield found["Key"]
 
 
-def write_sealed(batch_id: str, segment: Segment, lines: list[OutputLine], left_over: str | None = None) -> SealSummary:
+def _read_part(key: str) -> Iterator[tuple[int, OutputLine]]:
+    return decode_part(aws.client("s3").get_object(Bucket=settings.bucket(), Key=key)["Body"].read())
+
+
+def _listed(key: str, start: int, line: OutputLine) -> _ListedLine:
+    return _ListedLine(line.line, line.answered, line.usage, Slice(key, start, start + line.size))
+
+
+def seal_parts(
+    batch_id: str,
+    chunk: int,
+    segment: Segment,
+    answer_for: Callable[[set[int]], list[OutputLine]] | None = None,
+    left_over: str | None = None,
+) -> SealSummary:
+    """Seal a finished segment from what the chunk's parts hold of it.
+
+    Lines that they do not hold are asked of ``answer_for``, which gets the numbers of those that they do; ``left_over``
+    is the error code that it gives them. Takes little memory however long the lines are: a segment over ``SEAL_BYTES``
+    is sealed as a list of where its lines are in the parts. Otherwise as ``write_sealed``.
+    """
+    end = segment.first_line + segment.lines
+    size = 0
+    lines: list[OutputLine] = []
+    listed: list[_ListedLine] = []
+    for key in _part_keys(batch_id, chunk, segment.first_line, end):
+        for start, line in _read_part(key):
+            if segment.first_line <= line.line < end:
+                listed.append(_listed(key, start, line))
+                size += line.size
+                lines.append(line)
+        if size > SEAL_BYTES:
+            lines.clear()
+    done = {line.line for line in listed}
+    answers = answer_for(done) if answer_for and len(done) < segment.lines else []
+    code = left_over if answers else None
+    if size <= SEAL_BYTES:
+        return write_sealed(batch_id, segment, [*lines, *answers], code)
+    if answers:
+        key = write_part(batch_id, chunk, answers)
+        listed += [_listed(key, start, line) for start, line in decode_part(encode_part(answers))]
+    ordered, summary = in_seal_order(listed)
+    summary.listed = True
+    places = [(line.place.key, line.place.start, line.place.end) for line in ordered]
+    return _put_seal(batch_id, segment, msgspec.json.encode(places), summary, code)
+
+
+def write_sealed(
+    batch_id: str, segment: Segment, lines: Iterable[OutputLine], left_over: str | None = None
+) -> SealSummary:
     """Seal a finished segment and return what is sealed: another's seal, where one was first.
 
     ``left_over`` is the error code of the ``lines`` that nobody answered, if any.
@@ -92,6 +169,12 @@ def write_sealed(batch_id: str, segment: Segment, lines: list[OutputLine], left_
         ValueError: a line is missing.
     """
     content, summary = seal(lines)
+    return _put_seal(batch_id, segment, content, summary, left_over)
+
+
+def _put_seal(
+    batch_id: str, segment: Segment, content: bytes, summary: SealSummary, left_over: str | None
+) -> SealSummary:
     summary.left_over = left_over
     if summary.completed + summary.failed != segment.lines:
         raise ValueError(f"{summary.completed + summary.failed} lines for a segment of {segment.lines}")
@@ -130,35 +213,43 @@ def all_sealed(batch_id: str, segments: Sequence[Segment]) -> list[SealSummary |
         return list(pool.map(lambda segment: sealed(batch_id, segment), segments))
 
 
-def answered_slice(batch_id: str, segment: Segment, summary: SealSummary) -> Slice:
-    return Slice(_sealed_key(batch_id, segment), 0, summary.answered_bytes)
+def slices(batch_id: str, segment: Segment, summary: SealSummary) -> tuple[list[Slice], list[Slice]]:
+    """Where the bytes of a sealed segment are: those for the output file, then those for the error file."""
+    key = _sealed_key(batch_id, segment)
+    if summary.listed:
+        content = aws.client("s3").get_object(Bucket=settings.bucket(), Key=key)["Body"].read()
+        places = [Slice(*place) for place in msgspec.json.decode(content, type=list[tuple[str, int, int]])]
+        return places[: summary.completed], places[summary.completed :]
+    end = summary.answered_bytes + summary.failed_bytes
+    return [Slice(key, 0, summary.answered_bytes)], [Slice(key, summary.answered_bytes, end)]
 
 
-def failed_slice(batch_id: str, segment: Segment, summary: SealSummary) -> Slice:
-    return Slice(_sealed_key(batch_id, segment), summary.answered_bytes, summary.answered_bytes + summary.failed_bytes)
+def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = None) -> int:
+    """Write ``pieces``, one after the other, as the object ``target``; returns its size in bytes.
 
-
-def join(slices: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = None) -> int:
-    """Write ``slices``, one after the other, as the object ``target``; returns its size in bytes.
-
-    Big slices are copied by S3 itself, unless ``digest`` is to be fed with every byte, in order. What passes through
+    Big ones are copied by S3 itself, unless ``digest`` is to be fed with every byte, in order. What passes through
     memory stays below ``2 * MIN_PART_BYTES`` for each of four parts at a time. Doing it again writes the same.
     """
     s3 = aws.client("s3")
     bucket = settings.bucket()
-    size = sum(piece.size for piece in slices)
-    groups = parts(slices)
+    size = sum(piece.size for piece in pieces)
+    groups = parts(pieces)
     if len(groups) <= 1 and size < 2 * MIN_PART_BYTES:
-        content = b"".join(map(_read, chain.from_iterable(groups)))
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            content = b"".join(pool.map(_read, chain.from_iterable(groups)))
         if digest is not None:
             digest.update(content)
         s3.put_object(Bucket=bucket, Key=target, Body=content, ContentType="application/jsonl")
         return size
     upload = s3.create_multipart_upload(Bucket=bucket, Key=target, ContentType="application/jsonl")["UploadId"]
 
-    def fetch(group: list[Slice]) -> bytes | Slice:
-        copied = digest is None and len(group) == 1 and group[0].size >= MIN_PART_BYTES
-        return group[0] if copied else b"".join(map(_read, group))
+    def fetch(pool: ThreadPoolExecutor, some: list[list[Slice]]) -> list[bytes | Slice]:
+        """Of each group its bytes; a group that S3 can copy is left as it is."""
+        copied = [digest is None and len(group) == 1 and group[0].size >= MIN_PART_BYTES for group in some]
+        read = pool.map(_read, chain.from_iterable(g for g, by_s3 in zip(some, copied, strict=True) if not by_s3))
+        return [
+            group[0] if by_s3 else b"".join(islice(read, len(group))) for group, by_s3 in zip(some, copied, strict=True)
+        ]
 
     def send(number: int, part: bytes | Slice) -> str:
         whole: Any = {"Bucket": bucket, "Key": target, "UploadId": upload, "PartNumber": number}
@@ -170,9 +261,9 @@ def join(slices: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
 
     tags: list[str] = []
     try:
-        with ThreadPoolExecutor(_JOINED_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_PARALLEL) as pool:
             for start in range(0, len(groups), _JOINED_AT_ONCE):
-                fetched = list(pool.map(fetch, groups[start : start + _JOINED_AT_ONCE]))
+                fetched = fetch(pool, groups[start : start + _JOINED_AT_ONCE])
                 for part in fetched:
                     if digest is not None and isinstance(part, bytes):
                         digest.update(part)

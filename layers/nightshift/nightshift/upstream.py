@@ -1,5 +1,6 @@
 """Calls to the upstream: one session for a slice, bytes in and bytes out."""
 
+import asyncio
 import time
 from types import TracebackType
 
@@ -15,32 +16,38 @@ from nightshift.answers import (
     retry_after,
     without_lone_surrogates,
 )
+from nightshift.room import Room
 from nightshift.routing import Route
 
 CONNECT_SECONDS = 10
+# What an answer may have before it needs room: few are longer, and as much of each request in flight fits in memory.
+SMALL_ANSWER_BYTES = 128 * 1024
 
 
 class Upstream:
     """An OpenAI-compatible provider, as a route describes it. Use as an async context manager.
 
+    Longer answers are only read when ``room`` has place for them; until then their connections wait.
+
     Example:
-        async with Upstream(route, api_key, concurrency=256) as upstream:
+        async with Upstream(route, api_key, concurrency=256, room=Room(2**25)) as upstream:
             answer = await upstream.send(b'{"model":…}', "batch_req_…")
     """
 
-    def __init__(self, route: Route, api_key: str | None, concurrency: int) -> None:
+    def __init__(self, route: Route, api_key: str | None, concurrency: int, room: Room) -> None:
         self._url = f"{route.base_url.rstrip('/')}/chat/completions"
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeout = aiohttp.ClientTimeout(total=route.timeout_seconds, sock_connect=CONNECT_SECONDS)
+        self._seconds = route.timeout_seconds
         self._concurrency = concurrency
+        self._room = room
 
     async def __aenter__(self) -> "Upstream":
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=60),
             headers=self._headers,
-            timeout=self._timeout,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -56,10 +63,13 @@ class Upstream:
         ``idempotency_key`` goes along as a header of that name, the same for every try of one line.
         """
         try:
-            async with self._session.post(
-                self._url, data=body, headers={"Idempotency-Key": idempotency_key}, allow_redirects=False
-            ) as response:
-                content = await _read_bounded(response)
+            async with (
+                asyncio.timeout(self._seconds) as deadline,
+                self._session.post(
+                    self._url, data=body, headers={"Idempotency-Key": idempotency_key}, allow_redirects=False
+                ) as response,
+            ):
+                content = await self._read(response, deadline)
                 status, headers = response.status, response.headers
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             return Answer(failure="connect")
@@ -79,18 +89,33 @@ class Upstream:
             body_or_error = error_body(status, content)
         return Answer(status, body_or_error, request_id(headers), retry_after(headers, time.time()))
 
+    async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
+        """The body; None where it is longer than ``MAX_ANSWER_BYTES``."""
+        pieces: list[bytes] = []
+        size = taken = 0
+        try:
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                if size > MAX_ANSWER_BYTES:
+                    response.close()
+                    return None
+                pieces.append(piece)
+                if size > SMALL_ANSWER_BYTES and not taken:
+                    taken = await self._take_room(response, deadline)
+            return b"".join(pieces)
+        finally:
+            self._room.give(taken)
 
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body; None where it is longer than ``MAX_ANSWER_BYTES``."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in response.content.iter_any():
-        size += len(piece)
-        if size > MAX_ANSWER_BYTES:
-            response.close()
-            return None
-        pieces.append(piece)
-    return b"".join(pieces)
+    async def _take_room(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> int:
+        """Wait for room for the whole answer, however long: that it waits is not the upstream's fault."""
+        said = None if "Content-Encoding" in response.headers else response.content_length
+        size = min(said or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES)
+        loop = asyncio.get_running_loop()
+        left = (deadline.when() or 0.0) - loop.time()
+        deadline.reschedule(None)
+        await self._room.take(size)
+        deadline.reschedule(loop.time() + left)
+        return size
 
 
 class NoApiKeyError(Exception):
