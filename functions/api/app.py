@@ -1,30 +1,33 @@
 """Every endpoint but create batch: files, batches, models, the account's webhook."""
 
-import importlib.resources
 import json
 import time
 import urllib.parse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import accounts, addresses, aws, batches, deliveries, files, routes, settings, uploads, webhooks
 from nightshift.errors import BadRequestError, ConflictError, NotFoundError
 from nightshift.events import status_event
-from nightshift.http import account_of, create_app, json_response, parse_body, parse_form, parse_query, serve, validate
+from nightshift.http import (
+    account_of,
+    before_snapshot,
+    create_app,
+    json_response,
+    parse_body,
+    parse_form,
+    parse_query,
+    serve,
+    validate,
+)
 from nightshift.objects import batch_object, delivery_object, file_object, list_object, upload_object
 from nightshift.quotas import Quotas
-from nightshift.schemas import (
-    CompleteUpload,
-    CreateUpload,
-    ExpectFile,
-    ExpiresAfter,
-    FileForm,
-    ListBatches,
-    ListFiles,
-    PutWebhook,
-)
 from nightshift.status import TERMINAL
+
+if TYPE_CHECKING:
+    from nightshift.schemas import ExpiresAfter
 
 # A delivery whose next try is so long past has lost its message: it may be sent again.
 LOST_DELIVERY_SECONDS = 900
@@ -36,8 +39,18 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return serve(app, event, context)
 
 
+@before_snapshot
+def prepare() -> None:
+    import nightshift.schemas  # noqa: F401
+
+    aws.client("dynamodb")
+    aws.client("s3")
+
+
 @app.post("/files")
 def create_file() -> Response[str]:
+    from nightshift.schemas import FileForm
+
     if app.current_event.headers.get("content-type", "").lower().startswith("application/json"):
         return _expect_file()
     form = parse_form(app, "file")
@@ -63,6 +76,8 @@ def create_file() -> Response[str]:
 
 
 def _expect_file() -> Response[str]:
+    from nightshift.schemas import ExpectFile
+
     wanted = parse_body(app, ExpectFile)
     account_id = account_of(app)
     _check_storage(account_id, wanted.bytes)
@@ -80,6 +95,8 @@ def _expect_file() -> Response[str]:
 
 @app.get("/files")
 def list_files() -> Response[str]:
+    from nightshift.schemas import ListFiles
+
     query = parse_query(app, ListFiles)
     found, has_more = files.list_page(
         account_of(app),
@@ -119,6 +136,8 @@ def download_file(file_id: str) -> Response[str]:
 
 @app.post("/uploads")
 def create_upload() -> Response[str]:
+    from nightshift.schemas import CreateUpload
+
     wanted = parse_body(app, CreateUpload)
     account_id = account_of(app)
     _check_storage(account_id, wanted.bytes)
@@ -148,6 +167,8 @@ def add_upload_part(upload_id: str) -> Response[str]:
 
 @app.post("/uploads/<upload_id>/complete")
 def complete_upload(upload_id: str) -> Response[str]:
+    from nightshift.schemas import CompleteUpload
+
     wanted = parse_body(app, CompleteUpload)
     account_id = account_of(app)
     upload = uploads.complete(uploads.get(account_id, upload_id), wanted.part_ids, wanted.md5)
@@ -161,6 +182,8 @@ def cancel_upload(upload_id: str) -> Response[str]:
 
 @app.get("/batches")
 def list_batches() -> Response[str]:
+    from nightshift.schemas import ListBatches
+
     query = parse_query(app, ListBatches)
     found, has_more = batches.list_page(account_of(app), limit=query.limit, after=query.after, status=query.status)
     return json_response(list_object([_live(item) for item in found], has_more))
@@ -229,6 +252,8 @@ def retrieve_webhook() -> Response[str]:
 
 @app.put("/webhook")
 def put_webhook() -> Response[str]:
+    from nightshift.schemas import PutWebhook
+
     url = parse_body(app, PutWebhook).url
     addresses.check_url(url, allow_local=settings.allow_local_webhooks(), param="url")
     secret = webhooks.put_url(account_of(app), url)
@@ -250,16 +275,17 @@ def rotate_webhook() -> Response[str]:
 
 @app.get("/openapi.json")
 def openapi() -> Response[str]:
-    return Response(
-        200, content_type="application/json", body=importlib.resources.read_text("nightshift", "openapi.json")
-    )
+    return Response(200, content_type="application/json", body=_shipped("openapi.json"))
 
 
 @app.get("/docs")
 def docs() -> Response[str]:
-    return Response(
-        200, content_type="text/html; charset=utf-8", body=importlib.resources.read_text("nightshift", "docs.html")
-    )
+    return Response(200, content_type="text/html; charset=utf-8", body=_shipped("docs.html"))
+
+
+def _shipped(name: str) -> str:
+    """A file that lies beside the package's modules."""
+    return Path(aws.__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _nested(fields: dict[str, str]) -> dict[str, Any]:
@@ -276,7 +302,7 @@ def _nested(fields: dict[str, str]) -> dict[str, Any]:
     return nested
 
 
-def _seconds(expires_after: ExpiresAfter | None, ttl_seconds: int | None = None) -> int | None:
+def _seconds(expires_after: "ExpiresAfter | None", ttl_seconds: int | None = None) -> int | None:
     """How long a file is to live; the OpenAI way of saying it wins over ours."""
     return expires_after.seconds if expires_after else ttl_seconds
 

@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import accounts, addresses, aws, batches, files, intake, settings
 from nightshift.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
-from nightshift.http import account_of, create_app, json_response, parse_body, serve
+from nightshift.http import account_of, before_snapshot, create_app, json_response, parse_body, serve
 from nightshift.ids import new_id
 from nightshift.log import logger
 from nightshift.objects import batch_object
@@ -20,6 +20,13 @@ app = create_app()
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return serve(app, event, context)
+
+
+@before_snapshot
+def prepare() -> None:
+    aws.client("dynamodb")
+    aws.client("s3")
+    aws.client("stepfunctions")
 
 
 # How long an Idempotency-Key is remembered.

@@ -122,6 +122,19 @@ def test_the_api_waits_longer_than_a_check_may_take() -> None:
     assert PARAMETERS["SyncValidationSeconds"]["MaxValue"] + 4 < GLOBALS["Timeout"] <= 29
 
 
+def test_snapstart_is_off_and_is_for_the_apis_functions_which_are_called_by_their_alias() -> None:
+    assert PARAMETERS["SnapStart"]["Default"] == "None"
+    assert {name for name, properties in FUNCTIONS.items() if "SnapStart" in properties} == {"Api", "CreateBatch"}
+    for name in ("Api", "CreateBatch"):
+        assert FUNCTIONS[name]["SnapStart"] == {"ApplyOn": {"Ref": "SnapStart"}}
+        assert FUNCTIONS[name]["AutoPublishAlias"] == "live"
+
+
+def test_whatever_changes_in_a_function_or_a_layer_reaches_the_alias() -> None:
+    assert all(FUNCTIONS[name]["AutoPublishAliasAllProperties"] is True for name in ("Api", "CreateBatch"))
+    assert all(layer["PublishLambdaVersion"] is True for layer in of_type("AWS::Serverless::LayerVersion").values())
+
+
 # --- API -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,7 @@
-"""boto3 clients, each made once and when first needed: importing boto3 is the dearest part of a cold start."""
+"""AWS clients, each made once and when first needed: importing botocore is the dearest part of a cold start.
+
+botocore alone: what boto3 has beside it (resources, transfers) nobody uses here, and importing it takes time too.
+"""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -31,7 +34,6 @@ def client(service: str) -> Any:
 
 @cache
 def _client(service: str) -> Any:
-    import boto3
     from botocore.config import Config
 
     config = Config(
@@ -42,7 +44,14 @@ def _client(service: str) -> Any:
         # Presigned URLs must name the bucket's own region, and carry the signature that every region accepts.
         signature_version="s3v4" if service == "s3" else None,
     )
-    return boto3.client(service, config=config)  # type: ignore[call-overload]
+    return _session().create_client(service, config=config)
+
+
+@cache
+def _session() -> Any:
+    import botocore.session
+
+    return botocore.session.get_session()
 
 
 def error_code(error: Exception) -> str:
@@ -53,14 +62,12 @@ def error_code(error: Exception) -> str:
 
 def item(attributes: dict[str, Any]) -> dict[str, Any]:
     """A DynamoDB item from plain values; attributes that are None are left out."""
-    serialize = _types()[0].serialize
-    return {name: serialize(value) for name, value in attributes.items() if value is not None}
+    return {name: _attribute(value) for name, value in attributes.items() if value is not None}
 
 
 def plain(item: dict[str, Any]) -> dict[str, Any]:
     """Plain values from a DynamoDB item: numbers as int, or as float where they have a fraction."""
-    deserialize = _types()[1].deserialize
-    return {name: deserialize(value) for name, value in item.items()}
+    return {name: _value(attribute) for name, attribute in item.items()}
 
 
 def page(query: dict[str, Any], after: dict[str, Any] | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
@@ -77,12 +84,32 @@ def page(query: dict[str, Any], after: dict[str, Any] | None, limit: int) -> tup
         query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
 
-@cache
-def _types() -> tuple[Any, Any]:
-    from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+def _attribute(value: Any) -> dict[str, Any]:
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case int():
+            return {"N": str(value)}
+        case str():
+            return {"S": value}
+        case list():
+            return {"L": [_attribute(each) for each in value]}
+        case dict():
+            return {"M": {name: _attribute(each) for name, each in value.items()}}
+    raise TypeError(f"a {type(value).__name__} cannot be stored")
 
-    class Deserializer(TypeDeserializer):
-        def _deserialize_n(self, value: str) -> int | float:
+
+def _value(attribute: dict[str, Any]) -> Any:
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "NULL":
+            return None
+        case "N":
             return int(value) if value.lstrip("-").isdigit() else float(value)
-
-    return TypeSerializer(), Deserializer()
+        case "L":
+            return [_value(each) for each in value]
+        case "M":
+            return plain(value)
+    return value

@@ -3,15 +3,16 @@
 import base64
 import binascii
 import json
+import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ValidationError
 
 from nightshift import accounts
 from nightshift.errors import (
@@ -26,10 +27,14 @@ from nightshift.ids import new_id
 from nightshift.log import logger
 from nightshift.uploads import MAX_BODY_BYTES
 
+if TYPE_CHECKING:
+    # Imported where a call has something to be parsed: most ask for one thing by its id.
+    from pydantic import BaseModel, ValidationError
+
 # Everything else needs a key.
 PUBLIC_PATHS = frozenset({"/openapi.json", "/docs"})
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def create_app(elsewhere: dict[str, str] | None = None) -> APIGatewayRestResolver:
@@ -63,6 +68,21 @@ def create_app(elsewhere: dict[str, str] | None = None) -> APIGatewayRestResolve
         return json_response(missing.envelope(), status=missing.status)
 
     return app
+
+
+def before_snapshot(prepare: Callable[[], None]) -> Callable[[], None]:
+    """Under SnapStart, have ``prepare`` called before the snapshot is taken: what it imports and makes is in it."""
+    try:
+        from snapshot_restore_py import (  # type: ignore[import-not-found]
+            register_after_restore,
+            register_before_snapshot,
+        )
+    except ImportError:
+        return prepare  # only Lambda's runtime has it
+    register_before_snapshot(prepare)
+    # Copies of one snapshot would all draw the same numbers. Ids and secrets come from the system, which does not.
+    register_after_restore(random.seed)
+    return prepare
 
 
 def serve(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -132,6 +152,8 @@ def parse_body(app: APIGatewayRestResolver, model: type[Model]) -> Model:
     Raises:
         BadRequestError: it is not; the message says what to mend, ``param`` where.
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate_json(_body_bytes(app) or b"{}")
     except ValidationError as error:
@@ -150,13 +172,15 @@ def validate(model: type[Model], content: Any) -> Model:
     Raises:
         BadRequestError: it is not; the message says what to mend, ``param`` where.
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(content)
     except ValidationError as error:
         raise _as_bad_request(error) from None
 
 
-def _as_bad_request(error: ValidationError) -> BadRequestError:
+def _as_bad_request(error: "ValidationError") -> BadRequestError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return BadRequestError("The body is not valid JSON.", code="invalid_json")

@@ -15,8 +15,9 @@ FileSize = Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)]
 AssetGroup = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
+# A model's validator is built when the model is first used: a call needs one of them, and the building takes time.
 class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
 
 class ExpiresAfter(_Body):
@@ -57,7 +58,7 @@ class ExpectFile(_Body):
 class FileForm(BaseModel):
     """The text fields of the multipart body of ``POST /v1/files``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     purpose: Literal["batch"]
     expires_after: ExpiresAfter | None = None
@@ -85,7 +86,7 @@ class CompleteUpload(_Body):
 class ListBatches(BaseModel):
     """The query of ``GET /v1/batches``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     after: Annotated[str, StringConstraints(pattern=r"^batch_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -95,7 +96,7 @@ class ListBatches(BaseModel):
 class ListFiles(BaseModel):
     """The query of ``GET /v1/files``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     after: Annotated[str, StringConstraints(pattern=r"^file_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
