@@ -1,4 +1,4 @@
-"""An emulated S3 with one bucket, in a process of its own, for as long as a benchmark runs."""
+"""An emulated AWS in a process of its own, for as long as a benchmark runs: S3 alone, or all that the API calls."""
 
 import os
 import subprocess
@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from nightshift import aws
 
 from local.stack import ROOT_CREDENTIALS, emulator_python, free_port
+from tests.integration.support import template_tables
+
+_NOTHING = '{"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}'
 
 
 @contextmanager
-def emulated_s3() -> Iterator[str]:
-    """Start ministack on loopback, make the bucket, and point the package at them; gives the endpoint."""
+def emulated_s3(*more: str) -> Iterator[str]:
+    """Start ministack on loopback with S3 and the services ``more``, make the bucket, and point the package at them;
+    gives the endpoint."""
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
@@ -24,7 +28,7 @@ def emulated_s3() -> Iterator[str]:
             "HOME": folder,
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(port),
-            "SERVICES": "s3",
+            "SERVICES": ",".join(("s3", *more)),
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
             "LOG_LEVEL": "ERROR",
@@ -51,3 +55,21 @@ def emulated_s3() -> Iterator[str]:
         finally:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def emulated_aws() -> Iterator[str]:
+    """``emulated_s3`` with the template's tables and a state machine that does nothing."""
+    with emulated_s3("dynamodb", "stepfunctions") as endpoint:
+        for name, definition in template_tables().items():
+            aws.client("dynamodb").create_table(TableName=name, **definition)
+            os.environ[f"{name.upper()}_TABLE"] = name
+        machine = aws.client("stepfunctions").create_state_machine(
+            name="run-batch", definition=_NOTHING, roleArn="arn:aws:iam::000000000000:role/run-batch"
+        )
+        os.environ |= {
+            "STATE_MACHINE": machine["stateMachineArn"],
+            "SYNC_VALIDATION_SECONDS": "20",
+            "COMPLETION_WINDOW_SECONDS": "86400",
+        }
+        yield endpoint

@@ -1,18 +1,25 @@
 """A stub upstream as cheap as Python allows: a bare asyncio protocol in a process of its own.
 
 It answers every POST with the same chat completion after a latency, constant or log-normal, so that what is measured is
-the client. `python -m bench.stub PORT LATENCY_MS [P99_MS]` serves until it is killed.
+the client; a GET, at once, with what it gave so far. `python -m bench.stub --help` says what it can do.
 """
 
+import argparse
 import asyncio
+import json
 import math
 import random
+import re
+import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
 
 TEXT = "Night falls, the queue is long, and every line will have its answer. " * 10
 BODY = (
@@ -20,13 +27,23 @@ BODY = (
     f'{{"role":"assistant","content":"{TEXT}"}},"finish_reason":"stop"}}],'
     '"usage":{"prompt_tokens":20,"completion_tokens":150,"total_tokens":170}}'
 ).encode()
-RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 # The 99th percentile of a normal distribution, in standard deviations.
 _Z99 = 2.326
 
 
+def _response(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+RESPONSE = _response(BODY)
+
+
 class Latency:
-    """Seconds that an answer takes: ``median``, or log-normal where a ``p99`` is given."""
+    """Seconds that an answer takes: ``median``, or log-normal where a ``p99`` is given.
+
+    The draws depend on ``seed`` alone, so who knows it knows what the stub gave, in order.
+    """
 
     def __init__(self, median: float, p99: float | None = None, seed: int | None = None) -> None:
         self._median = median
@@ -39,6 +56,7 @@ class Latency:
 
 class _Stub(asyncio.Protocol):
     latency: Latency
+    given: ClassVar = {"answers": 0, "seconds": 0.0, "longest": 0.0}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -48,49 +66,84 @@ class _Stub(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head, found, rest = self._buffer.partition(b"\r\n\r\n")
-        if not found:
+        head_end = self._buffer.find(b"\r\n\r\n")
+        if head_end < 0:
             return
-        length = 0
-        for line in head.split(b"\r\n"):
-            if line[:15].lower() == b"content-length:":
-                length = int(line[15:])
-        if len(rest) < length:
+        length = _LENGTH.search(self._buffer, 0, head_end)
+        end = head_end + 4 + (int(length[1]) if length else 0)
+        if len(self._buffer) < end:
             return
-        self._buffer = rest[length:]
-        self._loop.call_later(self.latency.draw(), self._answer)
+        asked, self._buffer = self._buffer[:4], self._buffer[end:]
+        if asked == b"GET ":
+            self._answer(_response(json.dumps(self.given).encode()))
+            return
+        seconds = self.latency.draw()
+        self.given["answers"] += 1
+        self.given["seconds"] += seconds
+        self.given["longest"] = max(self.given["longest"], seconds)
+        self._loop.call_later(seconds, self._answer, RESPONSE)
 
-    def _answer(self) -> None:
+    def _answer(self, response: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(RESPONSE)
+            self._transport.write(response)
 
 
-async def _serve(port: int, latency: Latency) -> None:
+async def _serve(port: int, latency: Latency, certificate: str | None) -> None:
     _Stub.latency = latency
-    server = await asyncio.get_running_loop().create_server(_Stub, "127.0.0.1", port, backlog=4096)
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Stub, "127.0.0.1", port, backlog=4096, ssl=context)
     await server.serve_forever()
 
 
 @contextmanager
-def upstream(latency_ms: float, p99_ms: float | None = None) -> Iterator[str]:
-    """A stub in a process of its own, for as long as the block lasts; gives its base URL."""
+def upstream(
+    latency_ms: float, p99_ms: float | None = None, seed: int | None = None, certificate: Path | None = None
+) -> Iterator[str]:
+    """A stub in a process of its own, for as long as the block lasts; gives its base URL.
+
+    With a ``certificate`` (a PEM file with its key) it speaks TLS.
+    """
     from local.stack import free_port
 
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "bench.stub", str(port), str(latency_ms), str(p99_ms or "")])
-    url = f"http://127.0.0.1:{port}/v1"
+    given = {"--p99-ms": p99_ms, "--seed": seed, "--certificate": certificate}
+    options = [str(word) for name, value in given.items() if value is not None for word in (name, value)]
+    process = subprocess.Popen([sys.executable, "-m", "bench.stub", str(port), str(latency_ms), *options])
     try:
         for _ in range(200):
             try:
-                urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=30).read()
+                socket.create_connection(("127.0.0.1", port)).close()
                 break
             except OSError:
                 time.sleep(0.05)
-        yield url
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{port}/v1"
     finally:
         process.kill()
         process.wait()
 
 
+def given(url: str) -> dict[str, Any]:
+    """What the stub at ``url`` gave so far: ``answers``, the ``seconds`` they took together, the ``longest``."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        content: dict[str, Any] = json.load(answer)
+    return content
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="A stub upstream that answers until it is killed.")
+    parser.add_argument("port", type=int)
+    parser.add_argument("latency_ms", type=float)
+    parser.add_argument("--p99-ms", type=float, help="makes the latency log-normal; the other is its median then")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--certificate", help="a PEM file with its key: speak TLS")
+    given = parser.parse_args()
+    latency = Latency(given.latency_ms / 1000, given.p99_ms and given.p99_ms / 1000, given.seed)
+    asyncio.run(_serve(given.port, latency, given.certificate))
+
+
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), Latency(float(sys.argv[2]) / 1000, float(sys.argv[3] or 0) / 1000 or None)))
+    _main()

@@ -1,0 +1,278 @@
+"""What a million lines cost: what a batch of 50,000 uses of AWS, counted in a real run, at list prices.
+
+The run is the whole system on a local stack, with 256 requests in flight as a full worker has them, and answers after a
+fraction of a second: ten seconds a line would take 33 minutes (`--long` does that). What depends on the time is then
+computed for ten seconds a line: see ``at_latency``. Everything else is priced as it was counted.
+
+The functions' own seconds are this machine's, at a whole core; they are priced as if all of them were CPU time that a
+smaller function has less of, which is the most that they can be.
+"""
+
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from nightshift import chunk, plan, routes
+from nightshift.routing import Route, Sku
+
+from bench import report, stub
+from bench.meter import Meter, Usage, execution, metered
+from bench.stack import configured, empty, input_file, stack, upload
+from local.stack import SECRET
+from tests.e2e.conftest import Local, wait_for
+
+LINES = 50_000
+LINE_BYTES = 600
+SECONDS_PER_LINE = 10.0
+SHORT_MS = 200.0
+MODEL = "bench-model"
+INVOCATION_SECONDS = 900
+# Memory at which Lambda gives one vCPU.
+WHOLE_CORE_GB = 1769 / 1024
+# A caller looks once a minute.
+POLL_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    dollars: float
+    per: float
+    source: str
+
+    def of(self, amount: float) -> float:
+        return amount * self.dollars / self.per
+
+
+# List prices of us-east-1 without any free tier, as of November 2025.
+PRICES = {
+    "lambda_gb_second": Price(13.3334, 1e6, "aws.amazon.com/lambda/pricing: arm64, duration"),
+    "lambda_request": Price(0.20, 1e6, "aws.amazon.com/lambda/pricing: requests"),
+    "state_transition": Price(0.025, 1e3, "aws.amazon.com/step-functions/pricing: Standard"),
+    "express_request": Price(1.00, 1e6, "aws.amazon.com/step-functions/pricing: Express, requests"),
+    "express_gb_second": Price(16.67, 1e6, "aws.amazon.com/step-functions/pricing: Express, duration"),
+    "s3_put": Price(0.005, 1e3, "aws.amazon.com/s3/pricing: Standard; PUT, COPY, POST, LIST"),
+    "s3_get": Price(0.0004, 1e3, "aws.amazon.com/s3/pricing: Standard; GET, HEAD and all others"),
+    "dynamodb_write": Price(0.625, 1e6, "aws.amazon.com/dynamodb/pricing/on-demand: write request units"),
+    "dynamodb_read": Price(0.125, 1e6, "aws.amazon.com/dynamodb/pricing/on-demand: read request units"),
+    "event": Price(1.00, 1e6, "aws.amazon.com/eventbridge/pricing: custom events"),
+    "sqs_request": Price(0.40, 1e6, "aws.amazon.com/sqs/pricing: Standard"),
+    "api_request": Price(3.50, 1e6, "aws.amazon.com/api-gateway/pricing: REST"),
+    "secret_call": Price(0.05, 1e4, "aws.amazon.com/secrets-manager/pricing: API calls"),
+    "log_gb": Price(0.50, 1e9, "aws.amazon.com/cloudwatch/pricing: logs, ingestion (bytes)"),
+    "trace": Price(5.00, 1e6, "aws.amazon.com/xray/pricing: traces recorded"),
+}
+
+Amounts = dict[tuple[str, str], float]  # by what is priced, and whose it is
+
+
+def amounts(usage: Usage, memory: Mapping[str, float]) -> Amounts:
+    """What was used, in the units that are priced."""
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for name, seconds in usage.seconds.items():
+        share = min(1.0, memory[name] / WHOLE_CORE_GB)
+        # RunChunk waits for answers nearly all of its time; of the others all is taken for CPU time.
+        found["lambda_gb_second", name] = memory[name] * seconds / (1 if name == "RunChunk" else share)
+        found["lambda_request", name] = float(usage.invocations[name])
+        # X-Ray takes one call a second and then every twentieth: this is all of them.
+        found["trace", name] = float(usage.invocations[name])
+    found["state_transition", "RunBatch"] = usage.transitions
+    for (name, service, operation), count in usage.calls.items():
+        if service == "s3" and operation != "DELETE":
+            found["s3_put" if operation in ("PUT", "COPY", "POST", "LIST") else "s3_get", name] += count
+        elif service == "secretsmanager":
+            found["secret_call", name] += count
+        elif service == "awsevents":
+            found["event", name] += count
+    found["s3_get", "RunBatch"] = 1  # the Map reads the plan
+    for (name, kind), taken in usage.units.items():
+        found[f"dynamodb_{kind}", name] += taken
+    found["api_request", "Api"] = usage.invocations["Api"]
+    found["api_request", "CreateBatch"] = usage.invocations["CreateBatch"]
+    # The terminal event is sent to the queue, received, and deleted.
+    found["sqs_request", "DeliverWebhook"] = 3 * usage.invocations["DeliverWebhook"]
+    found["log_gb", "all"] = usage.log_bytes
+    return found
+
+
+def at_latency(usage: Usage, count: int, latency: float, timeout: float = 600) -> Usage:
+    """The same batch with answers after ``latency`` seconds, in full slices of one worker.
+
+    What is added to the counts: the seconds of more waiting; a part, a progress write and a look at the status for
+    every KEEP_SECONDS of them; and for each further slice an invocation's start, the HEADs of the segments, a list of
+    the parts, and a read of those of the open segments. A slice starts no request in its last ``timeout`` + 20 seconds,
+    and is billed until the last one is answered.
+    """
+    scaled = deepcopy(usage)
+    work = count / plan.WORKER_CONCURRENCY * latency
+    starting = INVOCATION_SECONDS - chunk.SLICE_MARGIN_SECONDS - timeout
+    slices = max(1, math.ceil(work / (starting + latency)))
+    # What the run took beyond its rounds of requests is what a slice needs to start and to end.
+    rounds = math.ceil(count / plan.WORKER_CONCURRENCY)
+    overhead = max(0.0, usage.seconds["RunChunk"] - rounds * usage.latency)
+    # At the end of each slice requests run dry: half of one's time is lost, as they are not all sent at once.
+    seconds = work + slices * (overhead + latency / 2)
+    keeps = max(0.0, seconds - usage.seconds["RunChunk"]) / chunk.KEEP_SECONDS
+    further = slices - 1
+    segments = math.ceil(count / plan.SEGMENT_LINES)
+    open_parts = math.ceil(plan.SEGMENT_LINES / plan.WORKER_CONCURRENCY * latency / chunk.KEEP_SECONDS)
+    for (service, operation), more in {
+        ("s3", "PUT"): keeps,
+        ("s3", "HEAD"): further * segments,
+        ("s3", "LIST"): further,
+        ("s3", "GET"): further * open_parts,
+        ("dynamodb", "PutItem"): keeps,
+        ("dynamodb", "GetItem"): keeps + further,
+    }.items():
+        scaled.calls["RunChunk", service, operation] += math.ceil(more)
+    scaled.units["RunChunk", "write"] += math.ceil(keeps)
+    scaled.units["RunChunk", "read"] += math.ceil(keeps + further)
+    scaled.invocations["RunChunk"] += further
+    scaled.slices["more"] += further
+    scaled.seconds["RunChunk"] = seconds
+    scaled.transitions += 2 * further
+    return scaled
+
+
+def dollars(used: Amounts) -> dict[str, float]:
+    """The price of ``used``, by what is priced; RunChunk's GB-seconds apart, as all else is orchestration."""
+    prices: defaultdict[str, float] = defaultdict(float)
+    for (what, whose), amount in used.items():
+        key = "RunChunk's GB-seconds" if (what, whose) == ("lambda_gb_second", "RunChunk") else what
+        prices[key] += PRICES[what].of(amount)
+    return dict(prices)
+
+
+def orchestration(prices: Mapping[str, float]) -> float:
+    return sum(prices.values()) - prices["RunChunk's GB-seconds"]
+
+
+def run_batch(local: Local, meter: Meter, count: int, latency_ms: float, url: str, polls: int = 0) -> Usage:
+    """Run one batch from upload to download and count what it uses, with ``polls`` looks at it on the way."""
+    route = Route(
+        model=MODEL, provider="stub", base_url=url, upstream_model="stub", sku=Sku("bench"), api_key_secret=SECRET
+    )
+    routes.apply([route])
+    content = input_file(count, LINE_BYTES, MODEL)
+    meter.start()
+    started = time.monotonic()
+    file_id = upload(local, content)
+    batch = local.client.batches.create(input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h")
+    for _ in range(polls):
+        local.client.batches.retrieve(batch.id)
+    stepfunctions = local.aws("stepfunctions")
+    arn = execution(local, batch.id)
+
+    # Not asked of the API, whose calls are counted.
+    def ended() -> bool:
+        return bool(stepfunctions.describe_execution(executionArn=arn)["status"] != "RUNNING")
+
+    wait_for(ended, 3600)
+    took = time.monotonic() - started
+    time.sleep(3)  # for the last event and its delivery
+    batch = local.client.batches.retrieve(batch.id)
+    assert batch.request_counts is not None
+    assert batch.output_file_id is not None
+    assert batch.request_counts.completed == count, batch.request_counts
+    assert local.client.files.content(batch.output_file_id).text.count("\n") == count
+    usage = meter.stop(batch.id)
+    usage.took, usage.latency = took, latency_ms / 1000
+    empty(local)
+    return usage
+
+
+def memory_of(local: Local) -> dict[str, float]:
+    return {name: int(found["MemorySize"]) / 1024 for name, found in configured(local).items()}
+
+
+# --- what people use instead, by the same prices: a million lines at SECONDS_PER_LINE --------------------------------
+
+
+def lambda_per_request(memory_gb: float, express: bool) -> float:
+    """A Distributed Map with one Lambda for each line; its ResultWriter gathers the results in a few objects."""
+    one = PRICES["lambda_gb_second"].of(memory_gb * SECONDS_PER_LINE) + PRICES["lambda_request"].of(1)
+    one += PRICES["state_transition"].of(1)  # each child's start
+    if express:  # as its documentation advises for children shorter than five minutes; 64 MB is the least billed
+        one += PRICES["express_request"].of(1) + PRICES["express_gb_second"].of(64 / 1024 * SECONDS_PER_LINE)
+    else:
+        one += PRICES["state_transition"].of(1)  # its one state
+    return 1e6 * one
+
+
+def sqs_by_ten(memory_gb: float, results_per_object: int) -> float:
+    """A message for each line, sent, received and deleted by tens; a Lambda sends its ten requests at once and keeps
+    the answers in S3."""
+    ten = PRICES["lambda_gb_second"].of(memory_gb * SECONDS_PER_LINE) + PRICES["lambda_request"].of(1)
+    ten += PRICES["sqs_request"].of(3) + PRICES["s3_put"].of(10 / results_per_object)
+    return 1e5 * ten
+
+
+PEERS: dict[str, Callable[[], float]] = {
+    "one Lambda per request, Standard children, 256 MB": lambda: lambda_per_request(0.25, express=False),
+    "one Lambda per request, the least: Express children, 128 MB": lambda: lambda_per_request(0.125, express=True),
+    "SQS by ten, 256 MB, an object per answer": lambda: sqs_by_ten(0.25, 1),
+    "SQS by ten, the least: 128 MB, an object per ten": lambda: sqs_by_ten(0.125, 10),
+}
+
+
+def row(name: str, figure: float, unit: str, base: float | None = None) -> dict[str, Any]:
+    return report.row(name, [figure], unit, None if base is None else [base])
+
+
+def main() -> None:
+    long = "--long" in sys.argv
+    latency_ms = SECONDS_PER_LINE * 1000 if long else SHORT_MS
+    polls = round(LINES / plan.WORKER_CONCURRENCY * SECONDS_PER_LINE / POLL_SECONDS)
+    with stub.upstream(latency_ms) as url, stack("cost-long" if long else "cost") as local, metered(local) as meter:
+        memory = memory_of(local)
+        counted = run_batch(local, meter, LINES, latency_ms, url, polls)
+    usage = counted if long else at_latency(counted, LINES, SECONDS_PER_LINE)
+    before, used = amounts(counted, memory), amounts(usage, memory)
+    prices = {what: amount * 1e6 / LINES for what, amount in dollars(used).items()}
+    total = sum(prices.values())
+    how = "counted" if long else f"counted at {latency_ms / 1000:g} s a line"
+    rows = [row(f"{how}: {what}, {whose}", amount, "") for (what, whose), amount in sorted(before.items()) if amount]
+    rows += [row(f"RunChunk's seconds, {how}", counted.seconds["RunChunk"], "s")]
+    cpu = counted.cpu["RunChunk"] / LINES
+    rows += [row("RunChunk's CPU time, a line", 1000 * cpu, "ms")]
+    if not long:
+        rows += [
+            row(f"scaled to {SECONDS_PER_LINE:g} s a line: {what}, {whose}", amount, "")
+            for (what, whose), amount in sorted(used.items())
+            if amount != before.get((what, whose))
+        ]
+    rows += [row(f"$ per 1M lines at 10 s: {what}", amount, "$", total) for what, amount in sorted(prices.items())]
+    rows += [row("$ per 1M lines at 10 s: all", total, "$")]
+    for megabytes in (256, 512, 1024, 1769):
+        share = min(1.0, megabytes / 1024 / WHOLE_CORE_GB)
+        rate = plan.WORKER_CONCURRENCY / SECONDS_PER_LINE
+        gb_seconds = used["lambda_gb_second", "RunChunk"] * (megabytes / 1024) / memory["RunChunk"]
+        price = PRICES["lambda_gb_second"].of(gb_seconds) * 1e6 / LINES
+        rows += [
+            row(f"RunChunk at {megabytes} MB: $ per 1M lines at 10 s", price, "$"),
+            row(f"RunChunk at {megabytes} MB: share of its CPU that it uses at 10 s", cpu * rate / share, ""),
+            row(
+                f"RunChunk at {megabytes} MB: full while answers take at least",
+                plan.WORKER_CONCURRENCY * cpu / share,
+                "s",
+            ),
+        ]
+    peers = {name: priced() for name, priced in PEERS.items()}
+    rows += [row(f"$ per 1M lines at 10 s: {name}", theirs, "$", total) for name, theirs in peers.items()]
+    targets = [
+        report.target("$ per 1M lines", total, 0.50, at_least=False),
+        report.target("$ per 1M lines: orchestration", orchestration(prices), 0.10, at_least=False),
+    ]
+    for name, theirs in peers.items():
+        targets.append(report.target(f"times cheaper than {name}", theirs / total, 20 if "SQS" in name else 100))
+    report.publish("cost_long" if long else "cost", rows, targets, report.versions("aiohttp", "boto3"))
+    for what, listed in PRICES.items():
+        print(f"  {what}: ${listed.dollars:g} per {listed.per:g}; {listed.source}")
+
+
+if __name__ == "__main__":
+    main()

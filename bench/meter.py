@@ -1,0 +1,216 @@
+"""Counts what a batch on a local stack uses of AWS.
+
+Every function's calls go through a proxy that counts them: AWS_ENDPOINT_URL in the function's environment, no product
+code. Invocations and their milliseconds are from the log that Lambda keeps of each (START, REPORT), state transitions
+from the histories of the execution and of the Map's children.
+"""
+
+import asyncio
+import json
+import math
+import re
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from bench.stack import FUNCTIONS, configured, cpu_seconds, workers
+from tests.e2e.conftest import Local
+
+# Headers that are about one connection, and are made anew for the next one.
+HOP = frozenset({"connection", "transfer-encoding", "content-length", "expect"})
+WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
+# A child workflow's start is billed as one transition, beside the states that it enters.
+CHILD_START = 1
+# What CloudWatch adds to each event's bytes.
+LOG_OVERHEAD = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a function to AWS. ``units`` are DynamoDB's request units, at most: by bytes on the wire."""
+
+    function: str
+    service: str
+    operation: str
+    units: float = 0
+
+
+@dataclass
+class Usage:
+    """What was used between two moments."""
+
+    calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    units: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    invocations: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    slices: Counter[str] = field(default_factory=Counter)
+    cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    transitions: int = 0
+    took: float = 0  # from upload to the end, in seconds
+    latency: float = 0  # of a request
+    log_bytes: int = 0
+
+    def of(self, service: str, *operations: str) -> int:
+        return sum(
+            count for (_, found, operation), count in self.calls.items() if found == service and operation in operations
+        )
+
+
+class Meter:
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._calls: list[Call] = []
+
+    def start(self) -> None:
+        self._calls.clear()
+        self._since = time.time()
+        self._cpu = {pid: cpu_seconds(pid) for pid, _ in workers(self._local.folder)}
+
+    def stop(self, batch_id: str) -> Usage:
+        """What was used since ``start``, by everything and, for state transitions, by this batch."""
+        usage = Usage()
+        for pid, function in workers(self._local.folder):
+            usage.cpu[function] += cpu_seconds(pid) - self._cpu.get(pid, 0.0)
+        for call in self._calls:
+            usage.calls[call.function, call.service, call.operation] += 1
+            if call.units:
+                usage.units[call.function, "write" if call.operation in WRITES else "read"] += call.units
+        self._read_logs(usage)
+        usage.transitions = self._transitions(batch_id, usage.slices)
+        return usage
+
+    # --- the proxy -----------------------------------------------------------------------------------------------
+
+    async def handle(self, request: web.Request, function: str, session: aiohttp.ClientSession) -> web.Response:
+        body = await request.read()
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        url = self._local.description["aws_endpoint_url"] + request.raw_path
+        async with session.request(
+            request.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
+        ) as answer:
+            content = await answer.read()
+            self._calls.append(call_of(function, request, body, content))
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
+            if request.method == "HEAD":
+                kept["Content-Length"] = answer.headers.get("Content-Length", "0")
+            return web.Response(status=answer.status, headers=kept, body=content)
+
+    # --- logs and histories --------------------------------------------------------------------------------------
+
+    def _read_logs(self, usage: Usage) -> None:
+        logs = self._local.aws("logs")
+        for function in FUNCTIONS:
+            pages = logs.get_paginator("filter_log_events").paginate(
+                logGroupName=_log_group(function), startTime=int(self._since * 1000)
+            )
+            for message in (event["message"] for page in pages for event in page["events"]):
+                usage.log_bytes += len(message.encode()) + LOG_OVERHEAD
+                report = re.match(r"REPORT RequestId: \S+\tDuration: ([\d.]+) ms", message)
+                if report:
+                    usage.invocations[function] += 1
+                    usage.seconds[function] += float(report[1]) / 1000
+                elif '"slice ended"' in message:
+                    usage.slices[json.loads(message)["state"]] += 1
+
+    def _transitions(self, batch_id: str, slices: Counter[str]) -> int:
+        """States entered by the execution and by the Map's children, and the children's starts.
+
+        The emulator keeps no history of a child: its states follow from its slices. Each enters RunChunk and
+        IsChunkDone, and some WaitForUpstream; at the end there is ChunkDone.
+        """
+        stepfunctions = self._local.aws("stepfunctions")
+        parent = execution(self._local, batch_id)
+        pages = stepfunctions.get_paginator("get_execution_history").paginate(executionArn=parent)
+        entered = sum(str(event["type"]).endswith("StateEntered") for page in pages for event in page["events"])
+        runs = stepfunctions.list_map_runs(executionArn=parent)["mapRuns"]
+        children = sum(len(stepfunctions.list_executions(mapRunArn=run["mapRunArn"])["executions"]) for run in runs)
+        return entered + children * (CHILD_START + 1) + 2 * slices.total() + slices["wait"]
+
+
+def execution(local: Local, batch_id: str) -> str:
+    """The ARN of the batch's execution."""
+    [machine] = [each["stateMachineArn"] for each in local.aws("stepfunctions").list_state_machines()["stateMachines"]]
+    return f"{machine.replace(':stateMachine:', ':execution:')}:{batch_id}"
+
+
+def _log_group(function: str) -> str:
+    return f"/bench/{function}"
+
+
+def call_of(function: str, request: web.Request, body: bytes, answer: bytes) -> Call:
+    target = request.headers.get("X-Amz-Target", "")
+    if target:
+        service, _, operation = target.partition(".")
+        service = service.partition("_")[0].lower()
+        return Call(function, service, operation, units(operation, body, answer) if service == "dynamodb" else 0)
+    if request.method == "GET" and "list-type" in request.query:
+        return Call(function, "s3", "LIST")
+    if request.method == "PUT" and "x-amz-copy-source" in request.headers:
+        return Call(function, "s3", "COPY")
+    return Call(function, "s3", request.method)
+
+
+def units(operation: str, body: bytes, answer: bytes) -> float:
+    """DynamoDB's units for one call, at most. The JSON of an item is longer than the item; a write to a batch that its
+    index has is counted twice, as an index that holds less than the item costs no more than the item."""
+    if operation in WRITES:
+        size = max(1, math.ceil(max(len(body), len(answer)) / 1024))
+        indexed = b'"acct_' in body and b"batch_" in body
+        return size * 2 if indexed else size
+    size = max(1, math.ceil(len(answer) / 4096))
+    return size if b'"ConsistentRead": true' in body or b'"ConsistentRead":true' in body else size / 2
+
+
+@contextmanager
+def metered(local: Local) -> Iterator[Meter]:
+    """Send every function's calls through a proxy, one port for each, for as long as the block lasts."""
+    meter = Meter(local)
+    loop = asyncio.new_event_loop()
+    ports: dict[str, int] = {}
+    ready, over = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["User-Agent", "Accept"]) as session:
+            runners = []
+            for function in FUNCTIONS:
+
+                async def handle(request: web.Request, function: str = function) -> web.Response:
+                    return await meter.handle(request, function, session)
+
+                app = web.Application(client_max_size=1 << 30)
+                app.router.add_route("*", "/{path:.*}", handle)
+                runner = web.AppRunner(app, access_log=None)
+                await runner.setup()
+                site = web.TCPSite(runner, "127.0.0.1", 0)
+                await site.start()
+                ports[function] = runner.addresses[0][1]
+                runners.append(runner)
+            ready.set()
+            await over.wait()
+            for runner in runners:
+                await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()], daemon=True)
+    thread.start()
+    ready.wait(10)
+    try:
+        with ExitStack() as environments:
+            for function, port in ports.items():
+                url = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+                environments.enter_context(local.environment(function, **url))
+            # A log of its own for each function, or the REPORT lines do not say whose they are.
+            for name, found in configured(local).items():
+                log = {"LogFormat": "JSON", "LogGroup": _log_group(name)}
+                local.aws("logs").create_log_group(logGroupName=log["LogGroup"])
+                local.aws("lambda").update_function_configuration(FunctionName=found["FunctionName"], LoggingConfig=log)
+            yield meter
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)

@@ -1,0 +1,98 @@
+"""The whole system on a local stack of its own, for as long as a benchmark runs."""
+
+import json
+import os
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local.stack import ROOT, STACK_NAME, Stack, free_port
+from tests.e2e.conftest import Local
+
+FUNCTIONS = (
+    *("Api", "CreateBatch", "ValidateBatch", "RunChunk", "FinalizeBatch", "CloseAbandoned"),
+    *("PublishEvents", "DeliverWebhook", "PurgeFile", "Sweep"),
+)
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def stack(name: str, **environment: str) -> Iterator[Local]:
+    """A stack in a folder and at a port of its own; ``environment`` is as for ``python -m local.stack up``."""
+    folder = ROOT / ".local" / f"bench-{name}"
+    os.environ |= {"NIGHTSHIFT_PORT": str(free_port()), **environment}
+    started = Stack(folder)
+    try:
+        yield Local(folder, started.up())
+    finally:
+        started.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def workers(folder: Path) -> Iterator[tuple[int, str]]:
+    """The stack's Lambda processes, each with its function."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                command = (process / "cmdline").read_text()
+            except OSError:
+                continue  # it ended meanwhile
+            if str(folder) in command:
+                for function in FUNCTIONS:
+                    if f"ministack-lambda-{STACK_NAME}-{function}-" in command:
+                        yield int(process.name), function
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has used so far, its threads' included; none where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def configured(local: Local) -> dict[str, dict[str, Any]]:
+    """What Lambda says of each function, by its logical id."""
+    functions = local.aws("lambda").list_functions()["Functions"]
+    return {
+        name: found
+        for name in FUNCTIONS
+        for found in functions
+        if found["FunctionName"].startswith(f"{STACK_NAME}-{name}-")
+    }
+
+
+def input_file(lines: int, line_bytes: int, model: str = "demo-model") -> bytes:
+    """So many lines, each of just about so many bytes."""
+
+    def line(number: int, text: str) -> str:
+        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        request = {"custom_id": f"r{number:05d}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(request) + "\n"
+
+    text = "The night shift answers. " * (line_bytes // 25)
+    text = text[: line_bytes - len(line(0, ""))]
+    return "".join(line(number, text) for number in range(lines)).encode()
+
+
+def upload(local: Local, content: bytes) -> str:
+    """The presigned upload of CONTRACT: one PUT, straight to S3."""
+    wanted = {"purpose": "batch", "filename": "input.jsonl", "bytes": len(content)}
+    file = local.client.post("/files", cast_to=dict[str, Any], body=wanted)
+    request = urllib.request.Request(file["upload_url"], content, dict(file["upload_headers"]), method="PUT")
+    with urllib.request.urlopen(request, timeout=120):
+        return str(file["id"])
+
+
+def empty(local: Local) -> None:
+    """Delete what batches left in the bucket: disks are small."""
+    s3 = local.aws("s3")
+    for name in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
+        for prefix in ("files/", "work/"):
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix):
+                for found in page.get("Contents", []):
+                    s3.delete_object(Bucket=name, Key=found["Key"])

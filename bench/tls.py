@@ -1,0 +1,128 @@
+"""What connections cost a worker over TLS: memory, and CPU for each request, with stdlib asyncio as Lambda runs it.
+
+Each figure is from a new process that has imported what the worker imports and made its clients, and sends through the
+real `Upstream`: first all requests at once, so that so many connections are open, then some rounds more on the same
+connections. The certificate is made for the run and trusted by SSL_CERT_FILE, beside those that are trusted anyway.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nightshift import aws
+from nightshift.chunk import ROOM_BYTES
+from nightshift.room import Room
+from nightshift.routing import Route, Sku
+from nightshift.upstream import Upstream
+
+from bench import report, stub
+from bench.peers import BODY, cpu_seconds
+
+CONNECTIONS = (1, 64, 256, 800)
+ROUNDS = 5
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 with its key, in one PEM file."""
+    key, made = folder / "key.pem", folder / "cert.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", *subject]
+    subprocess.run([*new, "-keyout", key, "-out", made], check=True, capture_output=True)
+    (folder / "both.pem").write_bytes(made.read_bytes() + key.read_bytes())
+    usual = Path(ssl.get_default_verify_paths().cafile or os.devnull)
+    (folder / "trusted.pem").write_bytes(made.read_bytes() + usual.read_bytes())
+    return folder / "both.pem"
+
+
+def memory(name: str) -> float:
+    """``VmRSS`` (what is resident) or ``VmHWM`` (the most that was), in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(name)
+
+
+async def client(url: str, connections: int) -> dict[str, float]:
+    """What this process has with so many connections: ``base`` MB before the first, ``peak`` MB, ``cpu`` ms/request."""
+    route = Route(model="m", provider="stub", base_url=url, upstream_model="stub", sku=Sku("stub"))
+
+    async def round_of(upstream: Upstream, number: int) -> None:
+        answers = await asyncio.gather(*(upstream.send(BODY, f"{number}-{n}") for n in range(connections)))
+        assert all(answer.status == 200 for answer in answers), answers[0]
+
+    base = memory("VmRSS")
+    async with Upstream(route, None, connections, Room(ROOM_BYTES)) as upstream:
+        connecting = cpu_seconds()
+        await round_of(upstream, 0)
+        busy = cpu_seconds()
+        for number in range(ROUNDS):
+            await round_of(upstream, number + 1)
+        cpu = cpu_seconds() - busy
+    return {
+        "base": base,
+        "peak": memory("VmHWM"),
+        "connecting": 1000 * (busy - connecting) / connections,
+        "cpu": 1000 * cpu / (ROUNDS * connections),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--client", nargs=2, help=argparse.SUPPRESS, metavar=("URL", "CONNECTIONS"))
+    given = parser.parse_args()
+    if given.client:
+        import functions.run_chunk.app  # noqa: F401 (the worker's own memory is in the figures)
+
+        aws.client("s3"), aws.client("dynamodb")
+        print(json.dumps(asyncio.run(client(given.client[0], int(given.client[1])))))
+        return
+    figures: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
+        made = certificate(Path(folder))
+        trusting = os.environ | {"SSL_CERT_FILE": f"{folder}/trusted.pem", "AWS_DEFAULT_REGION": "us-east-1"}
+
+        def run(name: str, url: str, connections: int) -> float:
+            command = [sys.executable, "-m", "bench.tls", "--client", url, str(connections)]
+            output = subprocess.run(command, env=trusting, check=True, stdout=subprocess.PIPE).stdout
+            found: dict[str, float] = json.loads(output)
+            for figure, value in found.items():
+                figures[figure][name].append(value)
+            return found["peak"]
+
+        with stub.upstream(100) as plain, stub.upstream(100, certificate=made) as tls:
+            runs: dict[str, Callable[[], float]] = {
+                f"{connections} over {name}": partial(run, f"{connections} over {name}", url, connections)
+                for connections in CONNECTIONS
+                for name, url in (("HTTP", plain), ("TLS", tls))
+            }
+            report.repeat(runs)
+    rows: list[dict[str, Any]] = []
+    first = figures["peak"]["1 over HTTP"]
+    rows += [report.row(f"peak, {name}", values, "MB", first) for name, values in figures["peak"].items()]
+    for count in CONNECTIONS[1:]:
+        for name in ("HTTP", "TLS"):
+            one, many = figures["peak"][f"1 over {name}"], figures["peak"][f"{count} over {name}"]
+            each = [1024 * (b - a) / (count - 1) for a, b in zip(one, many, strict=True)]
+            rows.append(report.row(f"each of {count} over {name}", each, "KiB"))
+    for figure, what in (("cpu", "CPU, keep-alive"), ("connecting", "CPU, connecting and first answer")):
+        for count in CONNECTIONS[1:]:
+            base = figures[figure][f"{count} over HTTP"]
+            rows += [
+                report.row(f"{what}, {count} over {name}", figures[figure][f"{count} over {name}"], "ms/req", base)
+                for name in ("HTTP", "TLS")
+            ]
+    report.publish("tls", rows, [], report.versions("aiohttp"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""How fast an input file is checked and planned, against the limit and against what people would write instead, and how
+much memory that takes; and what the create call does besides.
+
+Everybody reads the same objects from the same emulated S3 (in a process of its own), all but `iter_lines` by ranges of
+8 MiB as ours does. The peers only parse: no peer looks for a custom_id that is there twice, for the model or for too
+deep nesting, and none says what is wrong with a line. The slow ones read a smaller file: MB/s are compared.
+
+MB/s is what a user sees, the time that S3 takes included. MB for each CPU second is what the reader itself costs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import Any, Literal
+from unittest import mock
+
+import msgspec
+import pydantic
+from nightshift import aws, batches, files, intake, settings
+from nightshift.log import logger
+
+from bench import report
+from bench.emulator import emulated_aws
+from bench.peers import cpu_seconds
+from bench.tls import memory
+from tests.integration.support import MODEL, Caller, apply_route, new_caller
+
+LINES, LINE_BYTES = 50_000, 4_160
+OURS = "inspect and plan, whole"
+# What people write in a prompt: breaks, quotes, brackets.
+ENGLISH = 'The night shift answers [1]:\n"What the day has asked, the queue has kept." {see below}\n\n'
+OTHERS = "Die Nachtschicht beantwortet für 5 €:\n„Was der Tag gefragt hat“, 夜勤は答える。\n\n"
+
+File = dict[str, Any]
+
+
+def input_file(lines: int, text: str) -> bytes:
+    """So many lines of just about ``LINE_BYTES``, in UTF-8."""
+
+    def line(number: int, content: str) -> bytes:
+        body = {"model": MODEL, "messages": [{"role": "system", "content": "Be brief."}]}
+        body["messages"] += [{"role": "user", "content": content}]  # type: ignore[operator]
+        request = {"custom_id": f"r{number:05d}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(request, ensure_ascii=False).encode() + b"\n"
+
+    empty = len(line(0, ""))
+    each = len(line(0, text)) - empty
+    whole = text * ((LINE_BYTES - empty) // each)
+    return b"".join(line(number, whole) for number in range(lines))
+
+
+# --- ours and the peers -----------------------------------------------------------------------------------------------
+
+
+def ours(file: File) -> int:
+    """What the create call does with a file; how many lines it found."""
+    taken = intake.inspect(file, 300)
+    assert taken is not None
+    return int(intake.plan_fields(file["pk"], "batch_bench", taken)["lines"])
+
+
+def _lines(file: File) -> Iterator[bytes]:
+    """The file's lines, by ranges of 8 MiB that are split at once: no faster way is known."""
+    s3, size, step = aws.client("s3"), file["bytes"], 8 * 1024 * 1024
+    rest = b""
+    for start in range(0, size, step):
+        span = f"bytes={start}-{min(start + step, size) - 1}"
+        block = s3.get_object(Bucket=settings.bucket(), Key=files.key(file["pk"], file["sk"]), Range=span)[
+            "Body"
+        ].read()
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        yield from lines
+    if rest:
+        yield rest
+
+
+def split(file: File) -> int:
+    ends: list[int] = []
+    offset = 0
+    for line in _lines(file):
+        offset += len(line) + 1
+        ends.append(offset)
+    return len(ends)
+
+
+class _Body(msgspec.Struct):
+    model: str
+    messages: list[msgspec.Raw]
+
+
+class _Line(msgspec.Struct):
+    custom_id: str
+    method: str
+    url: str
+    body: _Body
+
+
+def bare_msgspec(file: File) -> int:
+    decode = msgspec.json.Decoder(_Line).decode
+    count = 0
+    for line in _lines(file):
+        if not line.isascii():
+            line.decode()
+        decode(line)
+        count += 1
+    return count
+
+
+class _PydanticBody(pydantic.BaseModel):
+    model: str
+    messages: list[dict[str, Any]]
+
+
+class _PydanticLine(pydantic.BaseModel):
+    custom_id: str
+    method: Literal["POST"]
+    url: Literal["/v1/chat/completions"]
+    body: _PydanticBody
+
+
+def pydantic_per_line(file: File) -> int:
+    count = 0
+    for line in _lines(file):
+        _PydanticLine.model_validate_json(line)
+        count += 1
+    return count
+
+
+def iter_lines(file: File, chunk_size: int = 1024) -> int:
+    """With botocore's own chunk size, or another."""
+    body = aws.client("s3").get_object(Bucket=settings.bucket(), Key=files.key(file["pk"], file["sk"]))["Body"]
+    count = 0
+    for line in body.iter_lines(chunk_size):
+        json.loads(line)
+        count += 1
+    return count
+
+
+# Who reads, which file, and what ours is to be of theirs.
+SHOWN: dict[str, tuple[str, Callable[[File], int], float | None]] = {
+    "split": ("split and index, no parse (the limit)", split, None),
+    "msgspec": ("bare msgspec loop, UTF-8 checked", bare_msgspec, 0.75),
+    OURS: (OURS, ours, None),
+    "pydantic": ("pydantic per line", pydantic_per_line, 1.5),
+    "iter_lines": ("iter_lines and json", iter_lines, 4),
+    "iter_lines 1 MiB": ("iter_lines(chunk_size=1 MiB) and json", partial(iter_lines, chunk_size=1024 * 1024), None),
+}
+
+
+class Rates:
+    """MB/s and MB for each CPU second."""
+
+    def __init__(self) -> None:
+        self.cpu: defaultdict[str, list[float]] = defaultdict(list)
+
+    def measure(self, name: str, reader: Callable[[File], int], file: File, lines: int) -> float:
+        started, busy = time.perf_counter(), cpu_seconds()
+        assert reader(file) == lines
+        seconds, busy = time.perf_counter() - started, cpu_seconds() - busy
+        self.cpu[name].append(file["bytes"] / 1e6 / busy)
+        return float(file["bytes"] / 1e6 / seconds)
+
+
+# --- memory and the create call ---------------------------------------------------------------------------------------
+
+
+def added_memory(*checked: File) -> float:
+    """By how many MB the peak of a new process grows with the second file, where it checked the first before."""
+    command = [sys.executable, "-m", "bench.validate", "--memory", json.dumps(checked)]
+    small, large = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return float(large - small)
+
+
+def peaks(checked: list[File]) -> list[float]:
+    """This process's peak in MB after each of the files."""
+    import functions.create_batch.app  # noqa: F401 (what the function has in memory anyway)
+
+    after = []
+    for file in checked:
+        ours(file)
+        after.append(memory("VmHWM"))
+    return after
+
+
+class Creates:
+    """The real handler of ``POST /v1/batches``, with ``intake.inspect`` timed inside."""
+
+    def __init__(self, caller: Caller, file: File) -> None:
+        self._caller = caller
+        self._file = file
+        self.other: list[float] = []
+        self.share: list[float] = []
+
+    def once(self) -> float:
+        inside: list[float] = []
+        inspect = intake.inspect
+
+        def timed(file: File, seconds: float) -> intake.Intake | None:
+            started = time.perf_counter()
+            taken = inspect(file, seconds)
+            inside.append(time.perf_counter() - started)
+            return taken
+
+        with mock.patch.object(intake, "inspect", timed):
+            started = time.perf_counter()
+            answer = self._caller("POST", "/batches", json_body={"input_file_id": self._file["sk"]})
+            took = time.perf_counter() - started
+        assert answer.status == 200, answer.body
+        assert answer.json["request_counts"]["total"] == LINES, "it was not validated inside the call"
+        batches.withdraw(self._caller.account_id, answer.json["id"])  # or every next create would read it too
+        self.other.append(1000 * (took - inside[0]))
+        self.share.append(1 - inside[0] / took)
+        return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="two runs of each")
+    parser.add_argument("--memory", help=argparse.SUPPRESS, metavar="FILES")
+    given = parser.parse_args()
+    logger.setLevel("ERROR")
+    if given.memory:
+        print(json.dumps(peaks(json.loads(given.memory))))
+        return
+    times = 2 if given.quick else 5
+    rates = Rates()
+    with emulated_aws():
+        apply_route()
+        caller = new_caller("bench")
+
+        def stored(lines: int, text: str) -> File:
+            return files.get(caller.account_id, caller.upload(input_file(lines, text)))
+
+        large, small, others = stored(LINES, ENGLISH), stored(LINES // 4, ENGLISH), stored(LINES // 4, OTHERS)
+        tiny = stored(10, ENGLISH)
+        runs: dict[str, Callable[[], float]] = {}
+        for name, (what, reader, _) in SHOWN.items():
+            file, lines = (small, LINES // 4) if name.startswith("iter_lines") else (large, LINES)
+            runs[f"ASCII: {what}"] = partial(rates.measure, f"ASCII: {what}", reader, file, lines)
+            if not name.startswith("iter_lines"):
+                runs[f"UTF-8: {what}"] = partial(rates.measure, f"UTF-8: {what}", reader, others, LINES // 4)
+            reader(tiny)
+        figures = report.repeat(runs, times)
+        creates = Creates(caller, large)
+        creates.once()
+        creates.other.clear()
+        creates.share.clear()
+        rest = report.repeat({"create": creates.once, "memory": lambda: added_memory(tiny, large)}, times)
+    rows: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    for unit, each in (("MB/s", figures), ("MB/CPU s", rates.cpu)):
+        for name, found in each.items():
+            base = each[f"{name.partition(':')[0]}: {SHOWN['msgspec'][0]}"]
+            rows.append(report.row(f"{name}{', CPU' if unit != 'MB/s' else ''}", found, unit, base))
+    for what, _, wanted in SHOWN.values():
+        for kind in ("ASCII", "UTF-8"):
+            if wanted and f"{kind}: {what}" in figures:
+                ratio = median(figures[f"{kind}: {OURS}"]) / median(figures[f"{kind}: {what}"])
+                targets.append(report.target(f"{kind}: {OURS}, against {what}", ratio, wanted))
+    rows += [
+        report.row(f"create call, {LINES:,} lines, 208 MB", rest["create"], "s"),
+        report.row("create call: all but inspect", creates.other, "ms"),
+        report.row("memory that 208 MB add to the peak", rest["memory"], "MB"),
+    ]
+    targets += [
+        report.target("create call: all but inspect, of it", median(creates.share), 0.15, at_least=False),
+        report.target("memory that 208 MB add to the peak, MB", median(rest["memory"]), 48, at_least=False),
+    ]
+    report.publish("validate", rows, targets, report.versions("msgspec", "pydantic", "botocore"))
+
+
+if __name__ == "__main__":
+    main()
