@@ -1,4 +1,4 @@
-"""One slice of one chunk: the Distributed Map's worker. Answers done, more, or wait with the seconds."""
+"""One slice of one chunk: the Distributed Map's worker. Answers done, more, wait with the seconds, or renew."""
 
 import asyncio
 import time
@@ -19,27 +19,34 @@ from nightshift.room import Room
 from nightshift.routing import Route
 from nightshift.upstream import NoApiKeyError, Upstream, api_key
 
+# An execution's history ends at 25,000 events (AWS: "Step Functions service quotas"). A visit that waits has nine.
+MAX_VISITS = 1_000
+
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Takes a ``results.Task``; returns ``{"state", "wait_seconds", "carry"}``."""
+    """Takes a ``results.Task``; returns ``{"state", "wait_seconds", "carry", "visits"}``."""
     task = msgspec.convert(event, Task)
+    visits = task.slice.get("visits", 0) + 1
     logger.append_keys(batch_id=task.batch_id, chunk=task.chunk)
+    # Asked for before anything is sent: the pause that the last slice wanted is over.
+    result = SliceResult("renew") if visits > MAX_VISITS else _slice(task, context)
+    return {**asdict(result), "visits": visits}
+
+
+def _slice(task: Task, context: LambdaContext) -> SliceResult:
     batch = batches.get(task.account_id, task.batch_id)
     if batch["status"] != "in_progress":
-        return asdict(SliceResult("done"))
+        return SliceResult("done")
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     try:
-        return asdict(asyncio.run(_run(task, batch, ends_at)))
+        return asyncio.run(_run(task, batch, ends_at))
     except NoApiKeyError as error:
-        return _given_up(task, f"No request could be sent: {error}.")
-
-
-def _given_up(task: Task, problem: str) -> dict[str, Any]:
-    """The chunk is done as far as it can be; finalize answers its other lines, and ``problem`` says why."""
-    logger.error("chunk given up", problem=problem)
-    batches.put_problem(task.batch_id, task.chunk, problem)
-    return asdict(SliceResult("done"))
+        # The chunk is done as far as it can be; finalize answers its lines.
+        problem = f"No request could be sent: {error}."
+        logger.error("chunk given up", problem=problem)
+        batches.put_problem(task.batch_id, task.chunk, problem)
+        return SliceResult("done")
 
 
 async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult:

@@ -1,4 +1,5 @@
-"""Every five minutes: batches that nobody is working on. Lost starts are started, overdue batches are ended."""
+"""Every five minutes: batches that nobody is working on. Lost starts are started; what is overdue, or left behind by an
+execution that has ended, is ended."""
 
 import json
 import time
@@ -26,11 +27,15 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     for batch in found:
         account_id, batch_id = batch["pk"], batch["sk"]
         try:
-            if batch["expires_at"] + OVERDUE_SECONDS < now:
+            execution = _execution_status(batch_id)
+            overdue = batch["expires_at"] + OVERDUE_SECONDS < now
+            if overdue or execution not in ("RUNNING", None):
+                # CloseAbandoned should have ended it; doing that twice does no harm.
                 finalize(account_id, batch_id)
                 ended += 1
-                logger.warning("overdue batch ended", batch_id=batch_id)
-            elif batch["status"] in ("validating", "cancelling") and _start(account_id, batch_id):
+                logger.warning("batch ended", batch_id=batch_id, overdue=overdue, execution_status=execution)
+            elif execution is None:
+                _start(account_id, batch_id)
                 started += 1
                 logger.warning("lost batch started", batch_id=batch_id)
         except Exception:
@@ -40,18 +45,19 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     return {"started": started, "ended": ended, "failed": failed}
 
 
-def _start(account_id: str, batch_id: str) -> bool:
-    """Start the batch's execution; False where it has one, running or not."""
+def _execution_status(batch_id: str) -> str | None:
+    """The status of the batch's execution; None where it has none."""
     stepfunctions = aws.client("stepfunctions")
+    arn = f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
     try:
-        stepfunctions.describe_execution(
-            executionArn=f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
-        )
+        return str(stepfunctions.describe_execution(executionArn=arn)["status"])
     except stepfunctions.exceptions.ExecutionDoesNotExist:
-        stepfunctions.start_execution(
-            stateMachineArn=settings.state_machine(),
-            name=batch_id,
-            input=json.dumps({"account_id": account_id, "batch_id": batch_id}),
-        )
-        return True
-    return False
+        return None
+
+
+def _start(account_id: str, batch_id: str) -> None:
+    aws.client("stepfunctions").start_execution(
+        stateMachineArn=settings.state_machine(),
+        name=batch_id,
+        input=json.dumps({"account_id": account_id, "batch_id": batch_id}),
+    )

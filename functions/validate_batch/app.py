@@ -13,7 +13,8 @@ MARGIN_SECONDS = 30
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Takes and returns ``{"account_id", "batch_id"}``; adds ``status``, and ``bucket`` and ``plan`` for the Map."""
+    """Takes and returns ``{"account_id", "batch_id"}``; adds ``status``; ``bucket`` and ``plan`` for the Map, and
+    ``chunks``, where the Map puts how they ended."""
     account_id, batch_id = event["account_id"], event["batch_id"]
     logger.append_keys(batch_id=batch_id)
     batch = batches.get(account_id, batch_id)
@@ -26,6 +27,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         "status": batch["status"],
         "bucket": settings.bucket(),
         "plan": results.plan_key(batch_id),
+        "chunks": [],
     }
 
 

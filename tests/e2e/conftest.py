@@ -89,6 +89,10 @@ class Local:
             aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
 
+    def bucket(self) -> str:
+        stacks = self.aws("cloudformation").describe_stacks(StackName=self.description["stack_name"])["Stacks"]
+        return next(str(each["OutputValue"]) for each in stacks[0]["Outputs"] if each["OutputKey"] == "BucketName")
+
     def create(self, content: bytes, **extra: Any) -> Batch:
         """Upload ``content`` and create a batch of it; ``extra`` goes into the body."""
         file = self.client.files.create(file=("input.jsonl", content), purpose="batch")
@@ -115,12 +119,20 @@ class Local:
         functions = self.aws("lambda")
         names = [found["FunctionName"] for found in functions.list_functions()["Functions"]]
         (name,) = [each for each in names if each.startswith(f"{self.description['stack_name']}-{function}-")]
+        aliases = functions.list_aliases(FunctionName=name)["Aliases"]
         before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         functions.update_function_configuration(FunctionName=name, Environment={"Variables": before | variables})
+        if aliases:
+            changed = functions.publish_version(FunctionName=name)["Version"]
+        for alias in aliases:
+            functions.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=changed)
         try:
             yield
         finally:
             functions.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+            for alias in aliases:
+                version = alias["FunctionVersion"]
+                functions.update_alias(FunctionName=name, Name=alias["Name"], FunctionVersion=version)
 
 
 @pytest.fixture(scope="session")

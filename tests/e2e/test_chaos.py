@@ -190,7 +190,7 @@ def test_two_workers_at_once_for_the_same_chunk_lose_and_double_nothing(local: L
     local.upstream.set(latency_ms=500, jitter_ms=400, error_rate={"400": 0.1})
     batch = local.create(batch_file(LINES))
     wait_for(lambda: local.upstream.counters()["received"])
-    plan = local.aws("s3").get_object(Bucket=bucket(local), Key=f"work/{batch.id}/plan.json")["Body"].read()
+    plan = local.aws("s3").get_object(Bucket=local.bucket(), Key=f"work/{batch.id}/plan.json")["Body"].read()
 
     with ThreadPoolExecutor(2) as pool:
         tasks = [pool.submit(run_chunk, local, task) for task in json.loads(plan) for _ in range(2)]
@@ -202,11 +202,6 @@ def test_two_workers_at_once_for_the_same_chunk_lose_and_double_nothing(local: L
     received = local.upstream.counters()["received"]
     report(f"three workers for one chunk: {received} requests for {LINES} lines; the copies ended as {states}")
     assert received <= 3 * LINES
-
-
-def bucket(local: Local) -> str:
-    stacks = local.aws("cloudformation").describe_stacks(StackName=local.description["stack_name"])["Stacks"]
-    return next(str(each["OutputValue"]) for each in stacks[0]["Outputs"] if each["OutputKey"] == "BucketName")
 
 
 def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:

@@ -76,3 +76,33 @@ def test_every_status_change_is_one_event_on_the_bus(local: Local) -> None:
         events.delete_rule(Name="third-party", EventBusName=bus)
         sqs.delete_queue(QueueUrl=queue)
     assert sorted(seen) == ["batch.completed", "batch.finalizing", "batch.in_progress", "batch.validating"]
+
+
+def test_a_chunk_that_asks_for_a_new_execution_goes_on_in_one(local: Local) -> None:
+    # A copy of a batch, with a plan that says that its chunk was visited too often for one execution already.
+    first = local.ended(local.create(batch_file(5)))
+    dynamodb, s3, stepfunctions = (local.aws(name) for name in ("dynamodb", "s3", "stepfunctions"))
+    (table,) = [name for name in dynamodb.list_tables()["TableNames"] if "-Batches-" in name]
+    found = dynamodb.scan(
+        TableName=table, FilterExpression="sk = :sk", ExpressionAttributeValues={":sk": {"S": first.id}}
+    )["Items"][0]
+    kept = ("pk", "input_file_id", "endpoint", "completion_window", "created_at", "expires_at")
+    item = {name: found[name] for name in (*kept, "model", "lines", "chunks", "route")}
+    copy = f"{first.id[:-1]}{'0' if first.id[-1] != '0' else '1'}"
+    item |= {"sk": {"S": copy}, "status": {"S": "validating"}, "open": item["pk"]}
+    place = {"Bucket": local.bucket(), "Key": f"work/{copy}/plan.json"}
+    plan = json.loads(s3.get_object(Bucket=place["Bucket"], Key=f"work/{first.id}/plan.json")["Body"].read())
+    plan[0]["batch_id"] = copy
+    s3.put_object(**place, Body=json.dumps([plan[0] | {"slice": {"visits": 1_000_000}}]))
+    dynamodb.put_item(TableName=table, Item=item)
+
+    machine = stepfunctions.list_state_machines()["stateMachines"][0]["stateMachineArn"]
+    task = {"account_id": item["pk"]["S"], "batch_id": copy}
+    arn = stepfunctions.start_execution(stateMachineArn=machine, name=copy, input=json.dumps(task))["executionArn"]
+    wait_for(lambda: len(stepfunctions.list_map_runs(executionArn=arn)["mapRuns"]) >= 2)
+    assert local.client.batches.retrieve(copy).status == "in_progress"
+    s3.put_object(**place, Body=json.dumps(plan))
+    batch = local.ended(local.client.batches.retrieve(copy))
+
+    assert batch.status == "completed"
+    assert_every_line_once(local, copy, 5)

@@ -190,7 +190,7 @@ class Caller:
 
     def finalize(self, batch_id: str) -> dict[str, Any]:
         """Finalize, then the batch as the API shows it."""
-        invoke("finalize_batch", self.task(batch_id))
+        invoke("finalize_batch", self.task(batch_id) | {"chunks": ["done"]})
         return self.batch(batch_id)
 
     def lines(self, file_id: str) -> list[dict[str, Any]]:

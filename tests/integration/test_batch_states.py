@@ -220,7 +220,10 @@ class Upstream:
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 CHUNKS = st.integers(0, 2)
-STEPS = ("validate", "run_chunk", "finalize", "close_abandoned", "sweep", "cancel", "expire", "expire long ago", "fail")
+STEPS = (
+    *("validate", "run_chunk", "finalize", "renew", "close_abandoned", "sweep"),
+    *("cancel", "expire", "expire long ago", "fail"),
+)
 FAULTS = st.one_of(
     st.just(("", 0, 0, None)),
     st.tuples(st.just("killed"), st.integers(1, 40), st.booleans(), st.none()),
@@ -301,7 +304,9 @@ class BatchStates(RuleBasedStateMachine):
     def map_gives_a_chunk_up(self, batch: str, number: int) -> None:
         self.lives[batch].given_up.add(number)
 
-    @rule(batch=created, fault=FAULTS, step=st.sampled_from(["finalize", "finalize", "close_abandoned", "sweep"]))
+    @rule(
+        batch=created, fault=FAULTS, step=st.sampled_from(["finalize", "finalize", "renew", "close_abandoned", "sweep"])
+    )
     def end(self, batch: str, step: str, fault: tuple[str, int, bool, int | None]) -> None:
         self.process(batch, step, 0, fault)
 
@@ -352,11 +357,15 @@ class BatchStates(RuleBasedStateMachine):
     def step(self, batch: str, step: str, number: int) -> None:
         life = self.lives[batch]
         task = self.caller.task(batch)
-        if step in ("finalize", "close_abandoned", "sweep") and life.kept is None:
+        if step in ("finalize", "renew", "close_abandoned", "sweep") and life.kept is None:
             life.kept = set(self.history.kept[batch])
         match step:
-            case "validate" | "finalize":
-                invoke(f"{step}_batch", task)
+            case "validate":
+                invoke("validate_batch", task)
+            case "finalize":
+                invoke("finalize_batch", task | {"chunks": ["done", None]})
+            case "renew":
+                invoke("finalize_batch", task | {"chunks": ["done", "renew"]})
             case "run_chunk":
                 self._run_chunk(batch, number)
             case "close_abandoned":

@@ -204,6 +204,35 @@ def test_a_worker_that_seals_while_the_leftovers_are_sealed_is_believed(
     assert [line["response"]["status_code"] for line in alice.lines(batch["error_file_id"])] == [400]
 
 
+def test_a_worker_whose_clock_is_ahead_does_not_turn_an_expiry_into_an_internal_error(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    set_batch(alice, batch_id, expires_at=int(time.time()) + 2)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "expired"
+    assert alice.lines(batch["error_file_id"])[0]["error"]["code"] == "batch_expired"
+
+
+def test_chunks_that_want_a_new_execution_are_run_once_more(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(3))
+    task = alice.task(batch_id)
+    again = invoke("finalize_batch", task | {"chunks": ["done", "renew", None]})
+    assert again == task | {"status": "in_progress"}
+    assert alice.batch(batch_id)["status"] == "in_progress"
+    assert invoke("validate_batch", again)["status"] == "in_progress"
+
+
+@pytest.mark.parametrize(("moved", "end"), [("cancel", "cancelled"), ("expire", "expired")])
+def test_chunks_that_want_a_new_execution_have_none_once_the_batch_is_to_end(
+    alice: Caller, moved: str, end: str
+) -> None:
+    batch_id = alice.begin(input_lines(3))
+    if moved == "cancel":
+        alice("POST", f"/batches/{batch_id}/cancel")
+    else:
+        set_batch(alice, batch_id, expires_at=1)
+    assert invoke("finalize_batch", alice.task(batch_id) | {"chunks": ["renew"]})["status"] == end
+
+
 def test_finalizing_twice_changes_nothing(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1)
@@ -219,7 +248,7 @@ def test_two_finalizers_at_once_make_one_end(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 1)
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(invoke, "finalize_batch", alice.task(batch_id)) for _ in range(2)]
+        runs = [pool.submit(invoke, "finalize_batch", alice.task(batch_id) | {"chunks": ["done"]}) for _ in range(2)]
     assert [run.result()["status"] for run in runs] == ["completed", "completed"]
     batch = alice.batch(batch_id)
     assert batch["request_counts"] == {"total": 5, "completed": 1, "failed": 4}
@@ -242,7 +271,7 @@ def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     with monkeypatch.context() as patch:
         patch.setattr(target, name, crash)
         with pytest.raises(MemoryError):
-            invoke("finalize_batch", alice.task(batch_id))
+            invoke("finalize_batch", alice.task(batch_id) | {"chunks": ["done"]})
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert batch["request_counts"] == {"total": 5, "completed": 1, "failed": 4}

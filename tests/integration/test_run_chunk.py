@@ -5,9 +5,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 from nightshift import aws, batches, chunk, files, plan, results, settings
 
+from functions.run_chunk import app as run_chunk
 from tests.integration.support import (
     MODEL,
     Caller,
@@ -51,6 +53,7 @@ def test_what_create_did_not_validate_begins_with_a_plan_and_a_route(alice: Call
         "status": "in_progress",
         "bucket": settings.bucket(),
         "plan": f"work/{batch_id}/plan.json",
+        "chunks": [],
     }
     batch = alice.batch(batch_id)
     assert (batch["model"], batch["request_counts"]) == (MODEL, {"total": 5, "completed": 0, "failed": 0})
@@ -157,7 +160,7 @@ def test_validating_twice_answers_the_same(alice: Caller) -> None:
 
 def test_a_chunk_is_answered_sealed_and_counted(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(5))
-    assert alice.run_chunks(batch_id) == [{"state": "done", "wait_seconds": 0, "carry": {}}]
+    assert alice.run_chunks(batch_id) == [{"state": "done", "wait_seconds": 0, "carry": {}, "visits": 1}]
     assert object_keys(f"work/{batch_id}/sealed/") == [f"work/{batch_id}/sealed/{line:05d}" for line in (0, 2, 4)]
     assert alice.batch(batch_id)["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
     batch = alice.finalize(batch_id)
@@ -209,6 +212,31 @@ def test_a_secret_that_is_gone_ends_the_batch_and_is_told_without_its_name(alice
     [error] = batch["errors"]["data"]
     assert error["message"] == "No request could be sent: the API key of the route cannot be read."
     assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"internal_error"}
+
+
+@pytest.mark.parametrize("secret", ["", " \n", "sk-\nX-Evil: 1", "clé"])
+def test_a_secret_that_is_no_key_ends_the_batch_and_is_told_without_it(
+    alice: Caller, server: Server, secret: str
+) -> None:
+    if secret:
+        aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretString=secret)
+    else:
+        aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretBinary=b"sk-upstream")
+    apply_route(server.url, api_key_secret="nightshift/test")
+    batch_id = alice.begin(input_lines(2))
+    assert [answer["state"] for answer in alice.run_chunks(batch_id)] == ["done"]
+    batch = alice.finalize(batch_id)
+    assert batch["request_counts"]["failed"] == 2
+    assert "Evil" not in json.dumps(batch["errors"])
+    assert batch["errors"]["data"][0]["code"] == "internal_error"
+    assert server.received == []
+
+
+def test_space_around_the_routes_key_is_not_sent(alice: Caller, server: Server) -> None:
+    aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretString="sk-upstream\n")
+    apply_route(server.url, api_key_secret="nightshift/test")
+    alice.run_chunks(alice.begin(input_lines(1)))
+    assert server.received[0].headers["authorization"] == "Bearer sk-upstream"
 
 
 def test_an_input_deleted_underneath_ends_the_batch_and_is_told(alice: Caller, upstream: Server) -> None:
@@ -291,6 +319,17 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
     [task] = results.read_plan(batch_id) or []
     again = {**json.loads(json.dumps(alice.task(batch_id))), "chunk": 0, "segments": task.segments, "slice": answer}
     assert invoke("run_chunk", again)["state"] == "done"
+
+
+def test_before_its_executions_history_is_full_a_chunk_asks_for_a_new_one(alice: Caller, upstream: Server) -> None:
+    batch_id = alice.begin(input_lines(1))
+    [task] = msgspec.to_builtins(results.read_plan(batch_id))
+    visits = run_chunk.MAX_VISITS
+    answer = invoke("run_chunk", task | {"slice": {"state": "wait", "carry": {}, "visits": visits}})
+    assert (answer["state"], answer["visits"]) == ("renew", visits + 1)
+    assert upstream.received == []
+    answer = invoke("run_chunk", task | {"slice": {"state": "wait", "carry": {}, "visits": visits - 1}})
+    assert (answer["state"], answer["visits"]) == ("done", visits)
 
 
 def test_a_slice_without_time_for_a_request_asks_for_more_and_sends_nothing(alice: Caller, upstream: Server) -> None:

@@ -46,6 +46,29 @@ def test_a_batch_with_an_execution_or_too_young_to_be_lost_is_left_alone(alice: 
     assert executions() == [running]
 
 
+def test_a_batch_that_its_ended_execution_left_open_is_ended(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, created_at=int(time.time()) - 200)
+    [arn] = [
+        execution["executionArn"]
+        for execution in aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())[
+            "executions"
+        ]
+    ]
+    aws.client("stepfunctions").stop_execution(executionArn=arn)
+    assert sweep() == {"started": 0, "ended": 1, "failed": 0}
+    batch = alice.batch(batch_id)
+    assert (batch["status"], batch["request_counts"]["failed"]) == ("completed", 2)
+    assert batch["errors"]
+    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+
+
+def test_a_batch_in_progress_without_an_execution_goes_on_in_a_new_one(alice: Caller) -> None:
+    put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
+    batches.transition(alice.account_id, "batch_lost", "in_progress", expected="validating")
+    assert sweep() == {"started": 1, "ended": 0, "failed": 0}
+
+
 def test_an_overdue_batch_is_ended_with_what_it_has(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())

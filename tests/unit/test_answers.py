@@ -31,7 +31,7 @@ def test_not_now_is_never_final(answer: Answer, tries: int) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [Answer(500), Answer(502), Answer(504), Answer(408)]
+    [Answer(status) for status in (408, 500, 502, 504, 520, 524, 529, 599)]
     + [Answer(failure=f) for f in ("timeout", "broken", "not_json")],
 )
 def test_faults_that_may_pass_are_tried_five_times(answer: Answer) -> None:
@@ -41,7 +41,7 @@ def test_faults_that_may_pass_are_tried_five_times(answer: Answer) -> None:
 
 @given(st.integers(100, 599), st.integers(1, 10))
 def test_every_other_status_is_final_at_once(status: int, tries: int) -> None:
-    if status not in (408, 429, 500, 502, 503, 504):
+    if status in (501, 505) or (status < 500 and status not in (408, 429)):
         assert judge(Answer(status), tries) == "final"
 
 
@@ -79,12 +79,12 @@ def test_every_failure_has_a_code_of_the_contract_and_words(failure: Failure) ->
         ({"retry-after": "Wed, 21 Oct 99999 07:28:00 GMT"}, None),
         ({"retry-after": "Mon, 01 Jan 0001 00:00:00 +0100"}, None),
         ({"retry-after": "Mon, 01 Jan 0001 00:00:00 -0000"}, None),
-        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}, None),
+        ({"retry-after": "Fri, 31 Dec 9998 23:59:59 GMT"}, 251670764799.0),
         ({"retry-after": "Fri, 31 Dec 2100 23:59:59 +9999"}, None),
     ],
 )
 def test_how_long_the_upstream_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers, NOW) == seconds or seconds is None
+    assert retry_after(headers, NOW) == seconds
 
 
 dates = st.builds(

@@ -565,6 +565,25 @@ def test_a_slice_starts_nothing_that_cannot_finish_in_it() -> None:
     assert keep.safe() == set(upstream.sends)
 
 
+def test_an_answer_that_is_still_not_there_when_the_slice_ends_is_asked_for_in_the_next_one() -> None:
+    keep, upstream = Keep(3), Upstream(lambda n, tries: OK if n or tries > 2 else BROKEN)
+    hang = asyncio.Event
+
+    async def send(body: bytes, request_id: str) -> Answer:
+        answer = await upstream.send(body, request_id)
+        if json.loads(body)["n"] == 0 and upstream.tries[0] == 2:
+            await hang().wait()  # longer than it may: as an answer that waits for room
+        return answer
+
+    ends_at = time.time() + chunk.SLICE_MARGIN_SECONDS + 1.0
+    result = asyncio.run(new_run(keep, send, ends_at=ends_at, request_seconds=0.1).run())
+    assert (result.state, result.carry["tries"]) == ("more", {"0": 1})
+    assert keep.safe() == {1, 2}
+    assert run(keep, upstream, carry=result.carry).state == "done"
+    keep.assert_each_line_once_and_in_order()
+    assert upstream.tries == {0: 3, 1: 1, 2: 1}
+
+
 def test_slice_after_slice_the_chunk_is_done() -> None:
     keep, upstream, clock = Keep(100), Upstream(), Clock(0.1)
     slices = 0

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nightshift.pacing import BASE_DELAY, MAX_DELAY, Pacer, backoff
+from nightshift.pacing import BASE_DELAY, MAX_DELAY, MAX_RETRY_AFTER, Pacer, backoff
 
 
 class Always(random.Random):
@@ -193,3 +193,9 @@ def test_an_answer_ends_the_row_of_refusals() -> None:
     assert pacer.refusals == 5
     pacer.answered()
     assert pacer.refusals == 0
+
+
+def test_no_upstream_is_waited_for_longer_than_a_quarter_of_an_hour() -> None:
+    pacer = Pacer(4)
+    assert pacer.refused(0.0, 10.0, 86_400.0) == 10.0 + MAX_RETRY_AFTER
+    assert pacer.resume_at == 10.0 + MAX_RETRY_AFTER

@@ -15,12 +15,15 @@ from nightshift.webhooks import MAX_DELAY_SECONDS
 
 from functions.api.app import app as api
 from functions.create_batch.app import app as create_batch
+from functions.run_chunk.app import MAX_VISITS
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
 SETTINGS = ROOT / "layers/nightshift/nightshift/settings.py"
 # SQS counts a message's invisibility from when it was received, and refuses more than this.
 SQS_MAX_VISIBILITY = 43_200
+# An execution that reaches it fails.
+MAX_HISTORY_EVENTS = 25_000
 
 
 class Loader(yaml.SafeLoader):
@@ -234,6 +237,17 @@ def test_no_more_chunks_are_planned_than_the_map_runs_at_once() -> None:
     """``plan.chunks`` shares a route's concurrency out to all chunks at once."""
     most_workers = -(-10_000 // 256)
     assert MACHINE["States"]["RunChunks"]["MaxConcurrency"] >= most_workers
+
+
+def test_a_chunk_asks_for_a_new_execution_long_before_its_history_is_full() -> None:
+    states = MACHINE["States"]["RunChunks"]["ItemProcessor"]["States"]
+    # A state is entered and exited; a task is scheduled, started and ended besides, and may be retried a few times.
+    a_visit = 2 * len(states.keys() - {"ChunkDone"}) + 3
+    assert 2 * a_visit * MAX_VISITS < MAX_HISTORY_EVENTS
+    assert {"Variable": "$.slice.state", "StringEquals": "renew", "Next": "ChunkDone"} in states["IsChunkDone"][
+        "Choices"
+    ]
+    assert states["ChunkDone"]["OutputPath"] == "$.slice.state"
 
 
 def test_substitutions_are_all_given_and_all_used() -> None:

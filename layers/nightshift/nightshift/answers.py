@@ -1,7 +1,7 @@
 """What an upstream's answer means for the line that asked: done, try again, or not now.
 
 "Not now" (429, 503, no connection) is no fault of the request: it is asked again until the batch's deadline.
-"Try again" (500, 502, 504, timeouts, resets, garbage) may be: after ``MAX_TRIES`` the last answer is the line.
+"Try again" (408, a 5xx, timeouts, resets, garbage) may be: after ``MAX_TRIES`` the last answer is the line.
 """
 
 import email.utils
@@ -16,6 +16,8 @@ from nightshift.nesting import too_deep
 
 MAX_TRIES = 5
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# What the upstream says of itself, and will say again.
+_NEVER = (501, 505)
 
 Verdict = Literal["final", "retry", "not_now"]
 Failure = Literal["timeout", "connect", "broken", "too_long", "not_json"]
@@ -48,7 +50,7 @@ def judge(answer: Answer, tries: int) -> Verdict:
         return "not_now"
     if answer.failure == "too_long":
         return "final"
-    if answer.failure is not None or answer.status in (408, 500, 502, 504):
+    if answer.failure is not None or answer.status == 408 or (answer.status >= 500 and answer.status not in _NEVER):
         return "retry" if tries < MAX_TRIES else "final"
     return "final"
 

@@ -19,7 +19,7 @@ from nightshift.answers import FAILURES, Answer, judge
 from nightshift.ids import request_line_id
 from nightshift.jsonl import requests
 from nightshift.outputs import SEAL_BYTES, OutputLine, SealSummary, answered_line, failed_line, usage_of, with_model
-from nightshift.pacing import Pacer, backoff
+from nightshift.pacing import MAX_RETRY_AFTER, Pacer, backoff
 from nightshift.plan import Segment
 from nightshift.room import Room
 
@@ -75,14 +75,14 @@ class Keep(Protocol):
 @dataclass(frozen=True, slots=True)
 class SliceResult:
     """How a run ended: ``done`` (nothing left to do here), ``more`` (start again), ``wait`` (start again after
-    ``wait_seconds``). ``carry`` is handed to the next run."""
+    ``wait_seconds``), ``renew`` (start again in a new execution). ``carry`` is handed to the next run."""
 
-    state: Literal["done", "more", "wait"]
+    state: Literal["done", "more", "wait", "renew"]
     wait_seconds: int = 0
     carry: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Line:
     number: int
     custom_id: str
@@ -143,8 +143,10 @@ class ChunkRun:
         self._clock = clock
         self._rng = rng or random.Random()
         self._expires_at = expires_at
-        # Nothing is started that cannot finish within the slice.
-        self._last_start = ends_at - SLICE_MARGIN_SECONDS - request_seconds
+        # Nothing is started that cannot finish within the slice. What is late all the same is left to the next one:
+        # answers that wait for room may take longer than a request.
+        self._last_answer = ends_at - SLICE_MARGIN_SECONDS
+        self._last_start = self._last_answer - request_seconds
         self._pacer = Pacer(
             concurrency, refusals=carry.get("refusals", 0), resume_at=carry.get("resume_at", 0.0), rng=self._rng
         )
@@ -154,7 +156,7 @@ class ChunkRun:
         self._loading = False
         self._fresh: deque[_Line] = deque()
         self._later: list[tuple[float, int, _Line]] = []
-        self._in_flight = 0
+        self._in_flight: set[_Line] = set()
         self._body_bytes = 0
         self._held_bytes = 0
         self._unkept: list[OutputLine] = []
@@ -229,6 +231,8 @@ class ChunkRun:
             if self._stopped or now >= self._expires_at:
                 await self._wind_up()
                 return SliceResult("done")
+            if now >= self._last_answer:
+                return SliceResult("more", carry=self._carry())
             self._load_more(group)
             self._fill(group)
             if not self._in_flight and not self._loading:
@@ -242,7 +246,7 @@ class ChunkRun:
                     return SliceResult("wait", seconds, self._carry())
             self._wake.clear()
             # At most a second, so that the deadline and the slice's end are seen in time.
-            timed = now < self._last_start and self._in_flight < self._pacer.limit and (self._fresh or self._later)
+            timed = now < self._last_start and len(self._in_flight) < self._pacer.limit and (self._fresh or self._later)
             await _wait(self._wake, min(1.0, max(0.01, self._next_start() - now)) if timed else 1.0)
 
     def _next_start(self) -> float:
@@ -261,7 +265,7 @@ class ChunkRun:
         now = self._clock()
         if (
             self._stopped
-            or self._in_flight >= self._pacer.limit
+            or len(self._in_flight) >= self._pacer.limit
             or self._room.full
             or now < self._pacer.resume_at
             or now >= self._last_start
@@ -274,7 +278,7 @@ class ChunkRun:
             line = self._fresh.popleft()
         else:
             return None
-        self._in_flight += 1
+        self._in_flight.add(line)
         return line
 
     async def _work(self, line: _Line | None, group: asyncio.TaskGroup) -> None:
@@ -283,7 +287,7 @@ class ChunkRun:
             started_at = self._clock()
             self.sent += 1
             answer = await self._send(line.body, request_line_id(self._batch_id, line.number))
-            self._in_flight -= 1
+            self._in_flight.discard(line)
             self.upstream_seconds += self._clock() - started_at
             self._settle(line, answer, started_at)
             self._load_more(group)
@@ -304,7 +308,8 @@ class ChunkRun:
             self._pacer.answered()
         if verdict == "retry":
             self.retried += 1
-            self._again(now + max(answer.retry_after or 0.0, backoff(line.tries, self._rng.random())), line)
+            asked = min(answer.retry_after or 0.0, MAX_RETRY_AFTER)
+            self._again(now + max(asked, backoff(line.tries, self._rng.random())), line)
             return
         self._finish(line, self._output(line, answer))
 
@@ -429,7 +434,7 @@ class ChunkRun:
 
     def _carry(self) -> dict[str, Any]:
         """What the next run should know: that the upstream is refusing, and how often lines were tried."""
-        lines = [line for _, _, line in self._later] + list(self._fresh)
+        lines = [*(line for _, _, line in self._later), *self._fresh, *self._in_flight]
         tries = {str(line.number): line.tries for line in lines if line.tries} | {
             str(number): tries for number, tries in self._tries.items()
         }

@@ -19,6 +19,9 @@ from nightshift.status import TERMINAL, Status
 # How long output files live where the batch does not say.
 OUTPUT_SECONDS = 30 * 24 * 3600
 
+# Workers stop at the deadline by their own clocks, which may be that much ahead of this one.
+CLOCK_SKEW_SECONDS = 5
+
 # What a batch in this status ends as, and why a line without an answer has none.
 _ENDS: dict[Status, tuple[Status, str]] = {
     "cancelling": ("cancelled", "batch_cancelled"),
@@ -46,7 +49,7 @@ def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
                 summaries = results.all_sealed(batch_id, _segments(tasks))
             if batch["status"] == "in_progress" and "overdue" not in batch:
                 unfinished = any(summary is None for summary in summaries)
-                if unfinished and time.time() >= batch["expires_at"]:
+                if unfinished and time.time() >= batch["expires_at"] - CLOCK_SKEW_SECONDS:
                     batches.mark_overdue(account_id, batch_id)
                 else:
                     batches.transition(account_id, batch_id, "finalizing", expected="in_progress")

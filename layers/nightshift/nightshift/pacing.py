@@ -9,6 +9,9 @@ import random
 
 BASE_DELAY = 0.5
 MAX_DELAY = 20.0
+# No upstream is waited for longer than this before it is asked again, whatever it says: clocks and configurations err,
+# and one request is little to ask of a quarter of an hour.
+MAX_RETRY_AFTER = 900.0
 REFUSED_SHARE = 0.1
 ROUNDS_TO_RECOVER = 16
 
@@ -46,6 +49,8 @@ class Pacer:
 
     def refused(self, started_at: float, now: float, retry_after: float | None) -> float:
         """The upstream said "not now" to a request sent at ``started_at``. Returns when to send it again."""
+        if retry_after is not None:
+            retry_after = min(retry_after, MAX_RETRY_AFTER)
         own = now + (self.delay() if retry_after is None else retry_after)
         if started_at < self._cut_at:
             return max(own, self.resume_at)  # sent before the last cut: old news

@@ -75,7 +75,7 @@ class Upstream:
             return Answer(failure="connect")
         except TimeoutError:
             return Answer(failure="timeout")
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, OSError):
             return Answer(failure="broken")
         if content is None:
             return Answer(failure="too_long")
@@ -119,21 +119,26 @@ class Upstream:
 
 
 class NoApiKeyError(Exception):
-    """The secret of the route is gone, or we may not read it. The message names neither secret nor key."""
+    """The secret of the route is gone, may not be read, or holds no key. The message names neither secret nor key."""
 
 
 def api_key(route: Route) -> str | None:
-    """The route's key from Secrets Manager; None for a route without one.
+    """The route's key from Secrets Manager, without the space that pasting leaves around it; None for a route without
+    one.
 
     Raises:
-        NoApiKeyError: the secret is gone, or we may not read it.
+        NoApiKeyError: the secret is gone, may not be read, or is nothing that a header can carry.
     """
     if route.api_key_secret is None:
         return None
     secrets = aws.client("secretsmanager")
     try:
-        return secrets.get_secret_value(SecretId=route.api_key_secret)["SecretString"]
+        secret = secrets.get_secret_value(SecretId=route.api_key_secret)
     except Exception as error:
         if aws.error_code(error) in ("ResourceNotFoundException", "AccessDeniedException", "InvalidRequestException"):
             raise NoApiKeyError("the API key of the route cannot be read") from error
         raise
+    key = secret.get("SecretString", "").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise NoApiKeyError("the API key of the route is not text that a header can carry")
+    return key
