@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nightshift import jsonl
 from nightshift.errors import InvalidFileError
 from nightshift.jsonl import MAX_FAULTS, MAX_LINE_BYTES, MAX_LINES, FileCheck
+from nightshift.nesting import MAX_DEPTH
 
 from tests.unit.samples import MODEL, request, request_line
 
@@ -449,3 +450,27 @@ def test_the_deepest_line_that_is_accepted_can_be_read_from_deeper_in_the_stack(
 
     deepest = max(depth for depth in range(0, 3_000, 2) if not check(nested(depth)).faults)
     assert from_deeper(100, nested(deepest)).custom_id == "a"
+
+
+@pytest.mark.parametrize("text", ["", "[{" * 1_000])
+@pytest.mark.parametrize("opener", ["[", '{"a":'])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param('"model":"gpt-4o-mini","messages":[{"content":"TEXT"},{"content":DEEP}]', id="content"),
+        pytest.param('"model":"gpt-4o-mini","messages":[{"content":"TEXT","x":DEEP}]', id="message"),
+        pytest.param('"model":"gpt-4o-mini","messages":[{"content":"TEXT"},DEEP]', id="messages"),
+        pytest.param('"model":"gpt-4o-mini","messages":["TEXT",DEEP]', id="messages that are no objects"),
+        pytest.param('"tools":DEEP,"model":"gpt-4o-mini","messages":[{"content":"TEXT"}]', id="body"),
+    ],
+)
+def test_how_deep_a_line_is_counts_wherever_it_is_and_texts_do_not(where: str, opener: str, text: str) -> None:
+    def line(levels: int) -> bytes:
+        closer = "]" if opener == "[" else "}"
+        deep = opener * levels + ("1" if opener != "[" else "") + closer * levels
+        body = "{" + where.replace("TEXT", text).replace("DEEP", deep) + "}"
+        return raw(body=body)
+
+    assert check(line(MAX_DEPTH - 10)).faults == []
+    [fault] = check(line(MAX_DEPTH + 1)).faults
+    assert fault.message == f"The line is nested deeper than {MAX_DEPTH} levels."

@@ -36,6 +36,27 @@ class _Line(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
+
+
+# The same where the messages are objects, as nearly always: what they say is found without being looked at.
+class _Message(msgspec.Struct):
+    content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _ChatBody(msgspec.Struct):
+    model: str
+    messages: list[_Message]
+    stream: bool | None = None
+
+
+class _ChatLine(msgspec.Struct):
+    custom_id: str
+    method: str
+    url: str
+    body: _ChatBody
+
+
+_decode_chat = msgspec.json.Decoder(_ChatLine).decode
 # What else is in a line is not looked at: it may hold numbers that no program here could.
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NULL = msgspec.Raw(b"null")
@@ -131,12 +152,12 @@ class FileCheck:
             # msgspec does not look at the UTF-8 of what it skips (MEASURED.md), so it is checked here.
             if not line.isascii():
                 line.decode()
-            parsed = _decode_line(line)
+            parsed = _parse(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._explain(number, line)
             return
         body = parsed.body
-        legal = not too_deep(line) and parsed.method == "POST" and parsed.url == ENDPOINT and not body.stream
+        legal = parsed.method == "POST" and parsed.url == ENDPOINT and not body.stream
         if legal and parsed.custom_id and body.model and body.messages:
             self._remember(number, parsed.custom_id, body.model)
         else:
@@ -174,6 +195,31 @@ class FileCheck:
         return True
 
 
+def _parse(line: bytes) -> _ChatLine | _Line:
+    """The fields that are looked at.
+
+    Raises:
+        msgspec.DecodeError: the line is not what a line is, or nested too deep.
+    """
+    parsed: _ChatLine | _Line
+    outside = len(line)  # of the messages' texts
+    try:
+        parsed = chat = _decode_chat(line)
+    except msgspec.ValidationError:
+        parsed = _decode_line(line)
+    else:
+        for message in chat.body.messages:
+            if message.content is not msgspec.UNSET:
+                content = memoryview(message.content)
+                if content[0] == _QUOTE:
+                    outside -= content.nbytes
+    # A level takes two bytes at least. To count brackets takes as long as to parse, so it is done where it must be.
+    if outside > 2 * MAX_DEPTH and too_deep(line):
+        raise msgspec.DecodeError("nested too deep")
+    return parsed
+
+
+_QUOTE = ord('"')
 _TOO_LONG = f"The line is longer than {MAX_LINE_BYTES} bytes."
 
 
