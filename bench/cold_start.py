@@ -344,7 +344,7 @@ def first_events(server: Server) -> dict[str, Any]:
         "create_batch": call("POST", "/batches", "/batches", wanted),
         "validate_batch": batch("validating"),
         "run_chunk": json.loads(server.furniture[plan_key])[0],
-        "finalize_batch": batch("finalizing"),
+        "finalize_batch": batch("finalizing") | {"chunks": []},
         "close_abandoned": {"detail": {"input": json.dumps(batch("finalizing")), "status": "ABORTED"}},
         "sweep": {},
         "publish_events": {

@@ -47,11 +47,35 @@ def _client(service: str) -> Any:
     return _session().create_client(service, config=config)
 
 
+SERVICES = ("dynamodb", "s3", "sqs", "events", "stepfunctions", "secretsmanager")
+
+
 @cache
 def _session() -> Any:
-    import botocore.session
+    """A session that reads botocore's descriptions of services in half the time that it takes itself."""
+    import gzip
 
-    return botocore.session.get_session()
+    import botocore.loaders
+    import botocore.session
+    import msgspec
+
+    class Files(botocore.loaders.JSONFileLoader):
+        def load_file(self, file_path: str) -> Any:
+            for ending, open_file in ((".json", open), (".json.gz", gzip.open)):
+                try:
+                    with open_file(file_path + ending, "rb") as file:
+                        return msgspec.json.decode(file.read())
+                except FileNotFoundError:
+                    continue
+            return super().load_file(file_path)
+
+    class Loader(botocore.loaders.Loader):
+        def list_available_services(self, _: str) -> list[str]:
+            return list(SERVICES)  # otherwise it looks into the folders of all four hundred
+
+    session = botocore.session.get_session()
+    session.register_component("data_loader", Loader(file_loader=Files()))
+    return session
 
 
 def error_code(error: Exception) -> str:
