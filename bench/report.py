@@ -6,14 +6,14 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def repeat(runs: dict[str, Callable[[], float]], times: int = 5) -> dict[str, list[float]]:
+def repeat(runs: Mapping[str, Callable[[], float]], times: int = 5) -> dict[str, list[float]]:
     """Each of ``runs`` ``times`` times, in turns, so that a noisy minute hits them all."""
     figures: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(times):

@@ -13,6 +13,8 @@ from nightshift.log import logger
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes EventBridge's "Step Functions Execution Status Change"; returns the batch's ``{"status"}``."""
     task = json.loads(event["detail"]["input"])
+    if event["detail"]["name"] != task["batch_id"]:
+        return {"status": None}  # a chunk's execution: its Map goes on
     logger.append_keys(batch_id=task["batch_id"])
     try:
         batch = finalize(task["account_id"], task["batch_id"])

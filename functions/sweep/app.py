@@ -2,6 +2,7 @@
 execution that has ended, is ended."""
 
 import json
+import random
 import time
 from typing import Any
 
@@ -12,8 +13,9 @@ from nightshift.log import count, logger
 
 # A batch is created and started within seconds; older ones without an execution have lost their start.
 LOST_AFTER_SECONDS = 120
-# Finalize may take its time after the deadline.
+# Finalize may take its time after the deadline, and after a cancel.
 OVERDUE_SECONDS = 3600
+CANCELLING_SECONDS = 900
 
 
 @logger.inject_lambda_context(log_event=False)
@@ -24,16 +26,18 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
     found = batches.open_of_all(created_before=now - LOST_AFTER_SECONDS)
     oldest = min((batch["created_at"] for batch in found), default=now)
     count({"OpenBatches": len(found), "OldestOpenBatchSeconds": now - oldest})
+    # In any order: should one of them end this invocation, those behind it have their turn the next time.
+    random.shuffle(found)
     for batch in found:
         account_id, batch_id = batch["pk"], batch["sk"]
         try:
-            execution = _execution_status(batch_id)
-            overdue = batch["expires_at"] + OVERDUE_SECONDS < now
-            if overdue or execution not in ("RUNNING", None):
-                # CloseAbandoned should have ended it; doing that twice does no harm.
+            late = _is_late(batch, now)
+            execution = None if late else _execution_status(batch_id)
+            if late or execution not in ("RUNNING", None):
+                # Its execution, or CloseAbandoned, should have ended it; doing that twice does no harm.
                 finalize(account_id, batch_id)
                 ended += 1
-                logger.warning("batch ended", batch_id=batch_id, overdue=overdue, execution_status=execution)
+                logger.warning("batch ended", batch_id=batch_id, late=late, execution_status=execution)
             elif execution is None:
                 _start(account_id, batch_id)
                 started += 1
@@ -43,6 +47,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
             failed += 1
             logger.exception("batch not swept", batch_id=batch_id)
     return {"started": started, "ended": ended, "failed": failed}
+
+
+def _is_late(batch: dict[str, Any], now: int) -> bool:
+    """Whether the batch should have ended long ago, whatever its execution does: a Map may wait for a place to run."""
+    if batch["status"] == "cancelling":
+        asked_at = batches.get(batch["pk"], batch["sk"]).get("cancelling_at", now)
+        return bool(asked_at + CANCELLING_SECONDS < now)
+    return bool(batch["expires_at"] + OVERDUE_SECONDS < now)
 
 
 def _execution_status(batch_id: str) -> str | None:

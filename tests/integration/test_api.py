@@ -341,6 +341,7 @@ def test_a_cursor_that_never_was_a_batch_still_points(alice: Caller) -> None:
 
 def test_a_listed_batch_shows_live_counts(alice: Caller) -> None:
     put_batch(alice, "batch_1", lines=5)
+    batches.transition(alice.account_id, "batch_1", "in_progress", expected="validating")
     batches.put_progress("batch_1", 0, completed=2, failed=1)
     assert page(alice)["data"][0]["request_counts"] == {"total": 5, "completed": 2, "failed": 1}
 

@@ -370,7 +370,7 @@ class BatchStates(RuleBasedStateMachine):
                 self._run_chunk(batch, number)
             case "close_abandoned":
                 event = sample("close_abandoned")
-                event["detail"]["input"] = json.dumps(task)
+                event["detail"] |= {"input": json.dumps(task), "name": batch}
                 invoke("close_abandoned", event)
             case "sweep":
                 assert invoke("sweep", sample("sweep"))["failed"] == 0

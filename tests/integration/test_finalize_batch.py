@@ -319,7 +319,7 @@ def test_a_batch_that_was_never_started_fails(alice: Caller) -> None:
 
 def abandoned(task: dict[str, Any]) -> dict[str, Any]:
     event = sample("close_abandoned")
-    event["detail"]["input"] = json.dumps(task)
+    event["detail"] |= {"input": json.dumps(task), "name": task["batch_id"]}
     return event
 
 
@@ -348,3 +348,11 @@ def test_the_execution_of_a_batch_that_was_withdrawn_is_let_go(alice: Caller) ->
     batch_id = alice.create(input_lines(1))
     batches.withdraw(alice.account_id, batch_id)
     invoke("close_abandoned", abandoned(alice.task(batch_id)))
+
+
+def test_the_end_of_a_chunks_execution_is_not_the_end_of_its_batch(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    event = abandoned(alice.task(batch_id))
+    event["detail"]["name"] = "5c7e0b1e-8f0f-3d6e-9a53-2f4c7b1d9e60"
+    assert invoke("close_abandoned", event) == {"status": None}
+    assert alice.batch(batch_id)["status"] == "in_progress"

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, IncompleteReadError
+from botocore.response import StreamingBody
 from nightshift import accounts, aws, batches, files, joining, results, routes, settings
 from nightshift.errors import NotFoundError
 from nightshift.joining import MIN_PART_BYTES, Slice
@@ -221,14 +222,8 @@ def test_a_batch_that_is_not_there_is_not_made_by_a_transition(alice: Caller) ->
         batches.get(alice.account_id, "batch_1")
 
 
-def test_a_batch_is_put_once(alice: Caller) -> None:
-    put_batch(alice, "batch_1")
-    with pytest.raises(aws.client("dynamodb").exceptions.ConditionalCheckFailedException):
-        put_batch(alice, "batch_1")
-
-
 def test_progress_is_absolute_and_never_goes_back(alice: Caller) -> None:
-    batch = put_batch(alice, "batch_1", lines=10)
+    batch = put_batch(alice, "batch_1", lines=10) | {"status": "in_progress"}
     assert batches.live_counts(batch) == {"total": 10, "completed": 0, "failed": 0}
     for completed, failed in ((2, 1), (2, 1), (1, 0), (3, 2)):
         batches.put_progress("batch_1", 0, completed=completed, failed=failed)
@@ -477,3 +472,47 @@ def test_routes_are_listed_by_model_then_priority() -> None:
         ("b", 1),
         ("b", 20),
     ]
+
+
+# --- aws ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-2"])
+def test_presigned_urls_name_the_buckets_own_region(monkeypatch: pytest.MonkeyPatch, region: str) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    aws._session.cache_clear()
+    aws._client.cache_clear()
+    try:
+        url = files.download_url({"pk": "acct_1", "sk": "file_1", "filename": "in.jsonl"})
+    finally:
+        aws._session.cache_clear()
+        aws._client.cache_clear()
+    expected = {f"{settings.bucket()}.s3.{region}.amazonaws.com"}
+    if region == "us-east-1":
+        expected.add(f"{settings.bucket()}.s3.amazonaws.com")
+    assert urllib.parse.urlsplit(url).hostname in expected
+
+
+def test_a_connection_that_breaks_while_an_object_is_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=settings.bucket(), Key="work/x", Body=b"0123456789")
+    monkeypatch.setattr("nightshift.aws.time.sleep", lambda _: None)
+    read, broken = StreamingBody.read, iter([True, True, False, True, True, True])
+
+    def breaks(self: StreamingBody, amt: int | None = None) -> bytes:
+        content = read(self, amt)
+        if next(broken):
+            raise IncompleteReadError(actual_bytes=1, expected_bytes=2)
+        return content
+
+    monkeypatch.setattr(StreamingBody, "read", breaks)
+    assert aws.read_object(settings.bucket(), "work/x", 2, 5) == b"234"
+    with pytest.raises(IncompleteReadError):
+        aws.read_object(settings.bucket(), "work/x")
+
+
+def test_what_has_expired_is_not_stored_though_the_table_still_has_it() -> None:
+    for expires_at in (None, int(time.time()) + 100, int(time.time()) - 100):
+        files.record("acct_1", f"file_{expires_at}", filename="a", purpose="batch", size=10, expires_at=expires_at)
+    assert files.stored_bytes("acct_1") == 20

@@ -97,3 +97,14 @@ def test_a_batch_that_cannot_be_ended_does_not_keep_the_others_from_it(alice: Ca
         sweep()
     assert alice.batch(healthy)["status"] == "expired"
     assert "batch_lost" in executions()
+
+
+def test_a_batch_that_was_cancelled_long_ago_is_ended_though_its_execution_runs(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    now = int(time.time())
+    set_batch(alice, batch_id, created_at=now - 2 * HOURS)
+    alice("POST", f"/batches/{batch_id}/cancel")
+    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    set_batch(alice, batch_id, cancelling_at=now - HOURS)
+    assert sweep() == {"started": 0, "ended": 1, "failed": 0}
+    assert alice.batch(batch_id)["status"] == "cancelled"

@@ -2,9 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from nightshift.joining import MIN_PART_BYTES, Slice, parts
+from nightshift.joining import MAX_PARTS, MIN_PART_BYTES, Slice, parts
 
-MAX_PARTS = 10_000
 sizes = st.one_of(
     st.integers(0, 10),
     st.integers(0, MIN_PART_BYTES),
@@ -63,5 +62,7 @@ def test_a_big_slice_after_a_small_one_gives_its_head_and_has_its_rest_copied() 
 
 
 def test_the_most_lines_a_batch_can_have_fit_into_one_upload() -> None:
-    segments = [Slice(str(number), 0, MIN_PART_BYTES * 3) for number in range(2_000)]
-    assert len(parts(segments)) <= MAX_PARTS
+    for count, each in ((2_000, 3 * MIN_PART_BYTES), (50_000, MIN_PART_BYTES // 2 + 1), (50_000, 8 * 1024 * 1024)):
+        grouped = parts([Slice(str(number), 0, each) for number in range(count)])
+        assert len(grouped) <= MAX_PARTS
+        assert sum(map(size, grouped)) == count * each

@@ -2,7 +2,7 @@
 
 import json
 
-from nightshift.objects import batch_object, file_object, list_object
+from nightshift.objects import MAX_PAGE_BYTES, batch_object, file_object, list_object
 from openai.types import Batch, FileObject
 
 from tests.unit.samples import batch_item
@@ -109,3 +109,11 @@ def test_a_page_names_its_ends() -> None:
         "last_id": None,
         "has_more": False,
     }
+
+
+def test_a_page_holds_what_fits_into_one_answer() -> None:
+    long = [{"id": str(number), "filename": "é" * MAX_PAGE_BYTES} for number in range(3)]
+    page = list_object(long, False)
+    assert (page["data"], page["last_id"], page["has_more"]) == ([long[0]], "0", True)
+    short = [{"id": str(number), "filename": "e" * (MAX_PAGE_BYTES // 3)} for number in range(3)]
+    assert (list_object(short, False)["last_id"], list_object(short, True)["has_more"]) == ("1", True)

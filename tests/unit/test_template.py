@@ -138,6 +138,14 @@ def test_whatever_changes_in_a_function_or_a_layer_reaches_the_alias() -> None:
     assert all(layer["PublishLambdaVersion"] is True for layer in of_type("AWS::Serverless::LayerVersion").values())
 
 
+@pytest.mark.parametrize("name", ["Api", "CreateBatch"])
+def test_a_parameter_that_changes_reaches_the_alias(name: str) -> None:
+    read = [
+        value["Ref"] for value in FUNCTIONS[name]["Environment"]["Variables"].values() if value.get("Ref") in PARAMETERS
+    ]
+    assert set(re.findall(r"\w+", FUNCTIONS[name]["VersionDescription"]["Sub"])) == {"SnapStart", *read}
+
+
 # --- API -----------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +256,22 @@ def test_a_chunk_asks_for_a_new_execution_long_before_its_history_is_full() -> N
         "Choices"
     ]
     assert states["ChunkDone"]["OutputPath"] == "$.slice.state"
+
+
+def tasks() -> Iterator[dict[str, Any]]:
+    for machine in machines():
+        yield from (state for state in machine["States"].values() if state["Type"] == "Task")
+
+
+def test_no_batch_fails_because_its_account_has_no_room_for_another_lambda() -> None:
+    assert len(list(tasks())) == 3
+    for task in tasks():
+        assert task["Retry"][0]["ErrorEquals"] == ["Lambda.TooManyRequestsException"]
+        assert task["Retry"][0]["MaxAttempts"] * task["Retry"][0]["MaxDelaySeconds"] / 2 > 6 * 3600
+
+
+def test_no_hiccup_of_s3_fails_the_map() -> None:
+    assert MACHINE["States"]["RunChunks"]["Retry"][0]["ErrorEquals"] == ["States.ALL"]
 
 
 def test_substitutions_are_all_given_and_all_used() -> None:

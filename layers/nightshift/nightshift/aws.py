@@ -3,6 +3,8 @@
 botocore alone: what boto3 has beside it (resources, transfers) nobody uses here, and importing it takes time too.
 """
 
+import os
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -41,8 +43,10 @@ def _client(service: str) -> Any:
         connect_timeout=5,
         read_timeout=30,
         max_pool_connections=32,
-        # Presigned URLs must name the bucket's own region, and carry the signature that every region accepts.
+        # Presigned URLs must name the bucket's own region, in their host too, and carry the signature that every region
+        # accepts. An emulator has no host for each bucket.
         signature_version="s3v4" if service == "s3" else None,
+        s3=None if os.environ.get("AWS_ENDPOINT_URL") else {"addressing_style": "virtual"},
     )
     return _session().create_client(service, config=config)
 
@@ -70,12 +74,31 @@ def _session() -> Any:
             return super().load_file(file_path)
 
     class Loader(botocore.loaders.Loader):
-        def list_available_services(self, _: str) -> list[str]:
+        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore names it)
             return list(SERVICES)  # otherwise it looks into the folders of all four hundred
 
     session = botocore.session.get_session()
     session.register_component("data_loader", Loader(file_loader=Files()))
     return session
+
+
+def read_object(bucket: str, key: str, start: int = 0, end: int | None = None) -> bytes:
+    """Bytes ``start`` to ``end`` (not included) of an object, all of it without ``end``.
+
+    A connection that breaks while it is read, which botocore leaves to its caller, is tried again.
+
+    Raises:
+        botocore.exceptions.ClientError: ``NoSuchKey``, say.
+    """
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    span: Any = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
+    for pause in (0.5, 2.0):
+        try:
+            return client("s3").get_object(Bucket=bucket, Key=key, **span)["Body"].read()
+        except (HTTPClientError, IncompleteReadError):
+            time.sleep(pause)
+    return client("s3").get_object(Bucket=bucket, Key=key, **span)["Body"].read()
 
 
 def error_code(error: Exception) -> str:

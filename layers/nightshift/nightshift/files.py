@@ -203,9 +203,13 @@ def stored_bytes(account_id: str) -> int:
             TableName=settings.table("files"),
             KeyConditionExpression="pk = :pk",
             # A completed upload is a file, and counts as one.
-            FilterExpression="begins_with(sk, :file) OR #status = :pending",
+            FilterExpression="(begins_with(sk, :file) OR #status = :pending)"
+            # TTL deletes late, and nobody else can delete what has expired.
+            " AND (attribute_not_exists(expires_at) OR expires_at > :now)",
             ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues=aws.item({":pk": account_id, ":file": "file_", ":pending": "pending"}),
+            ExpressionAttributeValues=aws.item(
+                {":pk": account_id, ":file": "file_", ":pending": "pending", ":now": int(time.time())}
+            ),
         )
     )
     return sum(aws.plain(found)["bytes"] for page in pages for found in page["Items"])
@@ -260,7 +264,6 @@ def read_range(account_id: str, file_id: str, start: int, end: int) -> bytes:
     """
     s3 = aws.client("s3")
     try:
-        found = s3.get_object(Bucket=settings.bucket(), Key=key(account_id, file_id), Range=f"bytes={start}-{end - 1}")
-        return found["Body"].read()
+        return aws.read_object(settings.bucket(), key(account_id, file_id), start, end)
     except s3.exceptions.NoSuchKey:
         raise NotFoundError("No such file.", code="file_not_found", param="input_file_id") from None

@@ -1,5 +1,6 @@
 """The API's objects, from the items that are stored."""
 
+import json
 from typing import Any
 
 from nightshift.status import STATUSES, timestamp_field
@@ -82,8 +83,18 @@ def _counts_at_start(item: dict[str, Any]) -> dict[str, int] | None:
     return {"total": int(item["lines"]), "completed": 0, "failed": 0} if "lines" in item else None
 
 
+# Lambda answers with 6 MB at most.
+MAX_PAGE_BYTES = 5 * 1024 * 1024
+
+
 def list_object(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
-    """OpenAI's list page."""
+    """OpenAI's list page; what does not fit into one answer is left to the next."""
+    size = 0
+    for number, each in enumerate(data):
+        size += len(json.dumps(each, ensure_ascii=False).encode())
+        if number and size > MAX_PAGE_BYTES:
+            data, has_more = data[:number], True
+            break
     return {
         "object": "list",
         "data": data,

@@ -62,10 +62,10 @@ def read_plan(batch_id: str) -> list[Task] | None:
     """The batch's tasks; None where there is no plan, never written or deleted from the bucket."""
     s3 = aws.client("s3")
     try:
-        found = s3.get_object(Bucket=settings.bucket(), Key=plan_key(batch_id))
+        content = aws.read_object(settings.bucket(), plan_key(batch_id))
     except s3.exceptions.NoSuchKey:
         return None
-    return msgspec.json.decode(found["Body"].read(), type=list[Task])
+    return msgspec.json.decode(content, type=list[Task])
 
 
 def plan_key(batch_id: str) -> str:
@@ -112,7 +112,7 @@ def _part_keys(batch_id: str, chunk: int, first_line: int, end_line: int) -> Ite
 
 
 def _read_part(key: str) -> Iterator[tuple[int, OutputLine]]:
-    return decode_part(aws.client("s3").get_object(Bucket=settings.bucket(), Key=key)["Body"].read())
+    return decode_part(aws.read_object(settings.bucket(), key))
 
 
 def _listed(key: str, start: int, line: OutputLine) -> _ListedLine:
@@ -217,7 +217,7 @@ def slices(batch_id: str, segment: Segment, summary: SealSummary) -> tuple[list[
     """Where the bytes of a sealed segment are: those for the output file, then those for the error file."""
     key = _sealed_key(batch_id, segment)
     if summary.listed:
-        content = aws.client("s3").get_object(Bucket=settings.bucket(), Key=key)["Body"].read()
+        content = aws.read_object(settings.bucket(), key)
         places = [Slice(*place) for place in msgspec.json.decode(content, type=list[tuple[str, int, int]])]
         return places[: summary.completed], places[summary.completed :]
     end = summary.answered_bytes + summary.failed_bytes
@@ -281,10 +281,7 @@ def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
 
 
 def _read(piece: Slice) -> bytes:
-    found = aws.client("s3").get_object(
-        Bucket=settings.bucket(), Key=piece.key, Range=f"bytes={piece.start}-{piece.end - 1}"
-    )
-    return found["Body"].read()
+    return aws.read_object(settings.bucket(), piece.key, piece.start, piece.end)
 
 
 def _sealed_key(batch_id: str, segment: Segment) -> str:

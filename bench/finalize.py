@@ -1,0 +1,181 @@
+"""How fast the results are joined, against a bare copy of the same bytes, and how much memory that takes.
+
+Ours is the whole handler of `functions/finalize_batch`: every segment looked up, both files joined in order, counts and
+usage summed, files recorded, the terminal status written. The peers copy the same sealed objects, in order, on the same
+emulated S3 (in a process of its own) by multipart upload, and know beforehand what there is to copy: through one
+thread, through as many threads as ours has, and by S3 itself where a part has the 5 MiB that this takes.
+
+There are 50,000 answers, one in fifty of them failed. A segment of the short and of the middling ones is too small for
+S3 to copy; a segment of the long ones is not.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+from nightshift import aws, batches, plan, results, settings
+from nightshift.joining import MIN_PART_BYTES, Slice, parts
+from nightshift.log import logger
+from nightshift.outputs import Usage, answered_line
+
+from bench import report
+from bench.emulator import emulated_aws
+from bench.tls import memory
+from tests.integration.support import invoke
+
+LINES = 50_000
+FAILED = 50  # one answer in so many
+ANSWER_BYTES = {"short": 1_400, "middling": 4_900, "long": 8_000}
+THREADS = 16
+ACCOUNT = "acct_bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A batch whose segments are all sealed: what there is of its output file, and of its error file."""
+
+    batch_id: str
+    output: list[Slice]
+    error: list[Slice]
+
+    @property
+    def megabytes(self) -> float:
+        return sum(piece.size for piece in self.output + self.error) / 1e6
+
+
+def seal(kind: str) -> Sealed:
+    sealed = Sealed(f"batch_{kind}", [], [])
+    ends = range(1, LINES + 1)
+    segments = plan.segments(ends)
+    results.write_plan(
+        sealed.batch_id, [results.Task(ACCOUNT, sealed.batch_id, 0, [astuple(segment) for segment in segments])]
+    )
+    body = json.dumps({"object": "chat.completion", "choices": "x" * (ANSWER_BYTES[kind] - 180)}).encode()
+    for segment in segments:
+        numbers = range(segment.first_line, segment.first_line + segment.lines)
+        lines = [
+            answered_line(
+                sealed.batch_id, n, f"r{n}", 200 if n % FAILED else 400, f"req_{n}", body, Usage(20, 0, 150, 0, 170)
+            )
+            for n in numbers
+        ]
+        output, error = results.slices(sealed.batch_id, segment, results.write_sealed(sealed.batch_id, segment, lines))
+        sealed.output.extend(output)
+        sealed.error.extend(error)
+    return sealed
+
+
+def ours(batch_id: str) -> float:
+    """Finalize the batch, as if for the first time; seconds."""
+    now = int(time.time())
+    item = {
+        "pk": ACCOUNT,
+        "sk": batch_id,
+        "status": "in_progress",
+        "input_file_id": "file",
+        "created_at": now,
+        "expires_at": now + 86_400,
+        "lines": LINES,
+    }
+    aws.client("dynamodb").put_item(TableName=settings.table("batches"), Item=aws.item(item))
+    with contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
+        started = time.perf_counter()
+        answer = invoke("finalize_batch", {"account_id": ACCOUNT, "batch_id": batch_id, "chunks": ["done"]})
+        took = time.perf_counter() - started
+    assert answer["status"] == "completed"
+    failed = LINES // FAILED
+    counts = batches.get(ACCOUNT, batch_id)["request_counts"]
+    assert counts == {"total": LINES, "completed": LINES - failed, "failed": failed}
+    return took
+
+
+def bare_copy(sealed: Sealed, threads: int, by_s3: bool = False) -> float:
+    """Copy the same bytes into two objects; seconds."""
+    s3, bucket = aws.client("s3"), settings.bucket()
+
+    def send(upload: dict[str, Any], number: int, group: list[Slice]) -> dict[str, Any]:
+        part: Any = upload | {"PartNumber": number}
+        spans = [f"bytes={piece.start}-{piece.end - 1}" for piece in group]
+        if by_s3 and len(group) == 1 and group[0].size >= MIN_PART_BYTES:
+            part |= {"CopySource": {"Bucket": bucket, "Key": group[0].key}, "CopySourceRange": spans[0]}
+            copied = s3.upload_part_copy(**part)
+            return {"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]}
+        found = [
+            s3.get_object(Bucket=bucket, Key=piece.key, Range=span) for piece, span in zip(group, spans, strict=True)
+        ]
+        content = b"".join(each["Body"].read() for each in found)
+        return {"PartNumber": number, "ETag": s3.upload_part(**part, Body=content)["ETag"]}
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for name, pieces in (("output", sealed.output), ("error", sealed.error)):
+            whole: Any = {"Bucket": bucket, "Key": f"copy/{name}"}
+            upload = whole | {"UploadId": s3.create_multipart_upload(**whole)["UploadId"]}
+            groups = parts(pieces)
+            sent: Any = list(pool.map(partial(send, upload), range(1, len(groups) + 1), groups))
+            s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
+    return time.perf_counter() - started
+
+
+def peak(*kinds: str) -> float:
+    """The peak in MB of a new process that finalizes these batches."""
+    command = [sys.executable, "-m", "bench.finalize", "--memory", *(f"batch_{kind}" for kind in kinds)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="two runs of each")
+    parser.add_argument("--memory", help=argparse.SUPPRESS, nargs="+", metavar="BATCH")
+    given = parser.parse_args()
+    logger.setLevel("ERROR")
+    if given.memory:
+        for batch_id in given.memory:
+            ours(batch_id)
+        print(memory("VmHWM"))
+        return
+    times = 2 if given.quick else 5
+    rows: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    with emulated_aws():
+        peaks: dict[str, Callable[[], float]] = {}
+        for kind in ANSWER_BYTES:
+            sealed = seal(kind)
+            size = sealed.megabytes
+            of = f"{kind} answers, {size:.0f} MB"
+
+            def rate(run: Callable[[], float], size: float = size) -> float:
+                return size / run()
+
+            peers = {
+                f"{of}: bare copy, one thread": partial(rate, partial(bare_copy, sealed, 1)),
+                f"{of}: bare copy, {THREADS} threads": partial(rate, partial(bare_copy, sealed, THREADS)),
+            }
+            if kind == "long":
+                peers[f"{of}: copied by S3"] = partial(rate, partial(bare_copy, sealed, THREADS, by_s3=True))
+            mine = f"{of}: finalize_batch, whole"
+            figures = report.repeat(peers | {mine: partial(rate, partial(ours, sealed.batch_id))}, times)
+            best = max((figures[name] for name in peers if "bare" in name), key=median)
+            rows += [report.row(name, each, "MB/s", best) for name, each in figures.items()]
+            targets.append(report.target(f"{of}: of the faster bare copy", median(figures[mine]) / median(best), 0.7))
+            peaks[f"peak, {of}"] = partial(peak, kind)
+        memories = report.repeat(peaks, times)
+    first, *_ = memories.values()
+    rows += [report.row(name, each, "MB", first) for name, each in memories.items()]
+    growth = max(median(each) for each in memories.values()) - median(first)
+    targets.append(report.target("peak: MB more for longer answers", growth, 16, at_least=False))
+    report.publish("finalize", rows, targets, report.versions("botocore", "msgspec"))
+
+
+if __name__ == "__main__":
+    main()
