@@ -5,8 +5,8 @@ usage summed, files recorded, the terminal status written. The peers copy the sa
 emulated S3 (in a process of its own) by multipart upload, and know beforehand what there is to copy: through one
 thread, through as many threads as ours has, and by S3 itself where a part has the 5 MiB that this takes.
 
-There are 50,000 answers, one in fifty of them failed. A segment of the short and of the middling ones is too small for
-S3 to copy; a segment of the long ones is not.
+One answer in fifty failed. A segment of the short and of the middling ones is too small for S3 to copy; a segment of
+the long ones is not.
 """
 
 import argparse
@@ -33,9 +33,15 @@ from bench.emulator import emulated_aws
 from bench.tls import memory
 from tests.integration.support import invoke
 
-LINES = 50_000
 FAILED = 50  # one answer in so many
-ANSWER_BYTES = {"short": 1_400, "middling": 4_900, "long": 8_000}
+# How many answers, and how many bytes each has.
+KINDS = {
+    "short": (50_000, 1_400),
+    "half as many middling": (25_000, 4_900),
+    "middling": (50_000, 4_900),
+    "long": (50_000, 8_000),
+}
+FLAT = ("half as many middling", "middling")  # the peak is to be the same
 THREADS = 16
 ACCOUNT = "acct_bench"
 
@@ -45,6 +51,7 @@ class Sealed:
     """A batch whose segments are all sealed: what there is of its output file, and of its error file."""
 
     batch_id: str
+    lines: int
     output: list[Slice]
     error: list[Slice]
 
@@ -54,13 +61,14 @@ class Sealed:
 
 
 def seal(kind: str) -> Sealed:
-    sealed = Sealed(f"batch_{kind}", [], [])
-    ends = range(1, LINES + 1)
+    count, answer_bytes = KINDS[kind]
+    sealed = Sealed(f"batch_{kind.replace(' ', '_')}", count, [], [])
+    ends = range(1, count + 1)
     segments = plan.segments(ends)
     results.write_plan(
         sealed.batch_id, [results.Task(ACCOUNT, sealed.batch_id, 0, [astuple(segment) for segment in segments])]
     )
-    body = json.dumps({"object": "chat.completion", "choices": "x" * (ANSWER_BYTES[kind] - 180)}).encode()
+    body = json.dumps({"object": "chat.completion", "choices": "x" * (answer_bytes - 180)}).encode()
     for segment in segments:
         numbers = range(segment.first_line, segment.first_line + segment.lines)
         lines = [
@@ -75,7 +83,7 @@ def seal(kind: str) -> Sealed:
     return sealed
 
 
-def ours(batch_id: str) -> float:
+def ours(batch_id: str, lines: int) -> float:
     """Finalize the batch, as if for the first time; seconds."""
     now = int(time.time())
     item = {
@@ -85,7 +93,7 @@ def ours(batch_id: str) -> float:
         "input_file_id": "file",
         "created_at": now,
         "expires_at": now + 86_400,
-        "lines": LINES,
+        "lines": lines,
     }
     aws.client("dynamodb").put_item(TableName=settings.table("batches"), Item=aws.item(item))
     with contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
@@ -93,9 +101,9 @@ def ours(batch_id: str) -> float:
         answer = invoke("finalize_batch", {"account_id": ACCOUNT, "batch_id": batch_id, "chunks": ["done"]})
         took = time.perf_counter() - started
     assert answer["status"] == "completed"
-    failed = LINES // FAILED
+    failed = lines // FAILED
     counts = batches.get(ACCOUNT, batch_id)["request_counts"]
-    assert counts == {"total": LINES, "completed": LINES - failed, "failed": failed}
+    assert counts == {"total": lines, "completed": lines - failed, "failed": failed}
     return took
 
 
@@ -127,21 +135,20 @@ def bare_copy(sealed: Sealed, threads: int, by_s3: bool = False) -> float:
     return time.perf_counter() - started
 
 
-def peak(*kinds: str) -> float:
-    """The peak in MB of a new process that finalizes these batches."""
-    command = [sys.executable, "-m", "bench.finalize", "--memory", *(f"batch_{kind}" for kind in kinds)]
+def peak(sealed: Sealed) -> float:
+    """The peak in MB of a new process that finalizes the batch."""
+    command = [sys.executable, "-m", "bench.finalize", "--memory", sealed.batch_id, str(sealed.lines)]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="two runs of each")
-    parser.add_argument("--memory", help=argparse.SUPPRESS, nargs="+", metavar="BATCH")
+    parser.add_argument("--memory", help=argparse.SUPPRESS, nargs=2, metavar=("BATCH", "LINES"))
     given = parser.parse_args()
     logger.setLevel("ERROR")
     if given.memory:
-        for batch_id in given.memory:
-            ours(batch_id)
+        ours(given.memory[0], int(given.memory[1]))
         print(memory("VmHWM"))
         return
     times = 2 if given.quick else 5
@@ -149,10 +156,14 @@ def main() -> None:
     targets: list[dict[str, Any]] = []
     with emulated_aws():
         peaks: dict[str, Callable[[], float]] = {}
-        for kind in ANSWER_BYTES:
+        for kind in KINDS:
             sealed = seal(kind)
             size = sealed.megabytes
             of = f"{kind} answers, {size:.0f} MB"
+
+            peaks[kind] = partial(peak, sealed)
+            if kind == FLAT[0]:
+                continue  # for the memory only
 
             def rate(run: Callable[[], float], size: float = size) -> float:
                 return size / run()
@@ -164,16 +175,15 @@ def main() -> None:
             if kind == "long":
                 peers[f"{of}: copied by S3"] = partial(rate, partial(bare_copy, sealed, THREADS, by_s3=True))
             mine = f"{of}: finalize_batch, whole"
-            figures = report.repeat(peers | {mine: partial(rate, partial(ours, sealed.batch_id))}, times)
+            figures = report.repeat(peers | {mine: partial(rate, partial(ours, sealed.batch_id, sealed.lines))}, times)
             best = max((figures[name] for name in peers if "bare" in name), key=median)
             rows += [report.row(name, each, "MB/s", best) for name, each in figures.items()]
             targets.append(report.target(f"{of}: of the faster bare copy", median(figures[mine]) / median(best), 0.7))
-            peaks[f"peak, {of}"] = partial(peak, kind)
         memories = report.repeat(peaks, times)
-    first, *_ = memories.values()
-    rows += [report.row(name, each, "MB", first) for name, each in memories.items()]
-    growth = max(median(each) for each in memories.values()) - median(first)
-    targets.append(report.target("peak: MB more for longer answers", growth, 16, at_least=False))
+    few, many = (memories[kind] for kind in FLAT)
+    rows += [report.row(f"peak, {kind} answers", each, "MB", few) for kind, each in memories.items()]
+    growth = median(many) - median(few)
+    targets.append(report.target("peak: MB more for twice as many answers", growth, 16, at_least=False))
     report.publish("finalize", rows, targets, report.versions("botocore", "msgspec"))
 
 

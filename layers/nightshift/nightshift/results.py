@@ -268,6 +268,7 @@ def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
                     if digest is not None and isinstance(part, bytes):
                         digest.update(part)
                 tags += pool.map(send, range(start + 1, start + 1 + len(fetched)), fetched)
+                del fetched, part  # before the next are fetched
         s3.complete_multipart_upload(
             Bucket=bucket,
             Key=target,
