@@ -95,7 +95,10 @@ def names_that_settings_reads() -> set[str]:
         if isinstance(node, ast.Constant | ast.JoinedStr)
     ]
     tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "ROUTES_TABLE"}
-    return {name for name in strings if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name)} - {"_TABLE"} | tables
+    return {name for name in strings if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name)} - {
+        "_TABLE",
+        "AWS_ENDPOINT_URL",
+    } | tables
 
 
 def test_the_template_sets_what_settings_reads_and_nothing_else() -> None:

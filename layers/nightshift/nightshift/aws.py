@@ -3,10 +3,11 @@
 botocore alone: what boto3 has beside it (resources, transfers) nobody uses here, and importing it takes time too.
 """
 
-import os
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, overload
+
+from nightshift import settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -46,7 +47,7 @@ def _client(service: str) -> Any:
         # Presigned URLs must name the bucket's own region, in their host too, and carry the signature that every region
         # accepts. An emulator has no host for each bucket.
         signature_version="s3v4" if service == "s3" else None,
-        s3=None if os.environ.get("AWS_ENDPOINT_URL") else {"addressing_style": "virtual"},
+        s3=None if settings.is_emulated() else {"addressing_style": "virtual"},
     )
     return _session().create_client(service, config=config)
 

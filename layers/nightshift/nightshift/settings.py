@@ -24,6 +24,11 @@ def state_machine() -> str:
     return os.environ["STATE_MACHINE"]
 
 
+def is_emulated() -> bool:
+    """Whether AWS is an emulator: it is reached by this variable, which AWS's SDKs read too."""
+    return "AWS_ENDPOINT_URL" in os.environ
+
+
 def sync_validation_seconds() -> float:
     return float(os.environ["SYNC_VALIDATION_SECONDS"])
 
