@@ -10,7 +10,7 @@ from nightshift import routes
 from nightshift.routing import Route, Sku
 from openai import APIStatusError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
-from tests.e2e.conftest import Local, Receiver, batch_file, request_line, wait_for
+from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, request_line, wait_for
 
 
 def test_every_line_is_answered_in_order(local: Local) -> None:
@@ -146,3 +146,11 @@ def test_another_account_sees_nothing_of_a_batch(local: Local) -> None:
         with pytest.raises(NotFoundError):
             attempt()
     assert batch.id not in {other.id for other in local.other.batches.list()}
+
+
+def test_answers_that_make_a_file_of_many_parts_come_out_whole_and_in_order(local: Local) -> None:
+    local.upstream.set(answer_bytes=150_000)
+    batch = local.ended(local.create(batch_file(150)))
+
+    assert batch.status == "completed"
+    assert_every_line_once(local, batch.id, 150)

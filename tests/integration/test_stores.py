@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, IncompleteReadError
 from botocore.response import StreamingBody
-from nightshift import accounts, aws, batches, files, joining, results, routes, settings
+from nightshift import accounts, aws, batches, files, results, routes, settings
 from nightshift.errors import NotFoundError
 from nightshift.joining import MIN_PART_BYTES, Slice
 from nightshift.outputs import OutputLine, SealSummary, answered_line, failed_line
@@ -440,14 +440,36 @@ def test_joining_is_concatenation(copied: list[str], sizes: list[int], copies: i
     assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
 
 
-def test_a_join_that_fails_leaves_no_upload_behind() -> None:
+def test_a_join_goes_on_where_one_that_was_killed_had_got_to(copied: list[str]) -> None:
     s3, bucket = aws.client("s3"), settings.bucket()
-    s3.put_object(Bucket=bucket, Key="work/0", Body=b"a" * (joining.MIN_PART_BYTES + 5))
-    slices = [Slice("work/0", 0, MIN_PART_BYTES + 5), Slice("work/gone", 0, 2 * MIN_PART_BYTES)]
+    contents = [bytes([number]) * (MIN_PART_BYTES + number) for number in range(6)]
+    for number, content in enumerate(contents[:5]):
+        s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=content)
+    slices = [Slice(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
     with pytest.raises(ClientError):
-        results.join(slices, "files/joined")
+        results.join(slices, "files/joined")  # the last is not there
+    assert copied == ["work/0", "work/1", "work/2", "work/3", "work/4", "work/5"]
+    s3.put_object(Bucket=bucket, Key="work/5", Body=contents[5])
+    assert results.join(slices, "files/joined") == sum(map(len, contents))
+    assert copied[6:] == ["work/5"]
+    assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
     assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
-    assert object_keys("files/") == []
+
+
+def test_a_join_takes_nothing_over_that_is_not_its_own(copied: list[str]) -> None:
+    s3, bucket = aws.client("s3"), settings.bucket()
+    contents = [bytes([number]) * (MIN_PART_BYTES + number) for number in range(3)]
+    for number, content in enumerate(contents):
+        s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=content)
+    for key, length in (("files/joined", 1), ("files/joined-not", 0)):
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        for number in (1, 2, 3):
+            body = b"x" * (MIN_PART_BYTES + number - 1 + (length if number == 1 else 0))
+            s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
+    slices = [Slice(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
+    results.join(slices, "files/joined")
+    assert copied == ["work/0", "work/1", "work/2"]
+    assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------

@@ -228,7 +228,8 @@ def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
     """Write ``pieces``, one after the other, as the object ``target``; returns its size in bytes.
 
     Big ones are copied by S3 itself, unless ``digest`` is to be fed with every byte, in order. What passes through
-    memory stays below ``2 * MIN_PART_BYTES`` for each of four parts at a time. Doing it again writes the same.
+    memory stays below ``2 * MIN_PART_BYTES`` for each of four parts at a time, up to 50 GB in all. Doing it again
+    writes the same; where the last try was killed, what it had uploaded is kept.
     """
     s3 = aws.client("s3")
     bucket = settings.bucket()
@@ -241,7 +242,10 @@ def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
             digest.update(content)
         s3.put_object(Bucket=bucket, Key=target, Body=content, ContentType="application/jsonl")
         return size
-    upload = s3.create_multipart_upload(Bucket=bucket, Key=target, ContentType="application/jsonl")["UploadId"]
+    upload = None if digest is not None else _begun(target)
+    if upload is None:
+        upload = s3.create_multipart_upload(Bucket=bucket, Key=target, ContentType="application/jsonl")["UploadId"]
+    tags = {} if digest is not None else _uploaded(target, upload, groups)
 
     def fetch(pool: ThreadPoolExecutor, some: list[list[Slice]]) -> list[bytes | Slice]:
         """Of each group its bytes; a group that S3 can copy is left as it is."""
@@ -259,26 +263,45 @@ def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
         copied = s3.upload_part_copy(**whole, CopySourceRange=f"bytes={part.start}-{part.end - 1}")
         return copied["CopyPartResult"]["ETag"]
 
-    tags: list[str] = []
-    try:
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            for start in range(0, len(groups), _JOINED_AT_ONCE):
-                fetched = fetch(pool, groups[start : start + _JOINED_AT_ONCE])
-                for part in fetched:
-                    if digest is not None and isinstance(part, bytes):
-                        digest.update(part)
-                tags += pool.map(send, range(start + 1, start + 1 + len(fetched)), fetched)
-                del fetched, part  # before the next are fetched
-        s3.complete_multipart_upload(
-            Bucket=bucket,
-            Key=target,
-            UploadId=upload,
-            MultipartUpload={"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]},
-        )
-    except BaseException:
-        s3.abort_multipart_upload(Bucket=bucket, Key=target, UploadId=upload)
-        raise
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for start in range(len(tags), len(groups), _JOINED_AT_ONCE):
+            fetched = fetch(pool, groups[start : start + _JOINED_AT_ONCE])
+            for part in fetched:
+                if digest is not None and isinstance(part, bytes):
+                    digest.update(part)
+            numbers = range(start + 1, start + 1 + len(fetched))
+            tags.update(zip(numbers, pool.map(send, numbers, fetched), strict=True))
+            del fetched, part  # before the next are fetched
+    s3.complete_multipart_upload(
+        Bucket=bucket,
+        Key=target,
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": number, "ETag": tag} for number, tag in tags.items()]},
+    )
     return size
+
+
+def _begun(target: str) -> str | None:
+    """The id of an upload to ``target`` that was begun and not ended; the bucket forgets those of yesterday."""
+    found = aws.client("s3").list_multipart_uploads(Bucket=settings.bucket(), Prefix=target)
+    return next((upload["UploadId"] for upload in found.get("Uploads", []) if upload["Key"] == target), None)
+
+
+def _uploaded(target: str, upload: str, groups: Sequence[list[Slice]]) -> dict[int, str]:
+    """The ETags, by number from 1, of the first parts that are uploaded already.
+
+    Pieces never change, so a part is what it was if it, and each before it, is as long as it is to be.
+    """
+    pages = aws.client("s3").get_paginator("list_parts")
+    sizes = {number: sum(piece.size for piece in group) for number, group in enumerate(groups, 1)}
+    tags: dict[int, str] = {}
+    for page in pages.paginate(Bucket=settings.bucket(), Key=target, UploadId=upload):
+        for part in page.get("Parts", []):
+            number = part["PartNumber"]
+            if number != len(tags) + 1 or part["Size"] != sizes.get(number):
+                return tags
+            tags[number] = part["ETag"]
+    return tags
 
 
 def _read(piece: Slice) -> bytes:
