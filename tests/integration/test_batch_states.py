@@ -393,7 +393,8 @@ class BatchStates(RuleBasedStateMachine):
         assert answer["state"] in ("done", "more", "wait")
         assert (answer["wait_seconds"] > 0) == (answer["state"] == "wait")
         if answer["state"] == "wait":  # ... for as long as it takes: Step Functions' time is not ours
-            answer["carry"]["resume_at"] = 0.0
+            lines = {number: [tries, 0.0] for number, (tries, _) in answer["carry"]["lines"].items()}
+            answer["carry"] |= {"resume_at": 0.0, "lines": lines}
         life.slices[number] = answer
 
     def stored(self, batch: str) -> dict[str, Any]:

@@ -211,6 +211,36 @@ def test_a_long_answer_that_stalls_is_a_timeout_and_gives_its_room_back(server: 
     assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
 
 
+def test_a_length_that_no_number_can_have_is_a_broken_answer(server: Server) -> None:
+    zeros = b"0" * 5_000
+    server.behave = raw(b"HTTP/1.1 200 OK\r\nContent-Length: %b%d\r\n\r\n%b" % (zeros, len(LONG), LONG))
+    assert send(server.url) == Answer(failure="broken")
+
+
+def test_answers_are_asked_for_as_they_are(server: Server) -> None:
+    send(server.url)
+    assert server.received[0].headers["accept-encoding"] == "identity"
+
+
+def test_an_idle_connection_that_the_upstream_has_closed_is_no_answer_to_the_next_request(server: Server) -> None:
+    """Many servers close idle connections, and say so to nobody. A request that met one was not seen."""
+    length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def run() -> list[Answer]:
+        async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:
+            return [await upstream.send(BODY, f"batch_req_{number}") for number in range(20)]
+
+    server.behave = raw(length)  # ... and then the connection is closed
+    assert asyncio.run(run()) == [Answer(200, b"{}")] * 20
+    assert len(server.received) == 20
+
+
+def test_a_new_connection_that_is_closed_without_an_answer_is_broken(server: Server) -> None:
+    server.behave = raw(b"")
+    assert send(server.url) == Answer(failure="broken")
+    assert len(server.received) == 1
+
+
 def test_cookies_are_not_kept(server: Server) -> None:
     async def twice() -> None:
         async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:

@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import tracemalloc
 from typing import get_args
 
 import pytest
@@ -151,3 +152,26 @@ def test_an_empty_error_page_says_what_the_status_was() -> None:
 def test_half_a_surrogate_pair_is_mended_and_nothing_else(body: bytes, mended: bytes) -> None:
     assert without_lone_surrogates(body) == mended
     assert is_json_object(mended)
+
+
+def test_a_long_text_with_one_half_of_a_surrogate_pair_takes_little_memory() -> None:
+    body = b'{"a":"\\ud800' + b"\\\\" * (1 << 20) + b'"}'
+    tracemalloc.start()
+    try:
+        mended = without_lone_surrogates(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert mended == body.replace(b"\\ud800", b"\\ufffd")
+    assert peak < 5 * len(body)
+
+
+def test_an_answer_of_many_fields_is_checked_in_little_memory() -> None:
+    body = ("{" + ",".join(f'"{number}":0' for number in range(200_000)) + "}").encode()
+    tracemalloc.start()
+    try:
+        assert is_json_object(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(body)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -577,7 +578,7 @@ def test_an_answer_that_is_still_not_there_when_the_slice_ends_is_asked_for_in_t
 
     ends_at = time.time() + chunk.SLICE_MARGIN_SECONDS + 1.0
     result = asyncio.run(new_run(keep, send, ends_at=ends_at, request_seconds=0.1).run())
-    assert (result.state, result.carry["tries"]) == ("more", {"0": 1})
+    assert (result.state, result.carry["lines"]) == ("more", {"0": (1, 0.0)})
     assert keep.safe() == {1, 2}
     assert run(keep, upstream, carry=result.carry).state == "done"
     keep.assert_each_line_once_and_in_order()
@@ -688,11 +689,28 @@ def test_a_pause_that_the_upstream_asked_for_lasts_over_slices() -> None:
     assert [at for at in sent_at if 1 < at < 59] == []
 
 
+@pytest.mark.parametrize("refusal", [Answer(429, b"{}", retry_after=60.0), Answer(500, b"{}", retry_after=60.0)])
+def test_a_few_lines_that_were_asked_to_wait_do_so_over_slices(refusal: Answer) -> None:
+    """A single refusal among many answers is no pause for all."""
+    keep, clock = Keep(40), Clock()
+    upstream = Upstream(lambda n, tries: refusal if n == 7 and tries <= 2 else OK)
+    sent_at = []
+    upstream.on_send = lambda n: sent_at.append(clock.now) if n == 7 else None
+    result = run(keep, upstream, clock=clock, concurrency=40)
+    while result.state == "wait":
+        clock.now += result.wait_seconds
+        result = run(keep, upstream, clock=clock, concurrency=40, carry=json.loads(json.dumps(result.carry)))
+    assert result.state == "done"
+    assert len(sent_at) == 3
+    assert all(later - earlier >= 60.0 for earlier, later in pairwise(sent_at))
+    keep.assert_each_line_once_and_in_order()
+
+
 def test_the_carry_fits_into_the_state_machine_however_many_lines_were_tried() -> None:
     keep, upstream = Keep(3_000, 1_000), Upstream(lambda _, __: Answer(500, b"{}", retry_after=15.0))
     result = run(keep, upstream, concurrency=256)
     assert result.state == "wait"
-    assert len(result.carry["tries"]) == 3_000
+    assert len(result.carry["lines"]) == 3_000
     assert len(json.dumps(result.carry)) < 200_000
 
 

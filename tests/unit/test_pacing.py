@@ -199,3 +199,15 @@ def test_no_upstream_is_waited_for_longer_than_a_quarter_of_an_hour() -> None:
     pacer = Pacer(4)
     assert pacer.refused(0.0, 10.0, 86_400.0) == 10.0 + MAX_RETRY_AFTER
     assert pacer.resume_at == 10.0 + MAX_RETRY_AFTER
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.001])
+def test_an_upstream_that_says_at_once_and_refuses_again_is_not_hammered(asked: float) -> None:
+    pacer, now = Pacer(8, rng=Always()), 0.0
+    pauses = []
+    for _ in range(12):
+        again = pacer.refused(now, now, asked)
+        pauses.append(again - now)
+        now = again
+    assert pauses[-1] == MAX_DELAY / 2
+    assert pacer.resume_at == now

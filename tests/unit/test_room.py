@@ -55,5 +55,21 @@ def test_what_is_there_already_fills_it_over_the_limit() -> None:
     assert not room.full
     room.fill(9)
     assert room.full
-    room.give(9)
+    room.empty(9)
     assert not room.full
+
+
+def test_what_is_waited_for_is_not_there_yet() -> None:
+    async def run() -> None:
+        room = Room(10)
+        await room.take(10)
+        assert not room.full
+        room.fill(1)
+        waiting = asyncio.create_task(room.take(10))
+        room.give(10)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        room.empty(1)
+        await waiting
+
+    asyncio.run(run())

@@ -150,7 +150,9 @@ class ChunkRun:
         self._pacer = Pacer(
             concurrency, refusals=carry.get("refusals", 0), resume_at=carry.get("resume_at", 0.0), rng=self._rng
         )
-        self._tries: dict[int, int] = {int(line): tries for line, tries in carry.get("tries", {}).items()}
+        self._carried: dict[int, tuple[int, float]] = {
+            int(line): (tries, at) for line, (tries, at) in carry.get("lines", {}).items()
+        }
 
         self._to_load: deque[_Open] = deque()
         self._loading = False
@@ -367,7 +369,12 @@ class ChunkRun:
             if number not in segment.done:
                 body = with_model(bytes(request.body), self._upstream_model)
                 self._body_bytes += len(body)
-                self._fresh.append(_Line(number, request.custom_id, body, segment, self._tries.pop(number, 0)))
+                tries, at = self._carried.pop(number, (0, 0.0))
+                line = _Line(number, request.custom_id, body, segment, tries)
+                if at > self._clock():
+                    self._again(at, line)
+                else:
+                    self._fresh.append(line)
         self._loading = False
         self._wake.set()
 
@@ -399,7 +406,7 @@ class ChunkRun:
         for segment in whole:
             self._opened.discard(segment)
             self._forget(segment, segment.done)
-        self._room.give(sum(line.size for line in unkept))
+        self._room.empty(sum(line.size for line in unkept))
         if self._held_bytes > MAX_HELD_BYTES:
             self._spill(self._opened)
         del unkept, for_parts
@@ -433,16 +440,18 @@ class ChunkRun:
             await _wait(self._wake, 0.5)
 
     def _carry(self) -> dict[str, Any]:
-        """What the next run should know: that the upstream is refusing, and how often lines were tried."""
-        lines = [*(line for _, _, line in self._later), *self._fresh, *self._in_flight]
-        tries = {str(line.number): line.tries for line in lines if line.tries} | {
-            str(number): tries for number, tries in self._tries.items()
+        """What the next run should know: that the upstream is refusing, how often lines were tried, and until when they
+        are to wait."""
+        now = self._clock()
+        lines = self._carried | {
+            line.number: (line.tries, 0.0) for line in (*self._fresh, *self._in_flight) if line.tries
         }
+        lines |= {line.number: (line.tries, at) for at, _, line in self._later if line.tries or at > now}
         # State in Step Functions is at most 256 KiB.
         return {
             "refusals": self._pacer.refusals,
             "resume_at": self._pacer.resume_at,
-            "tries": dict(list(tries.items())[:5_000]),
+            "lines": {str(number): lines[number] for number in sorted(lines)[:5_000]},
         }
 
 

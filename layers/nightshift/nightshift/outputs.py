@@ -102,7 +102,7 @@ _MODEL_KEY = re.compile(rb'"model"\s*:\s*')
 def with_model(body: bytes, model: str) -> bytes:
     """``body``, a JSON object, with its top-level ``model`` set to ``model`` and no other byte changed.
 
-    A body without the field is returned as it is.
+    A body without the field is returned as it is; of several such fields the last is kept, as parsers do.
     """
     current = _decode_modelled(body).model
     if current is msgspec.UNSET:
@@ -113,20 +113,21 @@ def with_model(body: bytes, model: str) -> bytes:
     if body.count(b'"model"') == 1 and b"\\u006" not in body and (key := _MODEL_KEY.search(body)):
         end = key.end() + len(memoryview(current))
         return b"".join([body[: key.end()], value, body[end:]])
-    return _with_every_model(body, value)
+    return _with_last_model(body, value)
 
 
-def _with_every_model(body: bytes, value: bytes) -> bytes:
+def _with_last_model(body: bytes, value: bytes) -> bytes:
     """Slow path, for bodies that say "model" more than once: walk the tokens."""
     pieces: list[bytes] = []
-    copied = depth = value_start = 0
+    copied = depth = member = value_start = 0
     name: bytes | None = None  # the last top-level string outside of a value: it may be a key
     key: bytes | None = None  # the top-level key whose value is being passed
+    found = (0, 0, 0, 0)  # the last field so far: its start, its value's start and end, the start of what follows
     for token in TOKEN.finditer(body):
         text = token[0]
         if text.startswith(b'"'):
             if depth == 1 and key is None:
-                name = text
+                name, member = text, token.start()
         elif text in b"{[":
             depth += 1
         elif text == b":":
@@ -135,13 +136,17 @@ def _with_every_model(body: bytes, value: bytes) -> bytes:
         else:  # } or ] or a comma
             if depth == 1 and key is not None:
                 if msgspec.json.decode(key) == "model":
-                    old = body[value_start : token.start()]
-                    pieces += [body[copied : value_start + len(old) - len(old.lstrip())], value]
-                    copied = value_start + len(old.rstrip())
+                    if found[3]:
+                        if found[0] > copied:
+                            pieces.append(body[copied : found[0]])
+                        copied = found[3]
+                    found = (member, value_start, token.start(), token.end())
                 key = None
             if text != b",":
                 depth -= 1
-    return b"".join([*pieces, body[copied:]])
+    old = body[found[1] : found[2]]
+    pieces += [body[copied : found[1] + len(old) - len(old.lstrip())], value]
+    return b"".join([*pieces, body[found[1] + len(old.rstrip()) :]])
 
 
 # No answer has more tokens; what claims to is not believed, and sums stay numbers that can be stored.

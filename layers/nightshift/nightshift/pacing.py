@@ -49,9 +49,9 @@ class Pacer:
 
     def refused(self, started_at: float, now: float, retry_after: float | None) -> float:
         """The upstream said "not now" to a request sent at ``started_at``. Returns when to send it again."""
-        if retry_after is not None:
-            retry_after = min(retry_after, MAX_RETRY_AFTER)
-        own = now + (self.delay() if retry_after is None else retry_after)
+        # Never sooner than by ourselves: an upstream that says "at once" and refuses again is not hammered.
+        asked = min(retry_after or 0.0, MAX_RETRY_AFTER)
+        own = now + max(asked, self.delay())
         if started_at < self._cut_at:
             return max(own, self.resume_at)  # sent before the last cut: old news
         self._refused += 1
@@ -61,10 +61,8 @@ class Pacer:
             self.limit = max(1, self.limit // 2)
             self._cut_at = now
             self._answers = self._refused = 0
-            if retry_after is not None:
-                self.resume_at = max(self.resume_at, now + retry_after)
-            elif self.limit == 1:
-                self.resume_at = max(self.resume_at, now + self.delay())
+            pause = max(asked, self.delay() if self.limit == 1 else 0.0)
+            self.resume_at = max(self.resume_at, now + pause)
         return max(own, self.resume_at)
 
     def delay(self) -> float:

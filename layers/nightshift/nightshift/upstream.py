@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import SimpleNamespace, TracebackType
 
 import aiohttp
 
@@ -16,12 +17,15 @@ from nightshift.answers import (
     retry_after,
     without_lone_surrogates,
 )
+from nightshift.log import logger
 from nightshift.room import Room
 from nightshift.routing import Route
 
 CONNECT_SECONDS = 10
 # What an answer may have before it needs room: few are longer, and as much of each request in flight fits in memory.
 SMALL_ANSWER_BYTES = 128 * 1024
+# What is read of a connection at once. aiohttp holds up to twice as much of one that waits.
+READ_BYTES = 32 * 1024
 
 
 class Upstream:
@@ -36,7 +40,8 @@ class Upstream:
 
     def __init__(self, route: Route, api_key: str | None, concurrency: int, room: Room) -> None:
         self._url = f"{route.base_url.rstrip('/')}/chat/completions"
-        self._headers = {"Content-Type": "application/json"}
+        # Not compressed: what an answer unpacks to would be in memory before it could be asked to wait.
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._seconds = route.timeout_seconds
@@ -44,11 +49,15 @@ class Upstream:
         self._room = room
 
     async def __aenter__(self) -> "Upstream":
+        reuse = aiohttp.TraceConfig()
+        reuse.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=60),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=READ_BYTES,
+            trace_configs=[reuse],
         )
         return self
 
@@ -63,19 +72,16 @@ class Upstream:
         ``idempotency_key`` goes along as a header of that name, the same for every try of one line.
         """
         try:
-            async with (
-                asyncio.timeout(self._seconds) as deadline,
-                self._session.post(
-                    self._url, data=body, headers={"Idempotency-Key": idempotency_key}, allow_redirects=False
-                ) as response,
-            ):
-                content = await self._read(response, deadline)
-                status, headers = response.status, response.headers
+            async with asyncio.timeout(self._seconds) as deadline:
+                status, headers, content = await self._exchange(body, idempotency_key, deadline)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             return Answer(failure="connect")
         except TimeoutError:
             return Answer(failure="timeout")
-        except (aiohttp.ClientError, OSError):
+        except Exception as error:
+            # Most are aiohttp.ClientError; some broken answers make aiohttp raise what is not meant for us.
+            if not isinstance(error, (aiohttp.ClientError, OSError)):
+                logger.warning("unexpected failure of a request", error=type(error).__name__)
             return Answer(failure="broken")
         if content is None:
             return Answer(failure="too_long")
@@ -88,6 +94,25 @@ class Upstream:
         else:
             body_or_error = error_body(status, content)
         return Answer(status, body_or_error, request_id(headers), retry_after(headers, time.time()))
+
+    async def _exchange(
+        self, body: bytes, idempotency_key: str, deadline: asyncio.Timeout
+    ) -> tuple[int, Mapping[str, str], bytes | None]:
+        """Status, headers and body; no body where it is longer than ``MAX_ANSWER_BYTES``."""
+        headers = {"Idempotency-Key": idempotency_key}
+        while True:
+            connection = {"reused": False, "answered": False}
+            try:
+                async with self._session.post(
+                    self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=connection
+                ) as response:
+                    connection["answered"] = True
+                    return response.status, response.headers, await self._read(response, deadline)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # The upstream had closed an idle connection: that is no answer to this request. Each such connection is
+                # met once, so this ends.
+                if not connection["reused"] or connection["answered"]:
+                    raise
 
     async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
         """The body; None where it is longer than ``MAX_ANSWER_BYTES``."""
@@ -116,6 +141,10 @@ class Upstream:
         await self._room.take(size)
         deadline.reschedule(loop.time() + left)
         return size
+
+
+async def _note_reuse(_: object, context: SimpleNamespace, __: object) -> None:
+    context.trace_request_ctx["reused"] = True
 
 
 class NoApiKeyError(Exception):
