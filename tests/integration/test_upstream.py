@@ -235,6 +235,23 @@ def test_an_idle_connection_that_the_upstream_has_closed_is_no_answer_to_the_nex
     assert len(server.received) == 20
 
 
+def test_an_answer_that_nobody_asked_for_is_not_that_to_the_next_request(server: Server) -> None:
+    def twice(exchange: Exchange) -> None:
+        exchange.reply(200, b'{"n":%d}' % len(server.received))
+        exchange.handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"n":"-"}')
+
+    async def run() -> list[bytes]:
+        async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:
+            answers = []
+            for number in range(5):
+                answers.append((await upstream.send(BODY, f"batch_req_{number}")).body)
+                await asyncio.sleep(0.05)  # the other one arrives
+            return answers
+
+    server.behave = twice
+    assert asyncio.run(run()) == [b'{"n":%d}' % number for number in range(1, 6)]
+
+
 def test_a_new_connection_that_is_closed_without_an_answer_is_broken(server: Server) -> None:
     server.behave = raw(b"")
     assert send(server.url) == Answer(failure="broken")

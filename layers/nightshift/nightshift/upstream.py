@@ -3,7 +3,10 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from types import SimpleNamespace, TracebackType
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 
@@ -49,15 +52,12 @@ class Upstream:
         self._room = room
 
     async def __aenter__(self) -> "Upstream":
-        reuse = aiohttp.TraceConfig()
-        reuse.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=60),
+            connector=_Connector(limit=self._concurrency, ttl_dns_cache=60),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=READ_BYTES,
-            trace_configs=[reuse],
         )
         return self
 
@@ -101,17 +101,16 @@ class Upstream:
         """Status, headers and body; no body where it is longer than ``MAX_ANSWER_BYTES``."""
         headers = {"Idempotency-Key": idempotency_key}
         while True:
-            connection = {"reused": False, "answered": False}
+            answered = False
+            _reused.set(False)
             try:
-                async with self._session.post(
-                    self._url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=connection
-                ) as response:
-                    connection["answered"] = True
+                async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                    answered = True
                     return response.status, response.headers, await self._read(response, deadline)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 # The upstream had closed an idle connection: that is no answer to this request. Each such connection is
                 # met once, so this ends.
-                if not connection["reused"] or connection["answered"]:
+                if answered or not _reused.get():
                     raise
 
     async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
@@ -143,8 +142,28 @@ class Upstream:
         return size
 
 
-async def _note_reuse(_: object, context: SimpleNamespace, __: object) -> None:
-    context.trace_request_ctx["reused"] = True
+# Whether the task's last connection had been used before.
+_reused: ContextVar[bool] = ContextVar("reused")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells whether a connection is new, and gives none again on which something came that nobody had asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used: WeakSet[Any] = WeakSet()
+
+    async def connect(self, *request: Any, **options: Any) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(*request, **options)
+            protocol = connection.protocol
+            reused = protocol in self._used
+            if not (reused and protocol and protocol.should_close):
+                break
+            connection.close()
+        _reused.set(reused)
+        self._used.add(protocol)
+        return connection
 
 
 class NoApiKeyError(Exception):
