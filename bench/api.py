@@ -105,7 +105,7 @@ def percentile(figures: list[float], share: float) -> float:
 
 
 def main() -> None:
-    turns, seconds = (2, 2.0) if "--quick" in sys.argv else (5, 4.0)
+    turns, seconds = (2, 2.0) if "--quick" in sys.argv else (5, 2.5)
     figures: defaultdict[str, Figures] = defaultdict(Figures)
     with stack("api") as local:
         load = Load(local)

@@ -3,7 +3,8 @@
 The layers are built by their own Makefiles for this Python. boto3 lies beside them, compiled too, as in Lambda's
 runtime; nothing else can be imported. AWS, the upstream and a webhook's receiver are canned answers on loopback, so
 that clients are made and used and nobody else's time is measured. The peer is the usual handler: as Powertools'
-documentation shows it, its packages compiled in the same way. The bounds are what nobody who calls AWS can go below.
+documentation shows it, its packages compiled in the same way. The bounds are botocore as it comes, one client and one
+call: who calls AWS by it can hardly go below.
 """
 
 import argparse

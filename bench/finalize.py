@@ -37,9 +37,9 @@ FAILED = 50  # one answer in so many
 # How many answers, and how many bytes each has.
 KINDS = {
     "short": (50_000, 1_400),
-    "half as many middling": (25_000, 4_900),
-    "middling": (50_000, 4_900),
-    "long": (50_000, 8_000),
+    "half as many middling": (20_000, 4_900),
+    "middling": (40_000, 4_900),
+    "long": (25_000, 8_000),
 }
 FLAT = ("half as many middling", "middling")  # the peak is to be the same
 THREADS = 16

@@ -1,4 +1,7 @@
-"""Tables of ratios, and the same as JSON in bench/results/."""
+"""Tables of ratios, and the same as JSON in bench/results/.
+
+`python -m bench.report` writes the tables of all results into bench/README.md.
+"""
 
 import importlib.metadata
 import json
@@ -67,3 +70,50 @@ def publish(subject: str, rows: list[dict[str, Any]], targets: list[dict[str, An
 def target(what: str, figure: float, wanted: float, *, at_least: bool = True) -> dict[str, Any]:
     met = figure >= wanted if at_least else figure <= wanted
     return {"what": what, "figure": figure, "target": f"{'≥' if at_least else '≤'} {wanted:g}", "met": met}
+
+
+# --- the README -----------------------------------------------------------------------------------------------------
+
+README = Path(__file__).parent / "README.md"
+MARK = "<!-- the tables below are written by `python -m bench.report` -->"
+SUBJECTS = ("run_chunk", "validate", "finalize", "cold_start", "cost", "cost_long", "tls", "api", "scale", "memory")
+# Rows that are told elsewhere: each count of a batch, each quota.
+LEFT_OUT = ("counted", "scaled to", "100 x")
+
+
+def tables() -> str:
+    """The results as Markdown."""
+    found = {subject: RESULTS / f"{subject}.json" for subject in SUBJECTS}
+    return "\n".join(_table(json.loads(path.read_text())) for path in found.values() if path.exists())
+
+
+def _table(result: dict[str, Any]) -> str:
+    measured_with = {**result["machine"], **result["packages"]}
+    lines = [
+        f"## {result['subject']}",
+        "",
+        ", ".join(f"{key} {value}" for key, value in measured_with.items()) + ".",
+        "",
+    ]
+    if result["targets"]:
+        lines += ["| target | | measured | |", "| --- | --- | --- | --- |"]
+        for each in result["targets"]:
+            met = "met" if each["met"] else "**missed**"
+            lines.append(f"| {each['what']} | {each['target']} | {each['figure']:.3g} | {met} |")
+        lines.append("")
+    rows = [row for row in result["rows"] if not row["name"].startswith(LEFT_OUT)]
+    lines += ["| | median | ratio | lowest to highest |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        spread = "" if row["lowest"] == row["highest"] else f"{row['lowest']:.4g} to {row['highest']:.4g}"
+        lines.append(f"| {row['name']} | {row['median']:.4g} {row['unit']} | {ratio} | {spread} |")
+    return "\n".join([*lines, ""])
+
+
+def write_readme() -> None:
+    head = README.read_text().partition(MARK)[0]
+    README.write_text(f"{head}{MARK}\n\n{tables()}")
+
+
+if __name__ == "__main__":
+    write_readme()

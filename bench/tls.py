@@ -28,7 +28,7 @@ from nightshift.upstream import Upstream
 from bench import report, stub
 from bench.peers import BODY, cpu_seconds
 
-CONNECTIONS = (1, 64, 256, 800)
+CONNECTIONS = (1, 256, 800)
 ROUNDS = 5
 
 

@@ -8,6 +8,12 @@ from nightshift.errors import NotFoundError
 from nightshift.finalize import finalize
 from nightshift.log import logger
 
+_WHY = {
+    "ABORTED": "The batch was stopped by its operator.",
+    "TIMED_OUT": "The batch took longer than a batch may.",
+    "FAILED": "The batch could not be run to its end.",
+}
+
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -17,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         return {"status": None}  # a chunk's execution: its Map goes on
     logger.append_keys(batch_id=task["batch_id"])
     try:
-        batch = finalize(task["account_id"], task["batch_id"])
+        batch = finalize(task["account_id"], task["batch_id"], _WHY[event["detail"]["status"]])
     except NotFoundError:
         # Create took it back: StartExecution had worked, and its answer was lost.
         logger.warning("execution without a batch", execution_status=event["detail"]["status"])

@@ -1,5 +1,6 @@
 """``POST /v1/batches``: check the file, lock a route, record the batch, start its execution."""
 
+import hashlib
 import json
 import time
 from typing import Any
@@ -39,7 +40,7 @@ def create_batch() -> Response[str]:
     wanted = parse_body(app, CreateBatch)
     account_id = account_of(app)
     key = app.current_event.headers.get("idempotency-key")
-    batch_id = _create_once(account_id, key, wanted) if key else _create(account_id, wanted)
+    batch_id = _create_once(account_id, key, wanted) if key else _create(account_id, wanted, new_id("batch"))
     item = batches.get(account_id, batch_id)
     return json_response(batch_object({**item, "request_counts": batches.live_counts(item)}))
 
@@ -58,7 +59,9 @@ def _create_once(account_id: str, key: str, wanted: CreateBatch) -> str:
         raise BadRequestError(message, code="invalid_value", param="Idempotency-Key")
 
     def create(*, call: dict[str, Any]) -> str:
-        return _create(account_id, wanted)
+        batch_id = _id_for(account_id, key, wanted)
+        # Made by a call that was killed, it may not be started yet: Sweep does that.
+        return batch_id if _exists(account_id, batch_id) else _create(account_id, wanted, batch_id)
 
     config = idempotency.IdempotencyConfig(
         event_key_jmespath="[account_id, key]",
@@ -79,21 +82,66 @@ def _create_once(account_id: str, key: str, wanted: CreateBatch) -> str:
     try:
         batch_id: str = create_once(call={"account_id": account_id, "key": key, "body": wanted.model_dump()})
     except exceptions.IdempotencyValidationError:
-        message = "This Idempotency-Key was used with another body."
-        raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key") from None
+        raise _key_reused() from None
     except exceptions.IdempotencyAlreadyInProgressError:
         message = "The first call with this Idempotency-Key is still at work. Try again in a moment."
         raise ConflictError(message, code="idempotency_in_progress", param="Idempotency-Key") from None
     return batch_id
 
 
-def _create(account_id: str, wanted: CreateBatch) -> str:
+def _id_for(account_id: str, key: str, wanted: CreateBatch) -> str:
+    """The id of this key's batch, set before it is made: should this call be killed, the next one makes no other.
+
+    Raises:
+        ConflictError: the batch was made of another body.
+    """
+    table, dynamodb = settings.idempotency_table(), aws.client("dynamodb")
+    now = int(time.time())
+    item = {
+        "id": f"batch#{account_id}#{hashlib.sha256(key.encode()).hexdigest()}",
+        "batch_id": new_id("batch"),
+        "body": wanted.model_dump_json(),
+        "expiration": now + IDEMPOTENCY_SECONDS,
+    }
+    try:
+        dynamodb.put_item(
+            TableName=table,
+            Item=aws.item(item),
+            ConditionExpression="attribute_not_exists(id) OR expiration < :now",
+            ExpressionAttributeValues=aws.item({":now": now}),
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        found = dynamodb.get_item(TableName=table, Key=aws.item({"id": item["id"]}), ConsistentRead=True)
+        first = aws.plain(found["Item"])
+        if first["body"] != item["body"]:
+            if _exists(account_id, first["batch_id"]):
+                raise _key_reused() from None
+            # What the first call asked for was refused.
+            dynamodb.put_item(TableName=table, Item=aws.item(item | {"batch_id": first["batch_id"]}))
+        return str(first["batch_id"])
+    return str(item["batch_id"])
+
+
+def _key_reused() -> ConflictError:
+    message = "This Idempotency-Key was used with another body."
+    return ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
+
+
+def _exists(account_id: str, batch_id: str) -> bool:
+    try:
+        batches.get(account_id, batch_id)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _create(account_id: str, wanted: CreateBatch, batch_id: str) -> str:
     if wanted.callback_url is not None:
         addresses.check_url(wanted.callback_url, allow_local=settings.allow_local_webhooks())
     file = _input_file(account_id, wanted.input_file_id)
     _check_quotas(account_id)
     taken = intake.inspect(file, settings.sync_validation_seconds())
-    batch_id, created_at = new_id("batch"), int(time.time())
+    created_at = int(time.time())
     item: dict[str, Any] = {
         "pk": account_id,
         "sk": batch_id,

@@ -18,6 +18,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         batch = batches.get(event["account_id"], event["batch_id"])
         if batch["status"] == "in_progress" and time.time() < batch["expires_at"]:
             return {"account_id": batch["pk"], "batch_id": batch["sk"], "status": "in_progress"}
-    batch = finalize(event["account_id"], event["batch_id"])
+    failed = [chunk for chunk in event["chunks"] if chunk not in ("done", "renew")]
+    why = {"why": "A worker failed again and again."} if failed else {}
+    batch = finalize(event["account_id"], event["batch_id"], **why)
     logger.info("batch ended", status=batch["status"], request_counts=batch.get("request_counts"))
     return {"account_id": event["account_id"], "batch_id": event["batch_id"], "status": batch["status"]}

@@ -20,6 +20,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     batch = batches.get(account_id, batch_id)
     if batch["status"] == "validating":
         batch = _begin(batch, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+    if batch["status"] == "in_progress" and results.read_plan(batch_id) is None:
+        logger.warning("plan made again")
+        results.write_plan(batch_id, intake.plan_again(batch))
     logger.info("batch validated", status=batch["status"], lines=batch.get("lines"))
     return {
         "account_id": account_id,

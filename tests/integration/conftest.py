@@ -1,5 +1,6 @@
 """A world of its own for every test: moto's AWS with the template's tables, and two callers."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -40,7 +41,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with mock_aws():
         for name, definition in template_tables().items():
             aws.client("dynamodb").create_table(TableName=f"nightshift-{name}", **definition)
-            monkeypatch.setenv(f"{name.upper()}_TABLE", f"nightshift-{name}")
+            variable = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()  # IdempotencyKeys: IDEMPOTENCY_KEYS_TABLE
+            monkeypatch.setenv(f"{variable}_TABLE", f"nightshift-{name}")
         aws.client("s3").create_bucket(
             Bucket="nightshift-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
         )

@@ -339,3 +339,57 @@ def test_a_file_that_takes_too_long_is_left_to_the_state_machine(
 ) -> None:
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0.000001")
     assert create(alice, input_lines(1)).json["request_counts"] is None
+
+
+# --- Idempotency-Key ------------------------------------------------------------------------------------------------
+
+
+class KilledError(BaseException):
+    """The process is gone: nothing that it might still do happens."""
+
+
+def keyed(caller: Caller, file_id: str, **body: Any) -> Reply:
+    headers = {"Idempotency-Key": "the key"}
+    return caller("POST", "/batches", json_body={"input_file_id": file_id, **body}, headers=headers)
+
+
+def lapse() -> None:
+    """What Powertools does when a call was killed: after its time, the key is free again."""
+    dynamodb, table = aws.client("dynamodb"), settings.idempotency_table()
+    for item in dynamodb.scan(TableName=table)["Items"]:
+        if not item["id"]["S"].startswith("batch#"):
+            dynamodb.delete_item(TableName=table, Key={"id": item["id"]})
+
+
+@pytest.mark.parametrize("killed_at", ["batches.put", "_start"])
+def test_a_call_with_a_key_that_was_killed_is_followed_by_one_for_the_same_batch(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    file_id = alice.upload(input_lines(2))
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"functions.create_batch.app.{killed_at}", killed)
+        with pytest.raises(KilledError):
+            keyed(alice, file_id)
+    recorded = table_size("batches")
+    lapse()
+    reply = keyed(alice, file_id)
+    assert reply.status == 200
+    assert table_size("batches") == 1
+    if recorded:
+        lapse()
+        assert keyed(alice, file_id, metadata={"other": "body"}).error["code"] == "idempotency_key_reused"
+    assert keyed(alice, file_id).json["id"] == reply.json["id"]
+
+
+def test_a_key_whose_first_call_was_refused_may_come_with_another_body(alice: Caller) -> None:
+    assert keyed(alice, alice.upload(["{"])).status == 400
+    file_id = alice.upload(input_lines(1))
+    reply = keyed(alice, file_id)
+    assert reply.status == 200
+    assert keyed(alice, file_id).json["id"] == reply.json["id"]
+    assert keyed(alice, alice.upload(input_lines(1))).error["code"] == "idempotency_key_reused"
+    assert table_size("batches") == 1

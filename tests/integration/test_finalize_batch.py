@@ -187,6 +187,57 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
     assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r2", "r4"]
 
 
+def test_a_part_that_was_deleted_costs_its_own_lines_and_no_end(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "SEAL_BYTES", 0)
+    monkeypatch.setattr(plan, "SEGMENT_LINES", 1_000)
+    batch_id = alice.begin(input_lines(4))
+    [task] = results.read_plan(batch_id) or []
+    lost = results.write_part(batch_id, 0, [answered(batch_id, 1), answered(batch_id, 2)])
+    results.write_part(batch_id, 0, [answered(batch_id, 0), answered(batch_id, 3, 400)])
+    assert results.seal_parts(batch_id, 0, task.spans()[0]).listed
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=lost)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert ids(alice.lines(batch["output_file_id"])) == ["r0"]
+    left = [
+        (line["custom_id"], line["error"] and line["error"]["code"]) for line in alice.lines(batch["error_file_id"])
+    ]
+    assert left == [("r1", "internal_error"), ("r2", "internal_error"), ("r3", None)]
+    assert batch["request_counts"] == {"total": 4, "completed": 1, "failed": 3}
+    assert batch["errors"]
+
+
+def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = alice.begin(input_lines(1))
+    seal(batch_id, 0)
+    join = results.join
+
+    def end_and_delete_then_join(*arguments: Any) -> int:
+        monkeypatch.setattr(results, "join", join)
+        ended = alice.finalize(batch_id)
+        assert alice("DELETE", f"/files/{ended['output_file_id']}").status == 200
+        return join(*arguments)
+
+    monkeypatch.setattr(results, "join", end_and_delete_then_join)
+    batch = alice.finalize(batch_id)
+    assert batch["status"] == "completed"
+    assert alice("GET", f"/files/{batch['output_file_id']}").status == 404
+    key = files.key(alice.account_id, batch["output_file_id"])
+    assert key not in object_keys("files/")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"), [(["done", None], "A worker failed"), (["done"], "Some requests could not be processed")]
+)
+def test_errors_say_no_more_than_is_known(alice: Caller, chunks: list[str | None], said: str) -> None:
+    batch_id = alice.begin(input_lines(1))
+    invoke("finalize_batch", alice.task(batch_id) | {"chunks": chunks})
+    [error] = alice.batch(batch_id)["errors"]["data"]
+    assert error["message"].startswith(said)
+
+
 def test_a_worker_that_seals_while_the_leftovers_are_sealed_is_believed(
     alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,15 @@ def test_a_batch_whose_plan_and_input_are_gone_ends_all_the_same(alice: Caller, 
     assert "plan and its input were deleted" in batch["errors"]["data"][0]["message"]
 
 
+@pytest.mark.usefixtures("upstream")
+def test_a_plan_that_is_gone_before_the_map_reads_it_is_made_again(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(5))
+    planned = results.read_plan(batch_id)
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=results.plan_key(batch_id))
+    assert invoke("validate_batch", alice.task(batch_id))["status"] == "in_progress"
+    assert results.read_plan(batch_id) == planned
+
+
 def test_a_plan_that_is_gone_is_made_again_from_the_input(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(3))
     alice.run_chunks(batch_id)

@@ -140,6 +140,15 @@ def get(account_id: str, file_id: str, param: str = "file_id") -> dict[str, Any]
     raise NotFoundError("No such file.", code="file_not_found", param=param)
 
 
+def exists(account_id: str, file_id: str) -> bool:
+    """Whether there is such a file."""
+    try:
+        get(account_id, file_id)
+    except NotFoundError:
+        return False
+    return True
+
+
 def _arrived(item: dict[str, Any]) -> dict[str, Any]:
     """The item of an expected file: ``processed``, and living as long as was asked, once its bytes are there."""
     try:

@@ -30,8 +30,11 @@ _ENDS: dict[Status, tuple[Status, str]] = {
 }
 
 
-def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
-    """Bring the batch to its terminal status and return its item; a batch that has ended is returned as it is."""
+def finalize(account_id: str, batch_id: str, why: str = "Some requests could not be processed.") -> dict[str, Any]:
+    """Bring the batch to its terminal status and return its item; a batch that has ended is returned as it is.
+
+    ``why`` is said in its ``errors`` where lines are left over that nobody answered, and no worker said more.
+    """
     tasks: list[Task] | None = None
     summaries: list[SealSummary | None] = []
     while True:
@@ -54,7 +57,7 @@ def finalize(account_id: str, batch_id: str) -> dict[str, Any]:
                 else:
                     batches.transition(account_id, batch_id, "finalizing", expected="in_progress")
                 continue
-            ended = _end(batch, tasks, summaries)
+            ended = _end(batch, tasks, summaries, why)
         if ended is not None:
             return ended
         # The batch was moved on meanwhile, by a cancel say: look again.
@@ -70,20 +73,31 @@ def _error(message: str) -> dict[str, Any]:
     return {"code": "internal_error", "message": message, "param": None, "line": None}
 
 
-def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary | None]) -> dict[str, Any] | None:
+def _end(
+    batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary | None], why: str
+) -> dict[str, Any] | None:
     """Seal what is left over, join the files, and write the terminal status; None where the batch was moved on."""
     terminal, leftover_code = _ENDS[batch["status"]]
-    unsealed = _unsealed(tasks, summaries)
-    for task, segment, index in unsealed:
-        summaries[index] = _seal_leftovers(batch, task, segment, leftover_code)
-    final = [summary for summary in summaries if summary is not None]
+    final: list[SealSummary] = []
+    places: list[tuple[list[Slice], list[Slice]]] = []
+    pairs = [(task, segment) for task in tasks for segment in task.spans()]
+    for (task, segment), sealed in zip(pairs, summaries, strict=True):
+        summary = sealed or _seal_leftovers(batch, task, segment, leftover_code)
+        try:
+            places.append(results.slices(batch["sk"], segment, summary))
+        except results.LostPartError:
+            # Somebody deleted what the seal lists: its lines that are left are sealed anew.
+            results.unseal(batch["sk"], segment)
+            summary = _seal_leftovers(batch, task, segment, "internal_error")
+            places.append(results.slices(batch["sk"], segment, summary))
+        final.append(summary)
     segments = _segments(tasks)
     errors: list[dict[str, Any]] = []
     if not tasks:
         errors = [_error("The batch's plan and its input were deleted while it ran; its results are lost.")]
     elif any(summary.left_over == "internal_error" for summary in final):
         # Asked of the seals, because they may be another's, or of a run of this that was killed.
-        problems = batches.problems(batch["sk"]) or ["A worker failed again and again; see the lines in error_file_id."]
+        problems = batches.problems(batch["sk"]) or [f"{why} See the lines in error_file_id."]
         errors = [_error(problem) for problem in problems]
     usage = Usage()
     for summary in final:
@@ -95,7 +109,6 @@ def _end(batch: dict[str, Any], tasks: list[Task], summaries: list[SealSummary |
     }
     output_id = error_id = None
     written_at = batches.files_written_at(batch["pk"], batch["sk"])
-    places = [results.slices(batch["sk"], *pair) for pair in zip(segments, final, strict=True)]
     if counts["completed"]:
         output_id = _write_file(batch, "output", [place for answered, _ in places for place in answered], written_at)
     if counts["failed"]:
@@ -131,15 +144,6 @@ def _segments(tasks: Sequence[Task]) -> list[Segment]:
     return list(chain.from_iterable(task.spans() for task in tasks))
 
 
-def _unsealed(tasks: Sequence[Task], summaries: Sequence[SealSummary | None]) -> list[tuple[Task, Segment, int]]:
-    pairs = [(task, segment) for task in tasks for segment in task.spans()]
-    return [
-        (task, segment, index)
-        for index, ((task, segment), summary) in enumerate(zip(pairs, summaries, strict=True))
-        if summary is None
-    ]
-
-
 def _seal_leftovers(batch: dict[str, Any], task: Task, segment: Segment, code: str) -> SealSummary:
     """Seal a segment that its worker left open: what its parts hold, and ``code`` for every other line."""
 
@@ -168,6 +172,11 @@ def _write_file(batch: dict[str, Any], kind: str, pieces: list[Slice], created_a
     has kept for this, so that doing it twice makes one file."""
     file_id = derived_id("file", batch["sk"], kind, at=created_at)
     size = results.join(pieces, files.key(batch["pk"], file_id))
+    if batches.get(batch["pk"], batch["sk"])["status"] in TERMINAL:
+        # Another ended it meanwhile, and its file may have been deleted since: it must not come back.
+        if not files.exists(batch["pk"], file_id):
+            files.purge(batch["pk"], file_id)
+        return file_id
     files.record(
         batch["pk"],
         file_id,

@@ -213,12 +213,27 @@ def all_sealed(batch_id: str, segments: Sequence[Segment]) -> list[SealSummary |
         return list(pool.map(lambda segment: sealed(batch_id, segment), segments))
 
 
+class LostPartError(Exception):
+    """A part that a seal lists is not there any more."""
+
+
+def unseal(batch_id: str, segment: Segment) -> None:
+    """Forget a seal that lists what is lost."""
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=_sealed_key(batch_id, segment))
+
+
 def slices(batch_id: str, segment: Segment, summary: SealSummary) -> tuple[list[Slice], list[Slice]]:
-    """Where the bytes of a sealed segment are: those for the output file, then those for the error file."""
+    """Where the bytes of a sealed segment are: those for the output file, then those for the error file.
+
+    Raises:
+        LostPartError: they are in a part that is gone.
+    """
     key = _sealed_key(batch_id, segment)
     if summary.listed:
         content = aws.read_object(settings.bucket(), key)
         places = [Slice(*place) for place in msgspec.json.decode(content, type=list[tuple[str, int, int]])]
+        if not all(map(_is_there, {place.key for place in places})):
+            raise LostPartError
         return places[: summary.completed], places[summary.completed :]
     end = summary.answered_bytes + summary.failed_bytes
     return [Slice(key, 0, summary.answered_bytes)], [Slice(key, summary.answered_bytes, end)]
@@ -306,6 +321,16 @@ def _uploaded(target: str, upload: str, groups: Sequence[list[Slice]]) -> dict[i
 
 def _read(piece: Slice) -> bytes:
     return aws.read_object(settings.bucket(), piece.key, piece.start, piece.end)
+
+
+def _is_there(key: str) -> bool:
+    try:
+        aws.client("s3").head_object(Bucket=settings.bucket(), Key=key)
+    except Exception as error:
+        if aws.error_code(error) in ("404", "NoSuchKey"):
+            return False
+        raise
+    return True
 
 
 def _sealed_key(batch_id: str, segment: Segment) -> str:

@@ -1,0 +1,32 @@
+"""The benchmarks are all run, all explained, and told as they were measured."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench import report
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "bench"
+README = (BENCH / "README.md").read_text()
+SUBJECTS = sorted(
+    path.stem for path in BENCH.glob("*.py") if "report.publish(" in path.read_text() and path.stem != "report"
+)
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_subject_is_explained_and_measured(subject: str) -> None:
+    assert f"[{subject}]({subject}.py)" in README
+    assert (report.RESULTS / f"{subject}.json").exists()
+    assert subject in report.SUBJECTS
+
+
+def test_make_bench_runs_every_subject_but_the_longest() -> None:
+    line = re.search(r"^bench: (.*?)##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert line is not None
+    assert sorted(line[1].split()) == [f"bench-{subject}" for subject in SUBJECTS if subject != "memory"]
+
+
+def test_the_tables_are_those_of_the_results() -> None:
+    assert README.endswith(f"{report.MARK}\n\n{report.tables()}")
