@@ -346,7 +346,9 @@ def first_events(server: Server) -> dict[str, Any]:
         "validate_batch": batch("validating"),
         "run_chunk": json.loads(server.furniture[plan_key])[0],
         "finalize_batch": batch("finalizing") | {"chunks": []},
-        "close_abandoned": {"detail": {"input": json.dumps(batch("finalizing")), "status": "ABORTED"}},
+        "close_abandoned": {
+            "detail": {"name": "batch_finalizing", "input": json.dumps(batch("finalizing")), "status": "ABORTED"}
+        },
         "sweep": {},
         "publish_events": {
             "Records": [{"dynamodb": {"NewImage": aws.item(ended), "SequenceNumber": "1"}, "eventName": "INSERT"}]
