@@ -223,18 +223,27 @@ def row(name: str, figure: float, unit: str, base: float | None = None) -> dict[
     return report.row(name, [figure], unit, None if base is None else [base])
 
 
+def look_ups(count: int) -> int:
+    """How often a caller looks at such a batch, at ten seconds a line."""
+    return round(count / plan.WORKER_CONCURRENCY * SECONDS_PER_LINE / POLL_SECONDS)
+
+
 def main() -> None:
     long = "--long" in sys.argv
     latency_ms = SECONDS_PER_LINE * 1000 if long else SHORT_MS
-    polls = round(LINES / plan.WORKER_CONCURRENCY * SECONDS_PER_LINE / POLL_SECONDS)
     with stub.upstream(latency_ms) as url, stack("cost-long" if long else "cost") as local, metered(local) as meter:
         memory = memory_of(local)
-        counted = run_batch(local, meter, LINES, latency_ms, url, polls)
+        counted = run_batch(local, meter, LINES, latency_ms, url, look_ups(LINES))
+    publish(counted, memory, long)
+
+
+def publish(counted: Usage, memory: Mapping[str, float], long: bool = False) -> None:
+    """The cost of a batch of ``LINES`` of which ``counted`` was used; ``long`` where it took ten seconds a line."""
     usage = counted if long else at_latency(counted, LINES, SECONDS_PER_LINE)
     before, used = amounts(counted, memory), amounts(usage, memory)
     prices = {what: amount * 1e6 / LINES for what, amount in dollars(used).items()}
     total = sum(prices.values())
-    how = "counted" if long else f"counted at {latency_ms / 1000:g} s a line"
+    how = "counted" if long else f"counted at {counted.latency:g} s a line"
     rows = [row(f"{how}: {what}, {whose}", amount, "") for (what, whose), amount in sorted(before.items()) if amount]
     rows += [row(f"RunChunk's seconds, {how}", counted.seconds["RunChunk"], "s")]
     cpu = counted.cpu["RunChunk"] / LINES

@@ -202,14 +202,14 @@ def metered(local: Local) -> Iterator[Meter]:
     ready.wait(10)
     try:
         with ExitStack() as environments:
-            for function, port in ports.items():
-                url = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-                environments.enter_context(local.environment(function, **url))
             # A log of its own for each function, or the REPORT lines do not say whose they are.
             for name, found in configured(local).items():
                 log = {"LogFormat": "JSON", "LogGroup": _log_group(name)}
                 local.aws("logs").create_log_group(logGroupName=log["LogGroup"])
                 local.aws("lambda").update_function_configuration(FunctionName=found["FunctionName"], LoggingConfig=log)
+            for function, port in ports.items():
+                url = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+                environments.enter_context(local.environment(function, **url))
             yield meter
     finally:
         loop.call_soon_threadsafe(over.set)

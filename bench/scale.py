@@ -1,8 +1,9 @@
 """Whether time and cost per line stay flat as batches grow, and what saturates first when a hundred large ones come.
 
-Batches of 1,000 to 50,000 lines run on a local stack with a full worker, and are counted as in `bench.cost`. Time and
-cost are then computed for ten seconds a line. The hundred batches are simulated: their workers by the same counts,
-started by Step Functions as fast as AWS's default quotas let them. Writes docs/scale.svg.
+Batches of 1,000 to 50,000 lines run on a local stack with a full worker, and are counted as in `bench.cost`, which tells
+of the last of them in full. Time and cost are then computed for ten seconds a line. The hundred batches are simulated:
+their workers by the same counts, started by Step Functions as fast as AWS's default quotas let them. Writes
+docs/scale.svg.
 """
 
 import heapq
@@ -17,7 +18,7 @@ from typing import Any
 
 from nightshift import chunk, plan
 
-from bench import report, stub
+from bench import cost, report, stub
 from bench.cost import (
     INVOCATION_SECONDS,
     LINE_BYTES,
@@ -26,6 +27,7 @@ from bench.cost import (
     amounts,
     at_latency,
     dollars,
+    look_ups,
     memory_of,
     row,
     run_batch,
@@ -270,7 +272,7 @@ def main() -> None:
         memory = memory_of(local)
         run_batch(local, meter, 100, SHORT_MS, url)  # so that every function has had its cold start
         for count in sizes:
-            usage = run_batch(local, meter, count, SHORT_MS, url)
+            usage = run_batch(local, meter, count, SHORT_MS, url, look_ups(count))
             scaled = at_latency(usage, count, SECONDS_PER_LINE)
             rounds = math.ceil(count / plan.WORKER_CONCURRENCY)
             fixed = usage.took - rounds * usage.latency
@@ -317,6 +319,8 @@ def main() -> None:
         for what, found in (("time a line", times), ("cost a line", costs))
         for count, cost in found[1:-1]
     ]
+    if sizes == SIZES:
+        cost.publish(usage, memory)
     report.publish("scale", rows, targets, report.versions("aiohttp", "boto3"))
 
 

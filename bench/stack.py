@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ def stack(name: str, **environment: str) -> Iterator[Local]:
     try:
         yield Local(folder, started.up())
     finally:
+        # Nothing of it is to be kept, so nothing is saved.
+        if description := started.read():
+            os.kill(description["pids"]["emulator"], signal.SIGKILL)
         started.down()
         shutil.rmtree(folder, ignore_errors=True)
 
