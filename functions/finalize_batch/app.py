@@ -9,24 +9,15 @@ from nightshift.finalize import finalize
 from nightshift.log import logger
 
 
-class ChunksUnfinishedError(Exception):
-    """A chunk is to go on in a new execution."""
-
-
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes ``{"account_id", "batch_id", "chunks"}``, where ``chunks`` has how each chunk ended; returns the first two
-    and ``status``.
-
-    Raises:
-        ChunksUnfinishedError: they are to be run once more. The state machine catches it, and pays for no state more
-            where none does.
-    """
+    and ``status``: ``in_progress`` where the chunks are to be run once more, otherwise the batch's end."""
     logger.append_keys(batch_id=event["batch_id"])
     if "renew" in event["chunks"]:
         batch = batches.get(event["account_id"], event["batch_id"])
         if batch["status"] == "in_progress" and time.time() < batch["expires_at"]:
-            raise ChunksUnfinishedError(batch["sk"])
+            return {"account_id": batch["pk"], "batch_id": batch["sk"], "status": "in_progress"}
     failed = [chunk for chunk in event["chunks"] if chunk not in ("done", "renew")]
     why = {"why": "A worker failed again and again."} if failed else {}
     batch = finalize(event["account_id"], event["batch_id"], **why)

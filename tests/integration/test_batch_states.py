@@ -7,7 +7,6 @@ so many new ones.
 """
 
 import asyncio
-import contextlib
 import contextvars
 import itertools
 import json
@@ -36,7 +35,6 @@ from nightshift.room import Room
 from nightshift.routing import Route
 from nightshift.status import EDGES, TERMINAL, Status
 
-from functions.finalize_batch.app import ChunksUnfinishedError
 from functions.run_chunk import app as run_chunk
 from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, sample, set_batch
 
@@ -367,8 +365,7 @@ class BatchStates(RuleBasedStateMachine):
             case "finalize":
                 invoke("finalize_batch", task | {"chunks": ["done", None]})
             case "renew":
-                with contextlib.suppress(ChunksUnfinishedError):
-                    invoke("finalize_batch", task | {"chunks": ["done", "renew"]})
+                invoke("finalize_batch", task | {"chunks": ["done", "renew"]})
             case "run_chunk":
                 self._run_chunk(batch, number)
             case "close_abandoned":

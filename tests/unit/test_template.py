@@ -15,7 +15,6 @@ from nightshift.webhooks import MAX_DELAY_SECONDS
 
 from functions.api.app import app as api
 from functions.create_batch.app import app as create_batch
-from functions.finalize_batch.app import ChunksUnfinishedError
 from functions.run_chunk.app import MAX_VISITS
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +226,7 @@ def test_every_next_state_exists_and_every_state_is_reached() -> None:
 @pytest.mark.parametrize(("name", "state"), list(states()), ids=lambda value: value if isinstance(value, str) else "")
 def test_every_state_goes_on_or_ends(name: str, state: dict[str, Any]) -> None:
     ends = state["Type"] in ("Succeed", "Fail") or state.get("End") is True
-    assert ends != bool(successors({key: value for key, value in state.items() if key != "Catch"}))
+    assert ends != bool(successors(state))
     if state["Type"] == "Choice":
         assert "Default" in state
     if state["Type"] == "Task":
@@ -260,15 +259,6 @@ def test_a_chunk_asks_for_a_new_execution_long_before_its_history_is_full() -> N
         "Choices"
     ]
     assert states["ChunkDone"]["OutputPath"] == "$.slice.state"
-
-
-def test_a_batch_whose_chunks_are_unfinished_is_validated_and_run_again_at_once() -> None:
-    name, state = ChunksUnfinishedError.__name__, MACHINE["States"]["FinalizeBatch"]
-    tries = {error: retry["MaxAttempts"] for retry in reversed(state["Retry"]) for error in retry["ErrorEquals"]}
-    assert (tries[name], tries["States.ALL"]) == (0, 10)
-    assert [retry["ErrorEquals"] for retry in state["Retry"]].index([name]) < len(state["Retry"]) - 1
-    # The input is kept: what was caught stands beside it.
-    assert state["Catch"] == [{"ErrorEquals": [name], "ResultPath": "$.unfinished", "Next": "ValidateBatch"}]
 
 
 def tasks() -> Iterator[dict[str, Any]]:
