@@ -105,12 +105,12 @@ def percentile(figures: list[float], share: float) -> float:
 
 
 def main() -> None:
-    turns, seconds = (2, 2.0) if "--quick" in sys.argv else (5, 2.5)
+    turns, seconds = (2, 2.0) if "--quick" in sys.argv else (5, 2.0)
     figures: defaultdict[str, Figures] = defaultdict(Figures)
     with stack("api") as local:
         load = Load(local)
         for name in load.calls:  # so that every worker has had its cold start
-            load.run(name, 3)
+            load.run(name, 2)
         for _ in range(turns):
             for name in load.calls:
                 load.run(name, seconds, figures[name])

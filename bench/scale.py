@@ -1,7 +1,7 @@
 """Whether time and cost per line stay flat as batches grow, and what saturates first when a hundred large ones come.
 
-Batches of 1,000 to 50,000 lines run on a local stack with a full worker, and are counted as in `bench.cost`, which tells
-of the last of them in full. Time and cost are then computed for ten seconds a line. The hundred batches are simulated:
+Batches of 1,000 to 50,000 lines run on a local stack with a full worker, and are counted as in `bench.cost`, where the
+last of them is told in full. Time and cost are then computed for ten seconds a line. The hundred batches are simulated:
 their workers by the same counts, started by Step Functions as fast as AWS's default quotas let them. Writes
 docs/scale.svg.
 """
