@@ -19,7 +19,8 @@ from typing import Any
 import aiohttp
 
 from bench import report
-from bench.stack import cpu_seconds, input_file, stack, workers
+from bench.stack import cpu_seconds, input_file, stack
+from local.stack import workers
 from tests.e2e.conftest import Local
 
 CLIENTS = 32

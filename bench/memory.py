@@ -4,17 +4,13 @@ The whole system on a local stack of its own; a function's peak is the high-wate
 Every variant starts with new processes.
 """
 
-import json
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,27 +18,14 @@ from typing import Any
 from openai.types import Batch
 
 from bench import report
-from local.stack import ROOT, STACK_NAME, Stack, free_port
+from bench.meter import execution
+from bench.stack import FUNCTIONS, configured, empty, input_file, stack, upload
+from local.stack import workers
 from tests.e2e.conftest import ENDED, Local, wait_for
 
 MB = 1024 * 1024
 # More than this share of its MemorySize, and a function has too little left.
 WANTED = 0.8
-FUNCTIONS = ("Api", "CreateBatch", "ValidateBatch", "RunChunk", "FinalizeBatch", "CloseAbandoned", "PublishEvents")
-
-
-def input_file(lines: int, line_bytes: int) -> bytes:
-    """So many lines, each of just about so many bytes."""
-    model = {"model": "demo-model"}
-
-    def line(number: int, text: str) -> str:
-        body = model | {"messages": [{"role": "user", "content": text}]}
-        request = {"custom_id": f"r{number:05d}", "method": "POST", "url": "/v1/chat/completions", "body": body}
-        return json.dumps(request) + "\n"
-
-    text = "The night shift answers. " * (line_bytes // 25)
-    text = text[: line_bytes - len(line(0, ""))]
-    return "".join(line(number, text) for number in range(lines)).encode()
 
 
 @dataclass
@@ -58,10 +41,7 @@ class Variant:
 
 def abort(local: Local, batch: Batch) -> None:
     """Stop the execution, so that CloseAbandoned answers for every line."""
-    stepfunctions = local.aws("stepfunctions")
-    [machine] = [each["stateMachineArn"] for each in stepfunctions.list_state_machines()["stateMachines"]]
-    arn = f"{machine.replace(':stateMachine:', ':execution:')}:{batch.id}"
-    stepfunctions.stop_execution(executionArn=arn)
+    local.aws("stepfunctions").stop_execution(executionArn=execution(local, batch.id))
 
 
 def kill_the_worker(local: Local, _: Batch) -> None:
@@ -93,20 +73,6 @@ VARIANTS = [
 ]
 
 
-def workers(folder: Path) -> Iterator[tuple[int, str]]:
-    """The stack's Lambda processes, each with its function."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                command = (process / "cmdline").read_text()
-            except OSError:
-                continue  # it ended meanwhile
-            if str(folder) in command:
-                for function in FUNCTIONS:
-                    if f"ministack-lambda-{STACK_NAME}-{function}-" in command:
-                        yield int(process.name), function
-
-
 class Watch(threading.Thread):
     """Notes each function's highest peak until it is stopped."""
 
@@ -135,15 +101,6 @@ class Watch(threading.Thread):
         self._over.set()
         self.join()
         return dict(self.peaks)
-
-
-def upload(local: Local, content: bytes) -> str:
-    """The presigned upload of CONTRACT: one PUT, straight to S3."""
-    wanted = {"purpose": "batch", "filename": "input.jsonl", "bytes": len(content)}
-    file = local.client.post("/files", cast_to=dict[str, Any], body=wanted)
-    request = urllib.request.Request(file["upload_url"], content, dict(file["upload_headers"]), method="PUT")
-    with urllib.request.urlopen(request, timeout=120):
-        return str(file["id"])
 
 
 def run(local: Local, variant: Variant) -> dict[str, int]:
@@ -177,39 +134,12 @@ def run(local: Local, variant: Variant) -> dict[str, int]:
     return peaks
 
 
-def empty(local: Local) -> None:
-    """Delete what the batch left in the bucket: disks are small."""
-    s3 = local.aws("s3")
-    for name in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
-        for prefix in ("files/", "work/"):
-            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix):
-                for found in page.get("Contents", []):
-                    s3.delete_object(Bucket=name, Key=found["Key"])
-
-
-@contextmanager
-def stack() -> Iterator[Local]:
-    folder = ROOT / ".local" / "bench-memory"
-    os.environ |= {"NIGHTSHIFT_PORT": str(free_port())}
-    started = Stack(folder)
-    try:
-        yield Local(folder, started.up())
-    finally:
-        started.down()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def main() -> None:
     chosen = [variant for variant in VARIANTS if not sys.argv[1:] or any(word in variant.name for word in sys.argv[1:])]
     rows: list[dict[str, Any]] = []
     highest: defaultdict[str, float] = defaultdict(float)
-    with stack() as local:
-        sizes = {
-            name: int(found["MemorySize"])
-            for found in local.aws("lambda").list_functions()["Functions"]
-            for name in FUNCTIONS
-            if found["FunctionName"].startswith(f"{STACK_NAME}-{name}-")
-        }
+    with stack("memory") as local:
+        sizes = {name: int(found["MemorySize"]) for name, found in configured(local).items()}
         for variant in chosen:
             for name, peak in run(local, variant).items():
                 rows.append(report.row(f"{variant.name}: {name}", [peak / MB], "MB", [sizes[name]]))

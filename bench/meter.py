@@ -20,7 +20,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from bench.stack import FUNCTIONS, configured, cpu_seconds, workers
+from bench.stack import FUNCTIONS, configured, cpu_seconds
+from local.stack import workers
 from tests.e2e.conftest import Local
 
 # Headers that are about one connection, and are made anew for the next one.

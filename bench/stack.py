@@ -36,20 +36,6 @@ def stack(name: str, **environment: str) -> Iterator[Local]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def workers(folder: Path) -> Iterator[tuple[int, str]]:
-    """The stack's Lambda processes, each with its function."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                command = (process / "cmdline").read_text()
-            except OSError:
-                continue  # it ended meanwhile
-            if str(folder) in command:
-                for function in FUNCTIONS:
-                    if f"ministack-lambda-{STACK_NAME}-{function}-" in command:
-                        yield int(process.name), function
-
-
 def cpu_seconds(pid: int) -> float:
     """The CPU time that a process has used so far, its threads' included; none where it has ended."""
     try:

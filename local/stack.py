@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -315,6 +316,19 @@ class Stack:
                         seen.add(line)
                         yield event["message"].rstrip()
             time.sleep(1)
+
+
+def workers(folder: Path) -> Iterator[tuple[int, str]]:
+    """The Lambda processes of the stack in ``folder``: each one's id, and its function's logical id."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                command = (process / "cmdline").read_text()
+            except OSError:
+                continue  # it ended meanwhile
+            function = re.search(rf"ministack-lambda-{STACK_NAME}-(\w+)-", command)
+            if function and str(folder) in command:
+                yield int(process.name), function[1]
 
 
 def admin_environment(endpoint: str, outputs: dict[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from botocore.config import Config
 from nightshift.ids import request_line_id
 from openai.types import Batch
 
-from local.stack import MODEL, ROOT_CREDENTIALS, SECRET
+from local.stack import MODEL, ROOT_CREDENTIALS, SECRET, workers
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, wait_for
 
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
@@ -38,14 +38,14 @@ class Killer(threading.Thread):
     def __init__(self, folder: Path, function: str, every: tuple[float, float], times: int = sys.maxsize) -> None:
         super().__init__(daemon=True)
         self.kills = 0
-        self._marks = (str(folder), f"-{function}-")
+        self._folder, self._function = folder, function
         self._every = every
         self._times = times
         self._over = threading.Event()
 
     def run(self) -> None:
         while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
-            for pid in self._workers():
+            for pid in [pid for pid, function in workers(self._folder) if function == self._function]:
                 with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                     os.kill(pid, signal.SIGKILL)
                     self.kills += 1
@@ -53,16 +53,6 @@ class Killer(threading.Thread):
     def stop(self) -> None:
         self._over.set()
         self.join()
-
-    def _workers(self) -> Iterator[int]:
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                try:
-                    command = (process / "cmdline").read_text()
-                except OSError:
-                    continue  # it ended meanwhile
-                if all(mark in command for mark in self._marks):
-                    yield int(process.name)
 
 
 @pytest.fixture
