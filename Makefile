@@ -53,7 +53,7 @@ format: install ## Format and fix what can be fixed
 	ruff format .
 	ruff check --fix .
 
-bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale ## Every benchmark: ratios against a named peer or bound
+bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale ## All that is compared: ratios against a named peer or bound
 
 bench-%: install
 	python -m bench.$*

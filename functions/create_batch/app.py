@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift import accounts, addresses, aws, batches, files, intake, settings
-from nightshift.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
+from nightshift.errors import BadRequestError, ConflictError, NightshiftError, NotFoundError, UnavailableError
 from nightshift.http import account_of, before_snapshot, create_app, json_response, parse_body, serve
 from nightshift.ids import new_id
 from nightshift.log import logger
@@ -59,9 +59,15 @@ def _create_once(account_id: str, key: str, wanted: CreateBatch) -> str:
         raise BadRequestError(message, code="invalid_value", param="Idempotency-Key")
 
     def create(*, call: dict[str, Any]) -> str:
-        batch_id = _id_for(account_id, key, wanted)
-        # Made by a call that was killed, it may not be started yet: Sweep does that.
-        return batch_id if _exists(account_id, batch_id) else _create(account_id, wanted, batch_id)
+        record, batch_id = _id_for(account_id, key, wanted)
+        if _exists(account_id, batch_id):
+            return batch_id  # made by a call that was killed; should it not be started yet, Sweep does that
+        try:
+            return _create(account_id, wanted, batch_id)
+        except NightshiftError:
+            # Refused, and told: the key is as if it had never come.
+            aws.client("dynamodb").delete_item(TableName=settings.idempotency_table(), Key=aws.item({"id": record}))
+            raise
 
     config = idempotency.IdempotencyConfig(
         event_key_jmespath="[account_id, key]",
@@ -89,11 +95,12 @@ def _create_once(account_id: str, key: str, wanted: CreateBatch) -> str:
     return batch_id
 
 
-def _id_for(account_id: str, key: str, wanted: CreateBatch) -> str:
-    """The id of this key's batch, set before it is made: should this call be killed, the next one makes no other.
+def _id_for(account_id: str, key: str, wanted: CreateBatch) -> tuple[str, str]:
+    """The id of the key's record, and that of its batch, which is set before the batch is made: should this call be
+    killed, the next one makes no other.
 
     Raises:
-        ConflictError: the batch was made of another body.
+        ConflictError: the key came with another body.
     """
     table, dynamodb = settings.idempotency_table(), aws.client("dynamodb")
     now = int(time.time())
@@ -114,12 +121,9 @@ def _id_for(account_id: str, key: str, wanted: CreateBatch) -> str:
         found = dynamodb.get_item(TableName=table, Key=aws.item({"id": item["id"]}), ConsistentRead=True)
         first = aws.plain(found["Item"])
         if first["body"] != item["body"]:
-            if _exists(account_id, first["batch_id"]):
-                raise _key_reused() from None
-            # What the first call asked for was refused.
-            dynamodb.put_item(TableName=table, Item=aws.item(item | {"batch_id": first["batch_id"]}))
-        return str(first["batch_id"])
-    return str(item["batch_id"])
+            raise _key_reused() from None
+        item = first
+    return str(item["id"]), str(item["batch_id"])
 
 
 def _key_reused() -> ConflictError:

@@ -393,3 +393,12 @@ def test_a_key_whose_first_call_was_refused_may_come_with_another_body(alice: Ca
     assert keyed(alice, file_id).json["id"] == reply.json["id"]
     assert keyed(alice, alice.upload(input_lines(1))).error["code"] == "idempotency_key_reused"
     assert table_size("batches") == 1
+
+
+def test_a_key_whose_batch_could_not_be_started_is_free_again(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    file_id = alice.upload(input_lines(1))
+    with monkeypatch.context() as patch:
+        patch.setenv("STATE_MACHINE", settings.state_machine() + "-gone")
+        assert keyed(alice, file_id).status == 503
+    assert table_size("idempotency_keys") == 0
+    assert keyed(alice, file_id).status == 200

@@ -176,9 +176,9 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
     seal(batch_id, 0, 1, 2)
     join = results.join
 
-    def cancel_then_join(*arguments: Any) -> int:
+    def cancel_then_join(*arguments: Any, **named: Any) -> int:
         alice("POST", f"/batches/{batch_id}/cancel")
-        return join(*arguments)
+        return join(*arguments, **named)
 
     monkeypatch.setattr(results, "join", cancel_then_join)
     batch = alice.finalize(batch_id)
@@ -214,11 +214,11 @@ def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
     seal(batch_id, 0)
     join = results.join
 
-    def end_and_delete_then_join(*arguments: Any) -> int:
+    def end_and_delete_then_join(*arguments: Any, **named: Any) -> int:
         monkeypatch.setattr(results, "join", join)
         ended = alice.finalize(batch_id)
         assert alice("DELETE", f"/files/{ended['output_file_id']}").status == 200
-        return join(*arguments)
+        return join(*arguments, **named)
 
     monkeypatch.setattr(results, "join", end_and_delete_then_join)
     batch = alice.finalize(batch_id)

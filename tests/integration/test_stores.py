@@ -447,13 +447,25 @@ def test_a_join_goes_on_where_one_that_was_killed_had_got_to(copied: list[str]) 
         s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=content)
     slices = [Slice(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
     with pytest.raises(ClientError):
-        results.join(slices, "files/joined")  # the last is not there
+        results.join(slices, "files/joined", resume=True)  # the last is not there
     assert copied == ["work/0", "work/1", "work/2", "work/3", "work/4", "work/5"]
     s3.put_object(Bucket=bucket, Key="work/5", Body=contents[5])
-    assert results.join(slices, "files/joined") == sum(map(len, contents))
+    assert results.join(slices, "files/joined", resume=True) == sum(map(len, contents))
     assert copied[6:] == ["work/5"]
     assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
     assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
+
+
+def test_a_join_that_may_be_of_other_pieces_takes_nothing_over() -> None:
+    """Parts of an upload are equally long, and their order is the caller's: he may say another one the next time."""
+    s3, bucket = aws.client("s3"), settings.bucket()
+    for name in "ab":
+        s3.put_object(Bucket=bucket, Key=f"work/{name}", Body=name.encode() * MIN_PART_BYTES)
+    left = s3.create_multipart_upload(Bucket=bucket, Key="files/joined")["UploadId"]
+    s3.upload_part(Bucket=bucket, Key="files/joined", UploadId=left, PartNumber=1, Body=b"a" * MIN_PART_BYTES)
+    results.join([Slice(f"work/{name}", 0, MIN_PART_BYTES) for name in "ba"], "files/joined")
+    content = s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read()
+    assert content == b"b" * MIN_PART_BYTES + b"a" * MIN_PART_BYTES
 
 
 def test_a_join_takes_nothing_over_that_is_not_its_own(copied: list[str]) -> None:
@@ -467,7 +479,7 @@ def test_a_join_takes_nothing_over_that_is_not_its_own(copied: list[str]) -> Non
             body = b"x" * (MIN_PART_BYTES + number - 1 + (length if number == 1 else 0))
             s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
     slices = [Slice(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
-    results.join(slices, "files/joined")
+    results.join(slices, "files/joined", resume=True)
     assert copied == ["work/0", "work/1", "work/2"]
     assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
 
@@ -514,6 +526,11 @@ def test_presigned_urls_name_the_buckets_own_region(monkeypatch: pytest.MonkeyPa
     if region == "us-east-1":
         expected.add(f"{settings.bucket()}.s3.amazonaws.com")
     assert urllib.parse.urlsplit(url).hostname in expected
+
+
+def test_an_operators_credentials_may_come_from_any_of_awss_ways() -> None:
+    for service in ("sts", "sso", "sso-oidc"):
+        assert aws._session().create_client(service)
 
 
 def test_a_connection_that_breaks_while_an_object_is_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What an upstream's answer means for the line that asked: done, try again, or not now.
 
 "Not now" (429, 503, no connection) is no fault of the request: it is asked again until the batch's deadline.
-"Try again" (408, a 5xx, timeouts, resets, garbage) may be: after ``MAX_TRIES`` the last answer is the line.
+"Try again" (408, most 5xx, timeouts, resets, garbage) may be: after ``MAX_TRIES`` the last answer is the line.
 """
 
 import email.utils

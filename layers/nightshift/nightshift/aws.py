@@ -76,7 +76,8 @@ def _session() -> Any:
 
     class Loader(botocore.loaders.Loader):
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore names it)
-            return list(SERVICES)  # otherwise it looks into the folders of all four hundred
+            # Otherwise it looks into the folders of all four hundred. The last are for an operator's credentials.
+            return [*SERVICES, "sts", "sso", "sso-oidc", "signin"]
 
     session = botocore.session.get_session()
     session.register_component("data_loader", Loader(file_loader=Files()))

@@ -248,7 +248,8 @@ class ChunkRun:
                     return SliceResult("wait", seconds, self._carry())
             self._wake.clear()
             # At most a second, so that the deadline and the slice's end are seen in time.
-            timed = now < self._last_start and len(self._in_flight) < self._pacer.limit and (self._fresh or self._later)
+            free = len(self._in_flight) < self._pacer.limit and not self._room.full
+            timed = free and now < self._last_start and (self._fresh or self._later)
             await _wait(self._wake, min(1.0, max(0.01, self._next_start() - now)) if timed else 1.0)
 
     def _next_start(self) -> float:

@@ -60,7 +60,8 @@ def finalize(account_id: str, batch_id: str, why: str = "Some requests could not
             ended = _end(batch, tasks, summaries, why)
         if ended is not None:
             return ended
-        # The batch was moved on meanwhile, by a cancel say: look again.
+        # The batch was moved on meanwhile, by a cancel say: look again, at its seals too.
+        tasks = None
 
 
 def _fail_unstarted(batch: dict[str, Any]) -> dict[str, Any] | None:
@@ -80,6 +81,7 @@ def _end(
     terminal, leftover_code = _ENDS[batch["status"]]
     final: list[SealSummary] = []
     places: list[tuple[list[Slice], list[Slice]]] = []
+    intact = True
     pairs = [(task, segment) for task in tasks for segment in task.spans()]
     for (task, segment), sealed in zip(pairs, summaries, strict=True):
         summary = sealed or _seal_leftovers(batch, task, segment, leftover_code)
@@ -87,6 +89,7 @@ def _end(
             places.append(results.slices(batch["sk"], segment, summary))
         except results.LostPartError:
             # Somebody deleted what the seal lists: its lines that are left are sealed anew.
+            intact = False
             results.unseal(batch["sk"], segment)
             summary = _seal_leftovers(batch, task, segment, "internal_error")
             places.append(results.slices(batch["sk"], segment, summary))
@@ -110,9 +113,11 @@ def _end(
     output_id = error_id = None
     written_at = batches.files_written_at(batch["pk"], batch["sk"])
     if counts["completed"]:
-        output_id = _write_file(batch, "output", [place for answered, _ in places for place in answered], written_at)
+        answered = [place for each, _ in places for place in each]
+        output_id = _write_file(batch, "output", answered, written_at, resume=intact)
     if counts["failed"]:
-        error_id = _write_file(batch, "error", [place for _, failed in places for place in failed], written_at)
+        failed = [place for _, each in places for place in each]
+        error_id = _write_file(batch, "error", failed, written_at, resume=intact)
     ended = batches.transition(
         batch["pk"],
         batch["sk"],
@@ -167,11 +172,11 @@ def _custom_ids(batch: dict[str, Any], segment: Segment) -> list[str | None]:
     return [request.custom_id for request in requests(block)]
 
 
-def _write_file(batch: dict[str, Any], kind: str, pieces: list[Slice], created_at: int) -> str:
+def _write_file(batch: dict[str, Any], kind: str, pieces: list[Slice], created_at: int, *, resume: bool) -> str:
     """Join ``pieces`` into the batch's ``output`` or ``error`` file. Its id depends on the batch and the time that it
-    has kept for this, so that doing it twice makes one file."""
+    has kept for this, so that doing it twice makes one file; ``resume`` where nothing else can have been joined."""
     file_id = derived_id("file", batch["sk"], kind, at=created_at)
-    size = results.join(pieces, files.key(batch["pk"], file_id))
+    size = results.join(pieces, files.key(batch["pk"], file_id), resume=resume)
     if batches.get(batch["pk"], batch["sk"])["status"] in TERMINAL:
         # Another ended it meanwhile, and its file may have been deleted since: it must not come back.
         if not files.exists(batch["pk"], file_id):

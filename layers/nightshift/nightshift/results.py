@@ -5,7 +5,8 @@
 | ``plan.json``                        | one task for each chunk: what the Distributed Map reads          |
 | ``parts/<chunk>/<first>-<last>-<id>``| lines that a worker finished since its last part, in any order   |
 | ``sealed/<first line>``              | a finished segment: answered lines, then failed ones; never changes. |
-|                                      | Where these are long, a list of where they are in the parts      |
+|                                      | Where these are long, a list of where they are in the parts; made anew |
+|                                      | where somebody deleted one of these                              |
 
 Parts are only ever added, and a segment is sealed once (S3's conditional write), so workers that crash, come
 back or run twice cannot lose or change what is there. The numbers in keys are lines, counted from 0.
@@ -232,19 +233,21 @@ def slices(batch_id: str, segment: Segment, summary: SealSummary) -> tuple[list[
     if summary.listed:
         content = aws.read_object(settings.bucket(), key)
         places = [Slice(*place) for place in msgspec.json.decode(content, type=list[tuple[str, int, int]])]
-        if not all(map(_is_there, {place.key for place in places})):
-            raise LostPartError
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            if not all(pool.map(_is_there, {place.key for place in places})):
+                raise LostPartError
         return places[: summary.completed], places[summary.completed :]
     end = summary.answered_bytes + summary.failed_bytes
     return [Slice(key, 0, summary.answered_bytes)], [Slice(key, summary.answered_bytes, end)]
 
 
-def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = None) -> int:
+def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = None, *, resume: bool = False) -> int:
     """Write ``pieces``, one after the other, as the object ``target``; returns its size in bytes.
 
     Big ones are copied by S3 itself, unless ``digest`` is to be fed with every byte, in order. What passes through
     memory stays below ``2 * MIN_PART_BYTES`` for each of four parts at a time, up to 50 GB in all. Doing it again
-    writes the same; where the last try was killed, what it had uploaded is kept.
+    writes the same; with ``resume``, what a try that was killed had uploaded is kept. That is for who always joins the
+    same pieces, and has no ``digest``.
     """
     s3 = aws.client("s3")
     bucket = settings.bucket()
@@ -257,10 +260,10 @@ def join(pieces: Sequence[Slice], target: str, digest: "hashlib._Hash | None" = 
             digest.update(content)
         s3.put_object(Bucket=bucket, Key=target, Body=content, ContentType="application/jsonl")
         return size
-    upload = None if digest is not None else _begun(target)
+    upload = _begun(target) if resume else None
     if upload is None:
         upload = s3.create_multipart_upload(Bucket=bucket, Key=target, ContentType="application/jsonl")["UploadId"]
-    tags = {} if digest is not None else _uploaded(target, upload, groups)
+    tags = _uploaded(target, upload, groups) if resume else {}
 
     def fetch(pool: ThreadPoolExecutor, some: list[list[Slice]]) -> list[bytes | Slice]:
         """Of each group its bytes; a group that S3 can copy is left as it is."""
