@@ -5,14 +5,18 @@ A record that goes, deleted or expired, takes its bytes along: PurgeFile follows
 
 import time
 import urllib.parse
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from nightshift import aws, settings
 from nightshift.errors import NotFoundError
 from nightshift.ids import new_id
 
-BLOCK_BYTES = 8 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024
+# Blocks that are read while one is looked at.
+BLOCKS_AHEAD = 2
 DOWNLOAD_SECONDS = 900
 # How long a presigned upload may take to begin.
 UPLOAD_SECONDS = 3600
@@ -260,9 +264,19 @@ def download_url(item: dict[str, Any]) -> str:
 
 
 def read_blocks(account_id: str, file_id: str, size: int) -> Iterator[bytes]:
-    """The file's bytes in blocks, by ranged reads."""
-    for start in range(0, size, BLOCK_BYTES):
-        yield read_range(account_id, file_id, start, min(size, start + BLOCK_BYTES))
+    """The file's bytes in blocks, by ranged reads that run ahead of who looks at them.
+
+    Raises:
+        NotFoundError: the bytes are gone.
+    """
+    ahead: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(BLOCKS_AHEAD) as pool:
+        for start in range(0, size, BLOCK_BYTES):
+            ahead.append(pool.submit(read_range, account_id, file_id, start, min(size, start + BLOCK_BYTES)))
+            if len(ahead) > BLOCKS_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def read_range(account_id: str, file_id: str, start: int, end: int) -> bytes:
