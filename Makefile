@@ -62,7 +62,7 @@ bench-%: install
 ##@ The rest
 
 openapi: install ## Write the OpenAPI document from the code
-	python -m nightshift.openapi
+	python -m tools.openapi
 
 build: install ## Build the artifacts for AWS (arm64)
 	sam build

@@ -25,8 +25,12 @@ from statistics import median
 from typing import Any
 
 import msgspec
-from nightshift import aws, events, files, intake, plan
-from nightshift.routing import Route, Sku
+from nightshift.batches import events
+from nightshift.core import aws
+from nightshift.files import store as files
+from nightshift.input import inspection as intake
+from nightshift.input import layout
+from nightshift.routes.route import Route, Sku
 
 from bench import report
 from local.stack import ROOT, ROOT_CREDENTIALS, emulator_python
@@ -167,7 +171,7 @@ class Server(ThreadingHTTPServer):
     def furnish(self) -> None:
         """Let the package write what it expects in the bucket."""
         aws.client("s3").put_object(Bucket=BUCKET, Key=files.key(ACCOUNT, FILE), Body=INPUT)
-        taken = intake.Intake("m", self.route, [plan.Segment(0, len(INPUT), 0, INPUT.count(b"\n"))])
+        taken = intake.Intake("m", self.route, [layout.Segment(0, len(INPUT), 0, INPUT.count(b"\n"))])
         for status in ("in_progress", "finalizing"):
             self.planned = intake.plan_fields(ACCOUNT, f"batch_{status}", taken)
         self.furniture = self.written

@@ -17,8 +17,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from nightshift import chunk, plan, routes
-from nightshift.routing import Route, Sku
+from nightshift.engine import chunk_run as chunk
+from nightshift.input import layout
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, Sku
 
 from bench import report, stub
 from bench.meter import Meter, Usage, execution, metered
@@ -108,18 +110,18 @@ def at_latency(usage: Usage, count: int, latency: float, timeout: float = 600) -
     and is billed until the last one is answered.
     """
     scaled = deepcopy(usage)
-    work = count / plan.WORKER_CONCURRENCY * latency
+    work = count / layout.WORKER_CONCURRENCY * latency
     starting = INVOCATION_SECONDS - chunk.SLICE_MARGIN_SECONDS - timeout
     slices = max(1, math.ceil(work / (starting + latency)))
     # What the run took beyond its rounds of requests is what a slice needs to start and to end.
-    rounds = math.ceil(count / plan.WORKER_CONCURRENCY)
+    rounds = math.ceil(count / layout.WORKER_CONCURRENCY)
     overhead = max(0.0, usage.seconds["RunChunk"] - rounds * usage.latency)
     # At the end of each slice requests run dry: half of one's time is lost, as they are not all sent at once.
     seconds = work + slices * (overhead + latency / 2)
     keeps = max(0.0, seconds - usage.seconds["RunChunk"]) / chunk.KEEP_SECONDS
     further = slices - 1
-    segments = math.ceil(count / plan.SEGMENT_LINES)
-    open_parts = math.ceil(plan.SEGMENT_LINES / plan.WORKER_CONCURRENCY * latency / chunk.KEEP_SECONDS)
+    segments = math.ceil(count / layout.SEGMENT_LINES)
+    open_parts = math.ceil(layout.SEGMENT_LINES / layout.WORKER_CONCURRENCY * latency / chunk.KEEP_SECONDS)
     for (service, operation), more in {
         ("s3", "PUT"): keeps,
         ("s3", "HEAD"): further * segments,
@@ -225,7 +227,7 @@ def row(name: str, figure: float, unit: str, base: float | None = None) -> dict[
 
 def look_ups(count: int) -> int:
     """How often a caller looks at such a batch, at ten seconds a line."""
-    return round(count / plan.WORKER_CONCURRENCY * SECONDS_PER_LINE / POLL_SECONDS)
+    return round(count / layout.WORKER_CONCURRENCY * SECONDS_PER_LINE / POLL_SECONDS)
 
 
 def main() -> None:
@@ -258,7 +260,7 @@ def publish(counted: Usage, memory: Mapping[str, float], long: bool = False) -> 
     rows += [row("$ per 1M lines at 10 s: all", total, "$")]
     for megabytes in (256, 512, 1024, 1769):
         share = min(1.0, megabytes / 1024 / WHOLE_CORE_GB)
-        rate = plan.WORKER_CONCURRENCY / SECONDS_PER_LINE
+        rate = layout.WORKER_CONCURRENCY / SECONDS_PER_LINE
         gb_seconds = used["lambda_gb_second", "RunChunk"] * (megabytes / 1024) / memory["RunChunk"]
         price = PRICES["lambda_gb_second"].of(gb_seconds) * 1e6 / LINES
         rows += [
@@ -266,7 +268,7 @@ def publish(counted: Usage, memory: Mapping[str, float], long: bool = False) -> 
             row(f"RunChunk at {megabytes} MB: share of its CPU that it uses at 10 s", cpu * rate / share, ""),
             row(
                 f"RunChunk at {megabytes} MB: full while answers take at least",
-                plan.WORKER_CONCURRENCY * cpu / share,
+                layout.WORKER_CONCURRENCY * cpu / share,
                 "s",
             ),
         ]

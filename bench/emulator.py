@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nightshift import aws
+from nightshift.core import aws
 
 from local.stack import ROOT_CREDENTIALS, emulator_python, free_port
 from tests.integration.support import template_tables

@@ -23,10 +23,14 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from nightshift import aws, batches, plan, results, settings
-from nightshift.joining import MIN_PART_BYTES, Slice, parts
-from nightshift.log import logger
-from nightshift.outputs import Usage, answered_line
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.core.concat import MIN_PART_BYTES, ByteRange, parts
+from nightshift.core.log import logger
+from nightshift.input import layout, plan
+from nightshift.input.plan import Task
+from nightshift.results import store as results
+from nightshift.results.lines import Usage, answered_line
 
 from bench import report
 from bench.emulator import emulated_aws
@@ -52,8 +56,8 @@ class Sealed:
 
     batch_id: str
     lines: int
-    output: list[Slice]
-    error: list[Slice]
+    output: list[ByteRange]
+    error: list[ByteRange]
 
     @property
     def megabytes(self) -> float:
@@ -64,10 +68,8 @@ def seal(kind: str) -> Sealed:
     count, answer_bytes = KINDS[kind]
     sealed = Sealed(f"batch_{kind.replace(' ', '_')}", count, [], [])
     ends = range(1, count + 1)
-    segments = plan.segments(ends)
-    results.write_plan(
-        sealed.batch_id, [results.Task(ACCOUNT, sealed.batch_id, 0, [astuple(segment) for segment in segments])]
-    )
+    segments = layout.segments(ends)
+    plan.write(sealed.batch_id, [Task(ACCOUNT, sealed.batch_id, 0, [astuple(segment) for segment in segments])])
     body = json.dumps({"object": "chat.completion", "choices": "x" * (answer_bytes - 180)}).encode()
     for segment in segments:
         numbers = range(segment.first_line, segment.first_line + segment.lines)
@@ -111,7 +113,7 @@ def bare_copy(sealed: Sealed, threads: int, by_s3: bool = False) -> float:
     """Copy the same bytes into two objects; seconds."""
     s3, bucket = aws.client("s3"), settings.bucket()
 
-    def send(upload: dict[str, Any], number: int, group: list[Slice]) -> dict[str, Any]:
+    def send(upload: dict[str, Any], number: int, group: list[ByteRange]) -> dict[str, Any]:
         part: Any = upload | {"PartNumber": number}
         spans = [f"bytes={piece.start}-{piece.end - 1}" for piece in group]
         if by_s3 and len(group) == 1 and group[0].size >= MIN_PART_BYTES:

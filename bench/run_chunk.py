@@ -24,10 +24,15 @@ from typing import Any
 from unittest import mock
 
 import msgspec
-from nightshift import aws, batches, files, plan, results, settings
-from nightshift.jsonl import FileCheck
-from nightshift.log import logger
-from nightshift.routing import Route, Sku
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.core.log import logger
+from nightshift.files import store as files
+from nightshift.input import layout
+from nightshift.input.file_check import FileCheck
+from nightshift.input.plan import Task
+from nightshift.results import store as results
+from nightshift.routes.route import Route, Sku
 
 from bench import peers, report, stub
 from bench.emulator import emulated_s3
@@ -73,10 +78,10 @@ def ours(url: str, count: int) -> tuple[float, float]:
     check = FileCheck()
     check.feed(content)
     check.finish()
-    spans = plan.segments(check.ends)
+    spans = layout.segments(check.ends)
     aws.client("s3").put_object(Bucket=settings.bucket(), Key=files.key("acct", "file"), Body=content)
     batch_id = f"batch_{time.time_ns()}"
-    task = results.Task("acct", batch_id, 0, [astuple(span) for span in spans])
+    task = Task("acct", batch_id, 0, [astuple(span) for span in spans])
     route = Route(model="m", provider="stub", base_url=url, upstream_model="stub", sku=Sku("stub"))
     batch = {
         "status": "in_progress",

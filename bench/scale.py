@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightshift import chunk, plan
+from nightshift.engine import chunk_run as chunk
+from nightshift.input import layout
 
 from bench import cost, report, stub
 from bench.cost import (
@@ -104,9 +105,9 @@ def simulate(batches: int, lines: int, max_concurrency: int, quotas: Quotas, lat
     rng = random.Random(1)
     load = Load(quotas)
     latency = SECONDS_PER_LINE
-    spans = plan.segments([LINE_BYTES * (line + 1) for line in range(lines)])
-    shares = plan.chunks(spans, max_concurrency)
-    in_flight = plan.chunk_concurrency(max_concurrency, len(shares))
+    spans = layout.segments([LINE_BYTES * (line + 1) for line in range(lines)])
+    shares = layout.chunks(spans, max_concurrency)
+    in_flight = layout.chunk_concurrency(max_concurrency, len(shares))
     starting = INVOCATION_SECONDS - chunk.SLICE_MARGIN_SECONDS - TIMEOUT
     a_slice = in_flight * (math.floor(starting / latency) + 1)
     # (when, tie, batch, chunk, lines left, failed tries)
@@ -274,7 +275,7 @@ def main() -> None:
         for count in sizes:
             usage = run_batch(local, meter, count, SHORT_MS, url, look_ups(count))
             scaled = at_latency(usage, count, SECONDS_PER_LINE)
-            rounds = math.ceil(count / plan.WORKER_CONCURRENCY)
+            rounds = math.ceil(count / layout.WORKER_CONCURRENCY)
             fixed = usage.took - rounds * usage.latency
             took = usage.took - usage.seconds["RunChunk"] + scaled.seconds["RunChunk"]
             used = amounts(scaled, memory)

@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nightshift import aws
-from nightshift.chunk import ROOM_BYTES
-from nightshift.room import Room
-from nightshift.routing import Route, Sku
-from nightshift.upstream import Upstream
+from nightshift.core import aws
+from nightshift.engine.chunk_run import ROOM_BYTES
+from nightshift.routes.route import Route, Sku
+from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.client import Upstream
 
 from bench import report, stub
 from bench.peers import BODY, cpu_seconds

@@ -23,8 +23,11 @@ from unittest import mock
 
 import msgspec
 import pydantic
-from nightshift import aws, batches, files, intake, settings
-from nightshift.log import logger
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.core.log import logger
+from nightshift.files import store as files
+from nightshift.input import inspection as intake
 
 from bench import report
 from bench.emulator import emulated_aws

@@ -262,8 +262,9 @@ class Stack:
     ) -> dict[str, str]:
         """Two accounts with a key each, and the route to the upstream, by the same code as `nightshift admin`."""
         os.environ.update(admin_environment(endpoint, outputs))
-        from nightshift import accounts, routes
-        from nightshift.routing import Route, Sku
+        from nightshift.accounts import store as accounts
+        from nightshift.routes import store as routes
+        from nightshift.routes.route import Route, Sku
 
         secretsmanager = _client("secretsmanager", endpoint)
         upstream_key = os.environ.get("UPSTREAM_API_KEY") or secrets.token_urlsafe(16)

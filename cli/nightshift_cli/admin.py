@@ -13,7 +13,7 @@ from nightshift_cli.connection import read_stack
 from nightshift_cli.errors import CliError
 
 if TYPE_CHECKING:
-    from nightshift.routing import Route
+    from nightshift.routes.route import Route
 
 app = typer.Typer(help="Operate a stack: its accounts, keys and routes.", no_args_is_help=True)
 accounts_app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
@@ -38,7 +38,7 @@ def create_account(
 ) -> None:
     """Create an account and print its id."""
     with _operator(stack_name, region, local):
-        from nightshift import accounts
+        from nightshift.accounts import store as accounts
 
         # Keys are made for an account by its name: a second one would make the name useless.
         if any(name in (account.account_id, account.name) for account in accounts.list_accounts()):
@@ -50,7 +50,7 @@ def create_account(
 def list_accounts(stack_name: StackName = "nightshift", region: Region = None, local: Local = False) -> None:
     """List every account."""
     with _operator(stack_name, region, local):
-        from nightshift import accounts
+        from nightshift.accounts import store as accounts
 
         found = [(one.account_id, one.name, show.moment(one.created_at)) for one in accounts.list_accounts()]
     _print_table(("ID", "NAME", "CREATED"), found)
@@ -71,8 +71,8 @@ def account_quotas(
     changes = {limit: value for limit, value in given.items() if value is not None}
     with _operator(stack_name, region, local):
         import msgspec
-        from nightshift import accounts
-        from nightshift.quotas import Quotas
+        from nightshift.accounts import store as accounts
+        from nightshift.accounts.quotas import Quotas
 
         account = accounts.get(accounts.find(name))
         # Only what was set for this account is written: a limit that it does not have of its own follows the default.
@@ -92,7 +92,7 @@ def create_key(
 ) -> None:
     """Create a key. It alone goes to stdout, and it is never shown again."""
     with _operator(stack_name, region, local):
-        from nightshift import accounts
+        from nightshift.accounts import store as accounts
 
         api_key, key = accounts.create_key(accounts.find(account))
     typer.echo(api_key)
@@ -105,7 +105,7 @@ def list_keys(
 ) -> None:
     """List an account's keys, as hints."""
     with _operator(stack_name, region, local):
-        from nightshift import accounts
+        from nightshift.accounts import store as accounts
 
         found = accounts.list_keys(accounts.find(account))
     _print_table(("ID", "KEY", "CREATED"), [(key.key_id, key.hint, show.moment(key.created_at)) for key in found])
@@ -121,7 +121,7 @@ def revoke_key(
 ) -> None:
     """Revoke a key of an account."""
     with _operator(stack_name, region, local):
-        from nightshift import accounts
+        from nightshift.accounts import store as accounts
 
         accounts.revoke_key(accounts.find(account), key_id)
         typer.echo(f"Revoked {key_id}. It stops working within {accounts.KEY_CACHE_SECONDS} seconds.")
@@ -137,7 +137,7 @@ def apply_routes(
     """Make the file's routes all the routes of the models it names. Other models keep theirs."""
     wanted = read_routes(file)
     with _operator(stack_name, region, local):
-        from nightshift import routes
+        from nightshift.routes import store as routes
 
         put, deleted = routes.apply(wanted)
     typer.echo(f"Routes put: {put}; deleted: {deleted}.")
@@ -148,7 +148,7 @@ def list_routes(stack_name: StackName = "nightshift", region: Region = None, loc
     """List every route, in the order in which a model's routes are preferred."""
     head = ("MODEL", "PROVIDER", "UPSTREAM MODEL", "BASE URL", "BATCH", "SKU", "ACTIVE", "PRIORITY", "WEIGHT", "MAX")
     with _operator(stack_name, region, local):
-        from nightshift import routes
+        from nightshift.routes import store as routes
 
         found = [
             (
@@ -168,7 +168,7 @@ def read_routes(file: Path) -> "list[Route]":
     """
     import msgspec
     import yaml
-    from nightshift.routing import Route
+    from nightshift.routes.route import Route
 
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ def stack_outputs(stack_name: str) -> dict[str, str]:
 def _operator(stack_name: str, region: str | None, local: bool) -> Iterator[None]:
     """The package's functions work on the stack's tables in here; what AWS or they refuse is told, not raised."""
     from botocore.exceptions import BotoCoreError, ClientError
-    from nightshift.errors import NightshiftError
+    from nightshift.core.errors import NightshiftError
 
     if local:
         stack = read_stack()

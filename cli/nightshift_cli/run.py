@@ -5,8 +5,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from nightshift.jsonl import MAX_FILE_BYTES
-from nightshift.status import TERMINAL
+from nightshift.batches.status import TERMINAL
+from nightshift.input.file_check import MAX_FILE_BYTES
 
 from nightshift_cli import show
 from nightshift_cli.client import WATCHING, Client

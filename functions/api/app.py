@@ -3,15 +3,14 @@
 import json
 import time
 import urllib.parse
-from pathlib import Path
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import accounts, addresses, aws, batches, deliveries, files, routes, settings, uploads, webhooks
-from nightshift.errors import BadRequestError, ConflictError, NotFoundError
-from nightshift.events import status_event
-from nightshift.http import (
+from nightshift.accounts import store as accounts
+from nightshift.accounts.quotas import Quotas
+from nightshift.api.app import (
     account_of,
     before_snapshot,
     create_app,
@@ -22,12 +21,20 @@ from nightshift.http import (
     serve,
     validate,
 )
-from nightshift.objects import batch_object, delivery_object, file_object, list_object, upload_object
-from nightshift.quotas import Quotas
-from nightshift.status import TERMINAL
+from nightshift.batches import store as batches
+from nightshift.batches.events import status_event
+from nightshift.batches.resources import batch_object, delivery_object, file_object, list_object, upload_object
+from nightshift.batches.status import TERMINAL
+from nightshift.core import aws, settings
+from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
+from nightshift.files import store as files
+from nightshift.files import uploads
+from nightshift.routes import store as routes
+from nightshift.webhooks import addresses, deliveries
+from nightshift.webhooks import sender as webhooks
 
 if TYPE_CHECKING:
-    from nightshift.schemas import ExpiresAfter
+    from nightshift.api.bodies import ExpiresAfter
 
 # A delivery whose next try is so long past has lost its message: it may be sent again.
 LOST_DELIVERY_SECONDS = 900
@@ -41,7 +48,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 @before_snapshot
 def prepare() -> None:
-    import nightshift.schemas  # noqa: F401
+    import nightshift.api.bodies  # noqa: F401
 
     aws.client("dynamodb")
     aws.client("s3")
@@ -49,7 +56,7 @@ def prepare() -> None:
 
 @app.post("/files")
 def create_file() -> Response[str]:
-    from nightshift.schemas import FileForm
+    from nightshift.api.bodies import FileForm
 
     if app.current_event.headers.get("content-type", "").lower().startswith("application/json"):
         return _expect_file()
@@ -76,7 +83,7 @@ def create_file() -> Response[str]:
 
 
 def _expect_file() -> Response[str]:
-    from nightshift.schemas import ExpectFile
+    from nightshift.api.bodies import ExpectFile
 
     wanted = parse_body(app, ExpectFile)
     account_id = account_of(app)
@@ -95,7 +102,7 @@ def _expect_file() -> Response[str]:
 
 @app.get("/files")
 def list_files() -> Response[str]:
-    from nightshift.schemas import ListFiles
+    from nightshift.api.bodies import ListFiles
 
     query = parse_query(app, ListFiles)
     found, has_more = files.list_page(
@@ -136,7 +143,7 @@ def download_file(file_id: str) -> Response[str]:
 
 @app.post("/uploads")
 def create_upload() -> Response[str]:
-    from nightshift.schemas import CreateUpload
+    from nightshift.api.bodies import CreateUpload
 
     wanted = parse_body(app, CreateUpload)
     account_id = account_of(app)
@@ -167,7 +174,7 @@ def add_upload_part(upload_id: str) -> Response[str]:
 
 @app.post("/uploads/<upload_id>/complete")
 def complete_upload(upload_id: str) -> Response[str]:
-    from nightshift.schemas import CompleteUpload
+    from nightshift.api.bodies import CompleteUpload
 
     wanted = parse_body(app, CompleteUpload)
     account_id = account_of(app)
@@ -182,7 +189,7 @@ def cancel_upload(upload_id: str) -> Response[str]:
 
 @app.get("/batches")
 def list_batches() -> Response[str]:
-    from nightshift.schemas import ListBatches
+    from nightshift.api.bodies import ListBatches
 
     query = parse_query(app, ListBatches)
     found, has_more = batches.list_page(account_of(app), limit=query.limit, after=query.after, status=query.status)
@@ -252,7 +259,7 @@ def retrieve_webhook() -> Response[str]:
 
 @app.put("/webhook")
 def put_webhook() -> Response[str]:
-    from nightshift.schemas import PutWebhook
+    from nightshift.api.bodies import PutWebhook
 
     url = parse_body(app, PutWebhook).url
     addresses.check_url(url, allow_local=settings.allow_local_webhooks(), param="url")
@@ -284,8 +291,8 @@ def docs() -> Response[str]:
 
 
 def _shipped(name: str) -> str:
-    """A file that lies beside the package's modules."""
-    return Path(aws.__file__).with_name(name).read_text(encoding="utf-8")
+    """A file that the package carries beside its modules."""
+    return resources.files("nightshift.api").joinpath(name).read_text(encoding="utf-8")
 
 
 def _nested(fields: dict[str, str]) -> dict[str, Any]:

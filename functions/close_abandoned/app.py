@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift.errors import NotFoundError
-from nightshift.finalize import finalize
-from nightshift.log import logger
+from nightshift.core.errors import NotFoundError
+from nightshift.core.log import logger
+from nightshift.engine.finalize import finalize
 
 _WHY = {
     "ABORTED": "The batch was stopped by its operator.",

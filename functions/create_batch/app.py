@@ -7,14 +7,19 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import accounts, addresses, aws, batches, files, intake, settings
-from nightshift.errors import BadRequestError, ConflictError, NightshiftError, NotFoundError, UnavailableError
-from nightshift.http import account_of, before_snapshot, create_app, json_response, parse_body, serve
-from nightshift.ids import new_id
-from nightshift.log import logger
-from nightshift.objects import batch_object
-from nightshift.quotas import Quotas
-from nightshift.schemas import CreateBatch
+from nightshift.accounts import store as accounts
+from nightshift.accounts.quotas import Quotas
+from nightshift.api.app import account_of, before_snapshot, create_app, json_response, parse_body, serve
+from nightshift.api.bodies import CreateBatch
+from nightshift.batches import store as batches
+from nightshift.batches.resources import batch_object
+from nightshift.core import aws, settings
+from nightshift.core.errors import BadRequestError, ConflictError, NightshiftError, NotFoundError, UnavailableError
+from nightshift.core.ids import new_id
+from nightshift.core.log import logger
+from nightshift.files import store as files
+from nightshift.input import inspection as intake
+from nightshift.webhooks import addresses
 
 app = create_app()
 

@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import aws, deliveries, settings, webhooks
-from nightshift.log import logger
+from nightshift.core import aws, settings
+from nightshift.core.log import logger
+from nightshift.webhooks import deliveries
+from nightshift.webhooks import sender as webhooks
 
 
 @logger.inject_lambda_context(log_event=False)

@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import batches
-from nightshift.finalize import finalize
-from nightshift.log import logger
+from nightshift.batches import store as batches
+from nightshift.core.log import logger
+from nightshift.engine.finalize import finalize
 
 
 @logger.inject_lambda_context(log_event=False)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import aws, settings
-from nightshift.events import SOURCE, detail_type, status_event
-from nightshift.log import logger
+from nightshift.batches.events import SOURCE, detail_type, status_event
+from nightshift.core import aws, settings
+from nightshift.core.log import logger
 
 # What one PutEvents takes: ten entries, and 256 KiB with what is around their details.
 _AT_ONCE = 10

@@ -3,8 +3,9 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import aws, files
-from nightshift.log import logger
+from nightshift.core import aws
+from nightshift.core.log import logger
+from nightshift.files import store as files
 
 
 @logger.inject_lambda_context(log_event=False)

@@ -8,16 +8,19 @@ from typing import Any
 
 import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import batches, files, plan, results
-from nightshift.chunk import ROOM_BYTES, ChunkRun, InputGoneError, SliceResult
-from nightshift.errors import NotFoundError
-from nightshift.log import count, logger
-from nightshift.outputs import OutputLine, SealSummary
-from nightshift.plan import Segment
-from nightshift.results import Task
-from nightshift.room import Room
-from nightshift.routing import Route
-from nightshift.upstream import NoApiKeyError, Upstream, api_key
+from nightshift.batches import store as batches
+from nightshift.core.errors import NotFoundError
+from nightshift.core.log import count, logger
+from nightshift.engine.chunk_run import ROOM_BYTES, ChunkRun, InputGoneError, SliceResult
+from nightshift.files import store as files
+from nightshift.input import layout
+from nightshift.input.layout import Segment
+from nightshift.input.plan import Task
+from nightshift.results import store as results
+from nightshift.results.lines import OutputLine, SealSummary
+from nightshift.routes.route import Route
+from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 
 # An execution's history ends at 25,000 events (AWS: "Step Functions service quotas"). A visit that waits has nine.
 MAX_VISITS = 1_000
@@ -25,7 +28,7 @@ MAX_VISITS = 1_000
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Takes a ``results.Task``; returns ``{"state", "wait_seconds", "carry", "visits"}``."""
+    """Takes a ``Task``; returns ``{"state", "wait_seconds", "carry", "visits"}``."""
     task = msgspec.convert(event, Task)
     visits = task.slice.get("visits", 0) + 1
     logger.append_keys(batch_id=task.batch_id, chunk=task.chunk)
@@ -51,7 +54,7 @@ def _slice(task: Task, context: LambdaContext) -> SliceResult:
 
 async def _run(task: Task, batch: dict[str, Any], ends_at: float) -> SliceResult:
     route = msgspec.json.decode(batch["route"], type=Route)
-    concurrency = plan.chunk_concurrency(route.max_concurrency, batch["chunks"])
+    concurrency = layout.chunk_concurrency(route.max_concurrency, batch["chunks"])
     room = Room(ROOM_BYTES)
     async with Upstream(route, api_key(route), concurrency, room) as upstream:
         run = ChunkRun(

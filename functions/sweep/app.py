@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import aws, batches, settings
-from nightshift.finalize import finalize
-from nightshift.log import count, logger
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.core.log import count, logger
+from nightshift.engine.finalize import finalize
 
 # A batch is created and started within seconds; older ones without an execution have lost their start.
 LOST_AFTER_SECONDS = 120

@@ -3,9 +3,13 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import batches, files, intake, results, settings
-from nightshift.errors import InvalidFileError, NightshiftError
-from nightshift.log import logger
+from nightshift.batches import store as batches
+from nightshift.core import settings
+from nightshift.core.errors import InvalidFileError, NightshiftError
+from nightshift.core.log import logger
+from nightshift.files import store as files
+from nightshift.input import inspection as intake
+from nightshift.input import plan
 
 # Left over for writing the plan and the status.
 MARGIN_SECONDS = 30
@@ -20,16 +24,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     batch = batches.get(account_id, batch_id)
     if batch["status"] == "validating":
         batch = _begin(batch, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
-    if batch["status"] == "in_progress" and results.read_plan(batch_id) is None:
+    if batch["status"] == "in_progress" and plan.read(batch_id) is None:
         logger.warning("plan made again")
-        results.write_plan(batch_id, intake.plan_again(batch))
+        plan.write(batch_id, intake.plan_again(batch))
     logger.info("batch validated", status=batch["status"], lines=batch.get("lines"))
     return {
         "account_id": account_id,
         "batch_id": batch_id,
         "status": batch["status"],
         "bucket": settings.bucket(),
-        "plan": results.plan_key(batch_id),
+        "plan": plan.key(batch_id),
         "chunks": [],
     }
 

@@ -231,7 +231,7 @@ def receive() -> Iterator[Callable[..., Receiver]]:
 @pytest.fixture
 def operator(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test call the package's stores as an operator does."""
-    from nightshift import aws
+    from nightshift.core import aws
 
     description = local.description
     stacks = local.aws("cloudformation").describe_stacks(StackName=description["stack_name"])["Stacks"]
@@ -245,7 +245,7 @@ class Account:
     """An account of a test's own, so that its lists and quotas hold nothing else."""
 
     def __init__(self, local: Local) -> None:
-        from nightshift import accounts
+        from nightshift.accounts import store as accounts
 
         self.id = accounts.create_account("of a test")
         self.key = accounts.create_key(self.id)[0]

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from nightshift import routes
-from nightshift.routing import Route, Sku
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, Sku
 from openai import APIStatusError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, request_line, wait_for

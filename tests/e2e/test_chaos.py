@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from nightshift.ids import request_line_id
+from nightshift.core.ids import request_line_id
 from openai.types import Batch
 
 from local.stack import MODEL, ROOT_CREDENTIALS, SECRET, workers
@@ -216,8 +216,8 @@ def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def short_timeout(local: Local, operator: None) -> Iterator[None]:
     """The route gives the upstream three seconds for an answer."""
-    from nightshift import routes
-    from nightshift.routing import Route, Sku
+    from nightshift.routes import store as routes
+    from nightshift.routes.route import Route, Sku
 
     def apply(seconds: int) -> None:
         routes.apply(

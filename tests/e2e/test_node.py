@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 
-from nightshift import accounts, routes
-from nightshift.routing import Route, Sku
+from nightshift.accounts import store as accounts
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, Sku
 
 from local.stack import ROOT
 from tests.e2e.conftest import Account, Local

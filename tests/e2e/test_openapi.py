@@ -8,10 +8,10 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from nightshift.openapi import DOCUMENT
 from schemathesis.generation.stateful import run_state_machine_as_test
 
 from tests.e2e.conftest import Local, batch_file, request_line
+from tools.openapi import DOCUMENT
 
 # Every answer has to be one that the document describes. What a schema cannot say is not asked for.
 CONFIG = {

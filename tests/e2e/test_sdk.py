@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from nightshift import accounts, routes
-from nightshift.aws import item, plain
-from nightshift.ids import new_id
-from nightshift.routing import Route, Sku
+from nightshift.accounts import store as accounts
+from nightshift.core.aws import item, plain
+from nightshift.core.ids import new_id
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, Sku
 from openai import (
     APIStatusError,
     AuthenticationError,

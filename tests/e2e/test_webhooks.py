@@ -12,13 +12,13 @@ import httpx
 import jsonschema
 import pytest
 import standardwebhooks
-from nightshift.openapi import EVENT_SCHEMA, Event
 from openai import APIStatusError, InvalidWebhookSignatureError, OpenAI
 from openai.types import Batch
 
 from local.stack import ROOT, free_port
 from tests.e2e.conftest import Account, Answer, Local, Receiver, wait_for
 from tests.e2e.test_chaos import Killer
+from tools.openapi import EVENT_SCHEMA, Event
 
 Receive = Callable[..., Receiver]
 TRIES = 9

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from moto import mock_aws
-from nightshift import accounts, aws
+from nightshift.accounts import store as accounts
+from nightshift.core import aws
 
 from tests.integration.support import REGION, Caller, Server, apply_route, new_caller, serving, template_tables
 

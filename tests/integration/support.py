@@ -15,8 +15,13 @@ from typing import Any
 import msgspec
 import yaml
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift import accounts, aws, batches, files, results, routes, settings
-from nightshift.routing import Route, Sku
+from nightshift.accounts import store as accounts
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.files import store as files
+from nightshift.input import plan
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, Sku
 
 ROOT = Path(__file__).parents[2]
 MODEL = "demo-model"
@@ -185,7 +190,7 @@ class Caller:
 
     def run_chunks(self, batch_id: str, seconds: float = 900) -> list[dict[str, Any]]:
         """One invocation of ``run_chunk`` for each chunk of the plan, as the Distributed Map makes them."""
-        tasks = msgspec.to_builtins(results.read_plan(batch_id))
+        tasks = msgspec.to_builtins(plan.read(batch_id))
         return [invoke("run_chunk", task, seconds) for task in tasks]
 
     def finalize(self, batch_id: str) -> dict[str, Any]:

@@ -7,8 +7,11 @@ import urllib.parse
 from typing import Any, get_args
 
 import pytest
-from nightshift import accounts, aws, batches, files, settings
-from nightshift.status import Status
+from nightshift.accounts import store as accounts
+from nightshift.batches import store as batches
+from nightshift.batches.status import Status
+from nightshift.core import aws, settings
+from nightshift.files import store as files
 
 from tests.integration.support import (
     MODEL,

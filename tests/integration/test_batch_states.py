@@ -25,15 +25,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from nightshift import aws, batches, chunk, files, pacing, plan, results
-from nightshift import settings as stack_settings
-from nightshift.answers import Answer
-from nightshift.ids import request_line_id
-from nightshift.log import logger
-from nightshift.outputs import decode_part
-from nightshift.room import Room
-from nightshift.routing import Route
-from nightshift.status import EDGES, TERMINAL, Status
+from nightshift.batches import store as batches
+from nightshift.batches.status import EDGES, TERMINAL, Status
+from nightshift.core import aws
+from nightshift.core import settings as stack_settings
+from nightshift.core.ids import request_line_id
+from nightshift.core.log import logger
+from nightshift.engine import chunk_run as chunk
+from nightshift.engine import pacing
+from nightshift.files import store as files
+from nightshift.input import layout, plan
+from nightshift.results import store as results
+from nightshift.results.lines import decode_part
+from nightshift.routes.route import Route
+from nightshift.upstream.answer import Answer
+from nightshift.upstream.byte_budget import Room
 
 from functions.run_chunk import app as run_chunk
 from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, sample, set_batch
@@ -383,7 +389,7 @@ class BatchStates(RuleBasedStateMachine):
                 life.given_up.add(number)
 
     def _run_chunk(self, batch: str, number: int) -> None:
-        tasks = msgspec.to_builtins(results.read_plan(batch) or [])
+        tasks = msgspec.to_builtins(plan.read(batch) or [])
         life = self.lives[batch]
         if self.stored(batch)["status"] == "validating" or number >= len(tasks) or number in life.given_up:
             return
@@ -542,9 +548,9 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(results, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(run_chunk, "Upstream", Upstream)
     # Small and quick: segments of two lines, three chunks, two requests in flight for each.
-    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
-    monkeypatch.setattr(plan, "WORKER_CONCURRENCY", 2)
-    monkeypatch.setattr(plan, "ROUNDS_PER_WORKER", 1)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
+    monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
     monkeypatch.setattr(chunk, "FIRST_KEEP_SECONDS", 0.002)
     monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.005)
     monkeypatch.setattr(chunk, "LONG_PAUSE_SECONDS", 0.1)
@@ -583,7 +589,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
 @pytest.fixture
 def two_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     apply_route()
-    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, step: Callable[[], Any]) -> None:

@@ -5,7 +5,11 @@ import time
 from typing import Any
 
 import pytest
-from nightshift import aws, batches, files, plan, results, routes, settings
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.files import store as files
+from nightshift.input import layout, plan
+from nightshift.routes import store as routes
 
 from tests.integration.support import (
     MODEL,
@@ -83,10 +87,10 @@ def test_create_and_retrieve_show_the_same_batch(alice: Caller) -> None:
 def test_a_batch_has_a_plan_a_locked_route_and_an_execution_of_its_own_name(
     alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
     lines = input_lines(5)
     batch_id = alice.create(lines)
-    [task] = results.read_plan(batch_id) or []
+    [task] = plan.read(batch_id) or []
     assert (task.account_id, task.batch_id, task.chunk) == (alice.account_id, batch_id, 0)
     assert [(span.first_line, span.lines) for span in task.spans()] == [(0, 2), (2, 2), (4, 1)]
     item = batches.get(alice.account_id, batch_id)

@@ -12,10 +12,12 @@ import jsonschema
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
-from nightshift import addresses, aws, batches, deliveries, settings, webhooks
-from nightshift.events import status_event
-from nightshift.ids import derived_id
-from nightshift.openapi import EVENT_SCHEMA, Event, WebhookDelivery
+from nightshift.batches import store as batches
+from nightshift.batches.events import status_event
+from nightshift.core import aws, settings
+from nightshift.core.ids import derived_id
+from nightshift.webhooks import addresses, deliveries
+from nightshift.webhooks import sender as webhooks
 from openai import OpenAI
 
 from tests.integration.support import (
@@ -31,6 +33,7 @@ from tests.integration.support import (
     sample,
     set_batch,
 )
+from tools.openapi import EVENT_SCHEMA, Event, WebhookDelivery
 
 # --- publish_events -------------------------------------------------------------------------------------------------
 

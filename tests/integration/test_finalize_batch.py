@@ -6,8 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from nightshift import aws, batches, files, finalize, plan, results, settings
-from nightshift.outputs import OutputLine, Usage, answered_line, failed_line, usage_of
+from nightshift.batches import store as batches
+from nightshift.core import aws, concat, settings
+from nightshift.engine import finalize
+from nightshift.files import store as files
+from nightshift.input import layout, plan
+from nightshift.results import store as results
+from nightshift.results.lines import OutputLine, Usage, answered_line, failed_line, usage_of
 
 from tests.integration.support import Caller, Server, input_lines, invoke, object_keys, sample, set_batch, table_size
 
@@ -15,7 +20,7 @@ from tests.integration.support import Caller, Server, input_lines, invoke, objec
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch, upstream: Server) -> None:
     """Segments of two lines, so that five lines are three segments."""
-    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
 
 
 def answered(batch_id: str, line: int, status: int = 200) -> OutputLine:
@@ -25,7 +30,7 @@ def answered(batch_id: str, line: int, status: int = 200) -> OutputLine:
 
 def seal(batch_id: str, *segments: int) -> None:
     """Seal these segments of the batch with answers; even lines with 200, odd ones with 400."""
-    spans = [span for task in results.read_plan(batch_id) or [] for span in task.spans()]
+    spans = [span for task in plan.read(batch_id) or [] for span in task.spans()]
     for index in segments:
         span = spans[index]
         numbers = range(span.first_line, span.first_line + span.lines)
@@ -74,7 +79,7 @@ def test_a_file_that_would_have_no_line_is_not_made(alice: Caller) -> None:
 
 def test_a_batch_whose_lines_all_failed_is_completed(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
-    [task] = results.read_plan(batch_id) or []
+    [task] = plan.read(batch_id) or []
     results.write_sealed(batch_id, task.spans()[0], [answered(batch_id, 0, 500)])
     batch = alice.finalize(batch_id)
     assert (batch["status"], batch["output_file_id"]) == ("completed", None)
@@ -174,7 +179,7 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
 ) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1, 2)
-    join = results.join
+    join = concat.join
 
     def cancel_then_join(*arguments: Any, **named: Any) -> int:
         alice("POST", f"/batches/{batch_id}/cancel")
@@ -189,9 +194,9 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
 
 def test_a_part_that_was_deleted_costs_its_own_lines_and_no_end(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "SEAL_BYTES", 0)
-    monkeypatch.setattr(plan, "SEGMENT_LINES", 1_000)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 1_000)
     batch_id = alice.begin(input_lines(4))
-    [task] = results.read_plan(batch_id) or []
+    [task] = plan.read(batch_id) or []
     lost = results.write_part(batch_id, 0, [answered(batch_id, 1), answered(batch_id, 2)])
     results.write_part(batch_id, 0, [answered(batch_id, 0), answered(batch_id, 3, 400)])
     assert results.seal_parts(batch_id, 0, task.spans()[0]).listed
@@ -212,7 +217,7 @@ def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
 ) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)
-    join = results.join
+    join = concat.join
 
     def end_and_delete_then_join(*arguments: Any, **named: Any) -> int:
         monkeypatch.setattr(results, "join", join)
@@ -307,7 +312,7 @@ def test_two_finalizers_at_once_make_one_end(alice: Caller) -> None:
     assert table_size("files") == 3
 
 
-@pytest.mark.parametrize("lost", ["files.record", "batches.transition", "results.join"])
+@pytest.mark.parametrize("lost", ["files.record", "batches.transition", "concat.join"])
 def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     alice: Caller, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
@@ -350,7 +355,7 @@ def test_lines_doubled_in_parts_are_counted_once(alice: Caller) -> None:
 
 def test_usage_beyond_what_the_table_can_hold_does_not_keep_a_batch_from_ending(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
-    [task] = results.read_plan(batch_id) or []
+    [task] = plan.read(batch_id) or []
     body = b'{"usage":{"prompt_tokens":%d}}' % (10**40 + 1)
     line = answered_line(batch_id, 0, "r0", 200, "req_1", body, usage_of(body))
     results.write_sealed(batch_id, task.spans()[0], [line])

@@ -7,7 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from nightshift import aws, batches, chunk, files, plan, results, settings
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.engine import chunk_run as chunk
+from nightshift.files import store as files
+from nightshift.input import layout, plan
+from nightshift.results import store as results
 
 from functions.run_chunk import app as run_chunk
 from tests.integration.support import (
@@ -28,7 +33,7 @@ from tests.integration.support import (
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of two lines, so that five lines are three segments."""
-    monkeypatch.setattr(plan, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
 
 
 def custom_text(received: Received) -> str:
@@ -135,7 +140,7 @@ def test_a_batch_cancelled_before_it_was_validated_is_left_cancelling(alice: Cal
 @pytest.mark.usefixtures("validated_later", "upstream")
 def test_a_cancel_during_validation_wins(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.create(input_lines(1))
-    write_plan = results.write_plan
+    write_plan = plan.write
 
     def cancel_then_write(*arguments: Any) -> None:
         alice("POST", f"/batches/{batch_id}/cancel")
@@ -264,16 +269,16 @@ def test_a_batch_whose_plan_and_input_are_gone_ends_all_the_same(alice: Caller, 
 @pytest.mark.usefixtures("upstream")
 def test_a_plan_that_is_gone_before_the_map_reads_it_is_made_again(alice: Caller) -> None:
     batch_id = alice.create(input_lines(5))
-    planned = results.read_plan(batch_id)
-    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=results.plan_key(batch_id))
+    planned = plan.read(batch_id)
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(batch_id))
     assert invoke("validate_batch", alice.task(batch_id))["status"] == "in_progress"
-    assert results.read_plan(batch_id) == planned
+    assert plan.read(batch_id) == planned
 
 
 def test_a_plan_that_is_gone_is_made_again_from_the_input(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(3))
     alice.run_chunks(batch_id)
-    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=results.plan_key(batch_id))
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(batch_id))
     batch = alice.finalize(batch_id)
     assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
     assert batch["errors"] is None
@@ -325,7 +330,7 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
     assert answer["state"] == "wait"
     assert 1 <= answer["wait_seconds"] <= 20
     upstream.behave = Exchange.complete
-    [task] = results.read_plan(batch_id) or []
+    [task] = plan.read(batch_id) or []
     again = {**json.loads(json.dumps(alice.task(batch_id))), "chunk": 0, "segments": task.segments, "slice": answer}
     assert invoke("run_chunk", again)["state"] == "wait"
     assert len(upstream.received) == 1
@@ -335,7 +340,7 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
 
 def test_before_its_executions_history_is_full_a_chunk_asks_for_a_new_one(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(1))
-    [task] = msgspec.to_builtins(results.read_plan(batch_id))
+    [task] = msgspec.to_builtins(plan.read(batch_id))
     visits = run_chunk.MAX_VISITS
     answer = invoke("run_chunk", task | {"slice": {"state": "wait", "carry": {}, "visits": visits}})
     assert (answer["state"], answer["visits"]) == ("renew", visits + 1)
@@ -414,8 +419,8 @@ def test_two_workers_on_one_chunk_make_each_line_once(alice: Caller, upstream: S
 def test_several_chunks_share_the_routes_concurrency(
     alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "WORKER_CONCURRENCY", 2)
-    monkeypatch.setattr(plan, "ROUNDS_PER_WORKER", 1)
+    monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
+    monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
     apply_route(server.url, max_concurrency=4)
     batch_id = alice.begin(input_lines(9))
     assert [answer["state"] for answer in alice.run_chunks(batch_id)] == ["done", "done"]

@@ -4,8 +4,12 @@ import json
 
 import msgspec
 import pytest
-from nightshift import aws, batches, files, results, settings
-from nightshift.intake import inspect, plan_fields
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.files import store as files
+from nightshift.input import plan
+from nightshift.input.inspection import inspect, plan_fields
+from nightshift.input.plan import Task
 
 from tests.integration.support import ROOT, Caller, Server, input_lines, invoke, sample
 
@@ -46,7 +50,7 @@ def test_every_function_has_its_sample() -> None:
 
 def test_the_samples_take_a_batch_through_its_life(sampled: Caller) -> None:
     assert invoke("validate_batch", sample("validate_batch"))["status"] == "in_progress"
-    assert results.read_plan(TASK["batch_id"]) == [msgspec.convert(TASK, results.Task)]
+    assert plan.read(TASK["batch_id"]) == [msgspec.convert(TASK, Task)]
     assert invoke("run_chunk", TASK)["state"] == "done"
     assert invoke("finalize_batch", sample("finalize_batch"))["status"] == "completed"
     batch = batches.get(sampled.account_id, TASK["batch_id"])

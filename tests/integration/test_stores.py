@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, IncompleteReadError
 from botocore.response import StreamingBody
-from nightshift import accounts, aws, batches, files, results, routes, settings
-from nightshift.errors import NotFoundError
-from nightshift.joining import MIN_PART_BYTES, Slice
-from nightshift.outputs import OutputLine, SealSummary, answered_line, failed_line
-from nightshift.plan import Segment
-from nightshift.results import Task
-from nightshift.status import EDGES, TERMINAL, Status
+from nightshift.accounts import store as accounts
+from nightshift.batches import store as batches
+from nightshift.batches.status import EDGES, TERMINAL, Status
+from nightshift.core import aws, concat, settings
+from nightshift.core.concat import MIN_PART_BYTES, ByteRange
+from nightshift.core.errors import NotFoundError
+from nightshift.files import store as files
+from nightshift.input import plan
+from nightshift.input.layout import Segment
+from nightshift.input.plan import Task
+from nightshift.results import store as results
+from nightshift.results.lines import OutputLine, SealSummary, answered_line, failed_line
+from nightshift.routes import store as routes
 
 from tests.integration.support import Caller, object_keys, put_batch, route
 
@@ -283,8 +289,8 @@ def line(number: int, *, answered: bool = True, text: str = "x") -> OutputLine:
 
 def test_a_plan_comes_back_as_it_was_written() -> None:
     tasks = [Task("acct_1", "batch_1", chunk, [(0, 10, 0, 2), (10, 20, 2, 1)], {"carry": {}}) for chunk in range(3)]
-    results.write_plan("batch_1", tasks)
-    assert results.read_plan("batch_1") == tasks
+    plan.write("batch_1", tasks)
+    assert plan.read("batch_1") == tasks
     assert tasks[0].spans() == [Segment(0, 10, 0, 2), Segment(10, 20, 2, 1)]
 
 
@@ -325,7 +331,7 @@ def sealed_bytes(summary: SealSummary) -> tuple[bytes, bytes]:
     """What the seal of ``SEGMENT`` holds for the output file and for the error file."""
     s3, bucket = aws.client("s3"), settings.bucket()
 
-    def read(place: Slice) -> bytes:
+    def read(place: ByteRange) -> bytes:
         found = s3.get_object(Bucket=bucket, Key=place.key)["Body"].read()
         return found[place.start : place.end]
 
@@ -429,10 +435,10 @@ def test_joining_is_concatenation(copied: list[str], sizes: list[int], copies: i
     for number, size in enumerate(sizes):
         content = bytes([number + 1]) * size
         s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=b"head" + content + b"tail")
-        slices.append(Slice(f"work/{number}", 4, 4 + size))
+        slices.append(ByteRange(f"work/{number}", 4, 4 + size))
         expected += content
     for _ in range(2):
-        assert results.join(slices, "files/joined") == len(expected)
+        assert concat.join(slices, "files/joined") == len(expected)
         found = s3.get_object(Bucket=bucket, Key="files/joined")
         assert found["ContentType"] == "application/jsonl"
         assert found["Body"].read() == expected
@@ -445,12 +451,12 @@ def test_a_join_goes_on_where_one_that_was_killed_had_got_to(copied: list[str]) 
     contents = [bytes([number]) * (MIN_PART_BYTES + number) for number in range(6)]
     for number, content in enumerate(contents[:5]):
         s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=content)
-    slices = [Slice(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
+    slices = [ByteRange(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
     with pytest.raises(ClientError):
-        results.join(slices, "files/joined", resume=True)  # the last is not there
+        concat.join(slices, "files/joined", resume=True)  # the last is not there
     assert copied == ["work/0", "work/1", "work/2", "work/3", "work/4", "work/5"]
     s3.put_object(Bucket=bucket, Key="work/5", Body=contents[5])
-    assert results.join(slices, "files/joined", resume=True) == sum(map(len, contents))
+    assert concat.join(slices, "files/joined", resume=True) == sum(map(len, contents))
     assert copied[6:] == ["work/5"]
     assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
     assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
@@ -463,7 +469,7 @@ def test_a_join_that_may_be_of_other_pieces_takes_nothing_over() -> None:
         s3.put_object(Bucket=bucket, Key=f"work/{name}", Body=name.encode() * MIN_PART_BYTES)
     left = s3.create_multipart_upload(Bucket=bucket, Key="files/joined")["UploadId"]
     s3.upload_part(Bucket=bucket, Key="files/joined", UploadId=left, PartNumber=1, Body=b"a" * MIN_PART_BYTES)
-    results.join([Slice(f"work/{name}", 0, MIN_PART_BYTES) for name in "ba"], "files/joined")
+    concat.join([ByteRange(f"work/{name}", 0, MIN_PART_BYTES) for name in "ba"], "files/joined")
     content = s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read()
     assert content == b"b" * MIN_PART_BYTES + b"a" * MIN_PART_BYTES
 
@@ -478,8 +484,8 @@ def test_a_join_takes_nothing_over_that_is_not_its_own(copied: list[str]) -> Non
         for number in (1, 2, 3):
             body = b"x" * (MIN_PART_BYTES + number - 1 + (length if number == 1 else 0))
             s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
-    slices = [Slice(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
-    results.join(slices, "files/joined", resume=True)
+    slices = [ByteRange(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
+    concat.join(slices, "files/joined", resume=True)
     assert copied == ["work/0", "work/1", "work/2"]
     assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
 
@@ -536,7 +542,7 @@ def test_an_operators_credentials_may_come_from_any_of_awss_ways() -> None:
 def test_a_connection_that_breaks_while_an_object_is_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = aws.client("s3")
     s3.put_object(Bucket=settings.bucket(), Key="work/x", Body=b"0123456789")
-    monkeypatch.setattr("nightshift.aws.time.sleep", lambda _: None)
+    monkeypatch.setattr("nightshift.core.aws.time.sleep", lambda _: None)
     read, broken = StreamingBody.read, iter([True, True, False, True, True, True])
 
     def breaks(self: StreamingBody, amt: int | None = None) -> bytes:

@@ -4,7 +4,9 @@ import contextlib
 import time
 
 import pytest
-from nightshift import aws, batches, results, settings
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.input import plan
 
 from tests.integration.support import Caller, input_lines, invoke, put_batch, sample, set_batch
 
@@ -89,7 +91,7 @@ def test_a_batch_within_an_hour_of_its_deadline_is_left_to_its_execution(alice: 
 def test_a_batch_that_cannot_be_ended_does_not_keep_the_others_from_it(alice: Caller) -> None:
     now = int(time.time())
     broken, healthy = alice.begin(input_lines(1)), alice.begin(input_lines(1))
-    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=results.plan_key(broken))
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(broken))
     set_batch(alice, broken, created_at=now - 50 * HOURS, expires_at=now - 26 * HOURS)
     set_batch(alice, healthy, created_at=now - 26 * HOURS, expires_at=now - 2 * HOURS)
     put_batch(alice, "batch_lost", created_at=now - 200)

@@ -5,10 +5,10 @@ import gzip
 import socket
 
 import pytest
-from nightshift import upstream as upstream_module
-from nightshift.answers import Answer
-from nightshift.room import Room
-from nightshift.upstream import SMALL_ANSWER_BYTES, Upstream
+from nightshift.upstream import client as upstream_module
+from nightshift.upstream.answer import Answer
+from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.client import SMALL_ANSWER_BYTES, Upstream
 
 from tests.integration.support import Behave, Exchange, Server, route
 

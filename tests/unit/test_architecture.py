@@ -1,4 +1,4 @@
-"""The arrows between modules: handlers -> stores -> rules, never back; and what an import may cost."""
+"""Which package may import which, who may reach AWS, and what an import may cost."""
 
 import ast
 import importlib
@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "layers/nightshift/nightshift"
+LAYER = ROOT / "layers/nightshift"
+PACKAGE = LAYER / "nightshift"
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
 
-# Values in, values out: they know nothing of AWS, HTTP or the environment.
-RULES = {
-    *("errors", "ids", "status", "jsonl", "plan", "outputs", "answers", "pacing", "routing", "joining", "addresses"),
-    *("objects", "events", "nesting", "quotas"),
+# From the ground up: a package imports from those named before it, and from itself.
+PACKAGES = (
+    *("core", "accounts", "files", "routes", "input", "upstream", "results", "batches", "webhooks", "engine", "api"),
+)
+# A module that reaches AWS or another server has one of these names; every other module is rules or a use case.
+EDGES = frozenset(
+    {"aws", "concat", "log", "store", "uploads", "plan", "client", "deliveries", "sender", "app"},
+)
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
 }
-# The worker's run is a rule too, with its keep and its upstream handed in.
-PURE = RULES | {"chunk", "room"}
-# What handlers of HTTP share; nothing below a handler needs it.
-HANDLERS = {"http", "schemas"}
-# Written by `make openapi` from what handlers say; no function imports it.
-TOOLS = {"openapi"}
-MODULES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - TOOLS
-STORES = MODULES - PURE - HANDLERS
-
 AWS_AND_HTTP = {"boto3", "botocore", "aiohttp", "socket", "ssl", "http", "requests", "httpx", "aws_lambda_powertools"}
 HTTP_HANDLERS = {"api", "create_batch"}
 
@@ -51,30 +51,40 @@ def imported(path: Path, at_import: bool = False) -> Iterator[str]:
 
 
 def ours(path: Path) -> set[str]:
-    """The modules of the package that a file imports."""
-    return {name.split(".")[1] for name in imported(path) if name.startswith("nightshift.")} & MODULES
+    """The modules of the package that a file imports, such as ``batches.store``."""
+    return {name.removeprefix("nightshift.") for name in imported(path)} & MODULES.keys()
 
 
-def test_the_modules_named_here_exist() -> None:
-    assert PURE | HANDLERS <= MODULES
+def test_every_package_has_its_place() -> None:
+    assert {name.partition(".")[0] for name in MODULES} == set(PACKAGES)
+    assert all(not path.read_text() for path in PACKAGE.glob("*/__init__.py"))
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_a_rule_knows_nothing_of_aws_or_http(module: str) -> None:
-    path = PACKAGE / f"{module}.py"
-    assert not {name.split(".")[0] for name in imported(path)} & (AWS_AND_HTTP | {"os"})
-    assert ours(path) <= PURE
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    package = module.partition(".")[0]
+    lower = PACKAGES[: PACKAGES.index(package) + 1]
+    assert {name.partition(".")[0] for name in ours(MODULES[module])} <= set(lower)
 
 
-@pytest.mark.parametrize("module", sorted(STORES))
-def test_a_store_knows_nothing_of_handlers(module: str) -> None:
-    assert not ours(PACKAGE / f"{module}.py") & HANDLERS
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.partition(".")[2] not in EDGES))
+def test_only_edges_reach_aws_or_http(module: str) -> None:
+    names = set(imported(MODULES[module]))
+    assert not {name.split(".")[0] for name in names} & AWS_AND_HTTP
+    assert "nightshift.core.aws" not in names
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_nothing_in_the_layer_imports_what_is_above_it(module: str) -> None:
-    above = {"functions", "cli", "nightshift_cli", "local", "tests", "bench"}
-    assert not {name.split(".")[0] for name in imported(PACKAGE / f"{module}.py")} & above
+@pytest.mark.parametrize("module", MODULES)
+def test_the_package_imports_nothing_above_it(module: str) -> None:
+    above = {"functions", "cli", "nightshift_cli", "local", "tests", "bench", "tools"}
+    assert not {name.split(".")[0] for name in imported(MODULES[module])} & above
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_is_over_a_fifth_of_the_code(package: str) -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    own = sum(count for name, count in lines.items() if name.startswith(f"{package}."))
+    assert own <= sum(lines.values()) / 5
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -91,26 +101,27 @@ def test_a_function_is_one_file_that_imports_no_other_function(function: str) ->
 
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
-    left = {module: ours(PACKAGE / f"{module}.py") for module in MODULES}
+    left = {module: ours(path) for module, path in MODULES.items()}
     while free := {module for module, needs in left.items() if not needs & left.keys()}:
         left = {module: needs for module, needs in left.items() if module not in free}
     assert left == {}
 
 
-def test_boto3_is_imported_in_one_place_and_only_when_needed() -> None:
+def test_botocore_is_imported_in_one_place_and_only_when_needed() -> None:
     users = {
-        path.stem
-        for path in PACKAGE.glob("*.py")
+        module
+        for module, path in MODULES.items()
         for name in imported(path)
         if name.split(".")[0] in ("boto3", "botocore")
     }
-    assert users == {"aws"}
-    assert not {name.split(".")[0] for name in imported(PACKAGE / "aws.py", at_import=True)} & {"boto3", "botocore"}
+    assert users == {"core.aws"}
+    path = MODULES["core.aws"]
+    assert not {name.split(".")[0] for name in imported(path, at_import=True)} & {"boto3", "botocore"}
 
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted(PACKAGE.glob("*.py")), *sorted((ROOT / "functions").glob("*/app.py"))],
+    [*MODULES.values(), *sorted((ROOT / "functions").glob("*/app.py"))],
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
 def test_the_environment_is_read_by_settings_alone_and_never_at_import(path: Path) -> None:
@@ -155,8 +166,8 @@ def test_a_function_without_http_does_not_import_the_router(function: str, loade
     assert not loaded[function] & {
         "aws_lambda_powertools.event_handler",
         "pydantic",
-        "nightshift.http",
-        "nightshift.schemas",
+        "nightshift.api.app",
+        "nightshift.api.bodies",
     }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from nightshift import batches
-from nightshift.status import TERMINAL
-from nightshift.webhooks import MAX_DELAY_SECONDS
+from nightshift.batches import store as batches
+from nightshift.batches.status import TERMINAL
+from nightshift.webhooks.sender import MAX_DELAY_SECONDS
 
 from functions.api.app import app as api
 from functions.create_batch.app import app as create_batch
@@ -19,7 +19,7 @@ from functions.run_chunk.app import MAX_VISITS
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
-SETTINGS = ROOT / "layers/nightshift/nightshift/settings.py"
+SETTINGS = ROOT / "layers/nightshift/nightshift/core/settings.py"
 # SQS counts a message's invisibility from when it was received, and refuses more than this.
 SQS_MAX_VISIBILITY = 43_200
 # An execution that reaches it fails.

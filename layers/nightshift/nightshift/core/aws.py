@@ -1,0 +1,164 @@
+"""AWS clients, each made once and when first needed: importing botocore is the dearest part of a cold start.
+
+botocore alone: what boto3 has beside it (resources, transfers) nobody uses here, and importing it takes time too.
+"""
+
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from nightshift.core import settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+@overload
+def client(service: Literal["dynamodb"]) -> "DynamoDBClient": ...
+@overload
+def client(service: Literal["s3"]) -> "S3Client": ...
+@overload
+def client(service: Literal["sqs"]) -> "SQSClient": ...
+@overload
+def client(service: Literal["events"]) -> "EventBridgeClient": ...
+@overload
+def client(service: Literal["stepfunctions"]) -> "SFNClient": ...
+@overload
+def client(service: Literal["secretsmanager"]) -> "SecretsManagerClient": ...
+def client(service: str) -> Any:
+    """The process's one client for ``service``; safe to use from several threads."""
+    return _client(service)
+
+
+@cache
+def _client(service: str) -> Any:
+    from botocore.config import Config
+
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=32,
+        # Presigned URLs must name the bucket's own region, in their host too, and carry the signature that every region
+        # accepts. An emulator has no host for each bucket.
+        signature_version="s3v4" if service == "s3" else None,
+        s3=None if settings.is_emulated() else {"addressing_style": "virtual"},
+    )
+    return _session().create_client(service, config=config)
+
+
+SERVICES = ("dynamodb", "s3", "sqs", "events", "stepfunctions", "secretsmanager")
+
+
+@cache
+def _session() -> Any:
+    """A session that reads botocore's descriptions of services in half the time that it takes itself."""
+    import gzip
+
+    import botocore.loaders
+    import botocore.session
+    import msgspec
+
+    class Files(botocore.loaders.JSONFileLoader):
+        def load_file(self, file_path: str) -> Any:
+            for ending, open_file in ((".json", open), (".json.gz", gzip.open)):
+                try:
+                    with open_file(file_path + ending, "rb") as file:
+                        return msgspec.json.decode(file.read())
+                except FileNotFoundError:
+                    continue
+            return super().load_file(file_path)
+
+    class Loader(botocore.loaders.Loader):
+        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore names it)
+            # Otherwise it looks into the folders of all four hundred. The last are for an operator's credentials.
+            return [*SERVICES, "sts", "sso", "sso-oidc", "signin"]
+
+    session = botocore.session.get_session()
+    session.register_component("data_loader", Loader(file_loader=Files()))
+    return session
+
+
+def read_object(bucket: str, key: str, start: int = 0, end: int | None = None) -> bytes:
+    """Bytes ``start`` to ``end`` (not included) of an object, all of it without ``end``.
+
+    A connection that breaks while it is read, which botocore leaves to its caller, is tried again.
+
+    Raises:
+        botocore.exceptions.ClientError: ``NoSuchKey``, say.
+    """
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+    span: Any = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
+    for pause in (0.5, 2.0):
+        try:
+            return client("s3").get_object(Bucket=bucket, Key=key, **span)["Body"].read()
+        except (HTTPClientError, IncompleteReadError):
+            time.sleep(pause)
+    return client("s3").get_object(Bucket=bucket, Key=key, **span)["Body"].read()
+
+
+def error_code(error: Exception) -> str:
+    """The AWS error code of a botocore ``ClientError``; empty for any other error."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def item(attributes: dict[str, Any]) -> dict[str, Any]:
+    """A DynamoDB item from plain values; attributes that are None are left out."""
+    return {name: _attribute(value) for name, value in attributes.items() if value is not None}
+
+
+def plain(item: dict[str, Any]) -> dict[str, Any]:
+    """Plain values from a DynamoDB item: numbers as int, or as float where they have a fraction."""
+    return {name: _value(attribute) for name, attribute in item.items()}
+
+
+def page(query: dict[str, Any], after: dict[str, Any] | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """The first ``limit`` plain items that a DynamoDB ``query`` finds after the key ``after``, and whether there are
+    more."""
+    if after is not None:
+        query = {**query, "ExclusiveStartKey": item(after)}
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = client("dynamodb").query(**query)
+        found += map(plain, answer["Items"])
+        if len(found) > limit or "LastEvaluatedKey" not in answer:
+            return found[:limit], len(found) > limit
+        query = {**query, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+
+def _attribute(value: Any) -> dict[str, Any]:
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case int():
+            return {"N": str(value)}
+        case str():
+            return {"S": value}
+        case list():
+            return {"L": [_attribute(each) for each in value]}
+        case dict():
+            return {"M": {name: _attribute(each) for name, each in value.items()}}
+    raise TypeError(f"a {type(value).__name__} cannot be stored")
+
+
+def _value(attribute: dict[str, Any]) -> Any:
+    ((kind, value),) = attribute.items()
+    match kind:
+        case "NULL":
+            return None
+        case "N":
+            return int(value) if value.lstrip("-").isdigit() else float(value)
+        case "L":
+            return [_value(each) for each in value]
+        case "M":
+            return plain(value)
+    return value

@@ -1,0 +1,255 @@
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from moto import mock_aws
+from nightshift.accounts import store as accounts
+from nightshift.accounts.quotas import Quotas
+from nightshift.core import aws
+from nightshift.routes import store as routes
+from nightshift_cli import admin as cli_admin
+from nightshift_cli.main import app
+from typer.testing import CliRunner, Result
+
+OUTPUTS = {"AccountsTable": "accounts-of-the-stack", "RoutesTable": "routes-of-the-stack"}
+stack_outputs = cli_admin.stack_outputs
+ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model: u, sku: {id: s}}"
+
+
+@pytest.fixture(autouse=True)
+def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A deployed stack, as far as the commands look at it: two tables, and outputs that name them."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    # Set first, so that what the commands set is undone with them.
+    for name in ("ACCOUNTS_TABLE", "ROUTES_TABLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with mock_aws():
+        for name in OUTPUTS.values():
+            boto3.client("dynamodb", region_name="eu-west-1").create_table(
+                TableName=name,
+                BillingMode="PAY_PER_REQUEST",
+                KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
+            )
+        monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: OUTPUTS)
+        aws._client.cache_clear()
+        yield
+    aws._client.cache_clear()
+
+
+def admin(*arguments: str, region: str | None = "eu-west-1") -> Result:
+    options = ["--region", region] if region else []
+    return CliRunner().invoke(app, ["admin", *arguments, *options], catch_exceptions=False)
+
+
+def test_an_account_is_created_and_listed() -> None:
+    created = admin("accounts", "create", "acme")
+    head, line = admin("accounts", "list").stdout.splitlines()
+
+    assert created.stdout.startswith("acct_")
+    assert head.split() == ["ID", "NAME", "CREATED"]
+    assert line.split()[:2] == [created.stdout.strip(), "acme"]
+
+
+def test_a_name_is_given_once() -> None:
+    admin("accounts", "create", "acme")
+
+    again = admin("accounts", "create", "acme")
+
+    assert (again.exit_code, again.stderr) == (2, "Error: There is already an account called acme.\n")
+    assert len(accounts.list_accounts()) == 1
+
+
+def quotas(*arguments: str) -> dict[str, list[str]]:
+    lines = admin("accounts", "quotas", "acme", *arguments).stdout.splitlines()
+    return {name: rest for name, *rest in (line.split() for line in lines)}
+
+
+def test_quotas_are_the_defaults_until_they_are_set() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+
+    assert quotas() == {
+        "LIMIT": ["VALUE", "SET", "BY"],
+        "active-batches": ["1000", "default"],
+        "queued-requests": ["5000000", "default"],
+        "stored-bytes": ["107374182400", "default"],
+    }
+    assert quotas("--active-batches", "0")["active-batches"] == ["0", "account"]
+    assert "quotas" in accounts.get(account_id)
+
+
+def test_setting_a_quota_leaves_the_others_as_they_were() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    quotas("--active-batches", "5", "--stored-bytes", "100")
+
+    shown = quotas("--active-batches", "7", "--queued-requests", "8")
+
+    assert [shown[name][0] for name in ("active-batches", "queued-requests", "stored-bytes")] == ["7", "8", "100"]
+    assert shown == quotas()
+    assert Quotas.of(accounts.get(account_id)) == Quotas(active_batches=7, queued_requests=8, stored_bytes=100)
+
+
+def test_a_quota_below_nothing_is_wrong_usage() -> None:
+    admin("accounts", "create", "acme")
+
+    assert admin("accounts", "quotas", "acme", "--stored-bytes=-1").exit_code == 2
+    assert quotas()["stored-bytes"][1] == "default"
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+def test_a_key_is_all_that_create_prints_and_is_never_printed_again(by: str) -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    account = "acme" if by == "name" else account_id
+
+    created = admin("keys", "create", "--account", account)
+    listed = admin("keys", "list", "--account", account)
+
+    api_key = created.stdout.removesuffix("\n")
+    assert accounts.authenticate(api_key) == account_id
+    assert api_key not in created.stderr
+    assert api_key not in listed.output
+    assert listed.stdout.splitlines()[1].split()[0] in created.stderr
+
+
+def test_a_revoked_key_is_gone() -> None:
+    admin("accounts", "create", "acme")
+    api_key = admin("keys", "create", "--account", "acme").stdout.strip()
+    key_id = admin("keys", "list", "--account", "acme").stdout.splitlines()[1].split()[0]
+
+    revoked = admin("keys", "revoke", key_id, "--account", "acme")
+
+    assert (revoked.exit_code, accounts.authenticate(api_key)) == (0, None)
+    assert len(admin("keys", "list", "--account", "acme").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("accounts", "quotas", "nobody", "--active-batches", "1"),
+        ("keys", "create", "--account", "nobody"),
+        ("keys", "revoke", "key_1", "--account", "acme"),
+    ],
+)
+def test_what_is_not_there_is_told_and_nothing_goes_to_stdout(arguments: tuple[str, ...]) -> None:
+    admin("accounts", "create", "acme")
+
+    result = admin(*arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+
+
+def test_routes_are_applied_and_listed(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"- {ROUTE}\n")
+
+    applied = admin("routes", "apply", str(file))
+    again = admin("routes", "apply", str(file))
+
+    assert applied.stdout == again.stdout == "Routes put: 1; deleted: 0.\n"
+    assert admin("routes", "list").stdout.splitlines()[1].split()[:4] == ["m", "p", "u", "https://up.test/v1"]
+
+
+def test_a_bad_file_names_every_wrong_entry_and_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"- {ROUTE}\n")
+    admin("routes", "apply", str(file))
+    before = routes.all_routes()
+    file.write_text(
+        f"- {ROUTE.replace('up.test', 'new.test')}\n"
+        f"- {ROUTE.replace('model: m', 'model: n, priority: high')}\n"
+        f"- {ROUTE.replace('https:', 'ftp:')}\n"
+        f"- {ROUTE.replace('id: s', 'id: s, prize: 3')}\n"
+        f"- {ROUTE}\n"
+        "- m\n"
+    )
+
+    result = admin("routes", "apply", str(file))
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[1:] == [
+        "  entry 2 (model n): Expected `int`, got `str` - at `$.priority`",
+        "  entry 3 (model m): base_url must be an http:// or https:// URL",
+        "  entry 4 (model m): Object contains unknown field `prize` - at `$.sku`",
+        "  entry 5 (model m): model, provider and sku.id are those of an earlier entry",
+        "  entry 6: Expected `object`, got `str`",
+    ]
+    assert routes.all_routes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"model: m", b"- {model: m", b"\xff\xfe\xff"])
+def test_a_file_that_is_no_list_of_routes_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_bytes(content)
+
+    result = admin("routes", "apply", str(file))
+
+    assert result.exit_code == 2
+    assert str(file) in result.stderr
+
+
+def test_the_tables_are_those_that_the_stack_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloudformation = boto3.client("cloudformation", region_name="eu-west-1")
+    monkeypatch.setattr(boto3, "client", lambda _: cloudformation)
+    stack = {"StackName": "mine", "CreationTime": "2026-01-01", "StackStatus": "CREATE_COMPLETE"}
+    outputs = [{"OutputKey": name, "OutputValue": value} for name, value in OUTPUTS.items()]
+    with Stubber(cloudformation) as stub:
+        stub.add_response("describe_stacks", {"Stacks": [{**stack, "Outputs": outputs}]}, {"StackName": "mine"})
+
+        assert stack_outputs("mine") == OUTPUTS
+
+
+def test_a_stack_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(stack_name: str) -> dict[str, str]:
+        error = {"Code": "ValidationError", "Message": f"Stack with id {stack_name} does not exist"}
+        raise ClientError({"Error": error}, "DescribeStacks")  # type: ignore[typeddict-item]
+
+    monkeypatch.setattr(cli_admin, "stack_outputs", refuse)
+
+    result = admin("accounts", "list", "--stack-name", "nowhere")
+
+    assert result.exit_code == 2
+    assert "Stack with id nowhere does not exist" in result.stderr
+
+
+def test_a_stack_that_is_not_nightshift_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: {})
+
+    result = admin("accounts", "list", "--stack-name", "other")
+
+    assert result.exit_code == 2
+    assert "The stack other has no output AccountsTable" in result.stderr
+
+
+def test_a_missing_region_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(cli_admin, "stack_outputs", stack_outputs)
+
+    result = admin("accounts", "list", region=None)
+
+    assert (result.exit_code, result.stderr) == (2, "Error: AWS: You must specify a region.\n")
+
+
+def test_local_lets_nothing_of_aws_reach_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of production")
+    monkeypatch.setenv("NIGHTSHIFT_LOCAL_DIR", str(tmp_path))
+    endpoint = "https://dynamodb.eu-west-1.amazonaws.com"
+    description = {"base_url": "http://localhost/v1", "region": "eu-west-1", "stack_name": "nightshift"}
+    (tmp_path / "stack.json").write_text(json.dumps({**description, "aws_endpoint_url": endpoint}))
+
+    admin("accounts", "list", "--local", region=None)
+
+    assert {name: value for name, value in os.environ.items() if name.startswith("AWS_")} == {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }

@@ -1,0 +1,52 @@
+"""How deep a document is nested: as a parser would say, and in no time, whatever the bytes."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nightshift.core import json_tokens as nesting
+from nightshift.core.json_tokens import MAX_DEPTH, too_deep
+from nightshift.upstream.answer import is_json_object, without_lone_surrogates
+
+pieces = st.lists(st.sampled_from(["[", "]", "{", "}", '"', "\\\\", '\\"', "a", ",", ":", "0"]), max_size=14)
+
+
+def depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+@given(pieces.map("".join))
+@settings(max_examples=500)
+def test_it_is_as_deep_as_a_parser_finds_it(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nesting, "MAX_DEPTH", 2)
+        verdict = too_deep(text.encode())
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return
+    assert verdict == (depth(parsed) > 2)
+
+
+MANY = 200_000
+AWKWARD = {
+    "a string that does not end": b'{"a":"' + b'\\"' * MANY + b"[" * (MAX_DEPTH + 1),
+    "an escape at the end": b'{"a":"' + b"\\" * MANY + b"[" * (MAX_DEPTH + 1),
+    "a line break that is escaped": b'{"a":"' + b"\\\n" * MANY + b"[" * (MAX_DEPTH + 1),
+    "quotes": b'"' * MANY + b"[" * (MAX_DEPTH + 1),
+    "brackets side by side": b'{"a":[' + b"[]," * MANY + b"[]]}",
+    "short strings": b'{"a":[' + b'"",' * MANY + b"[]," * (MAX_DEPTH + 1) + b"0]}",
+}
+
+
+@pytest.mark.parametrize("document", AWKWARD.values(), ids=AWKWARD)
+def test_no_document_takes_more_than_one_look(document: bytes) -> None:
+    # What was quadratic took an hour. CPU time, because a machine may be busy.
+    started = time.process_time()
+    too_deep(document)
+    is_json_object(document)
+    without_lone_surrogates(document)
+    assert time.process_time() - started < 20

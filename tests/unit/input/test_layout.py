@@ -1,0 +1,111 @@
+"""How a file is shared out: nothing lost, nothing twice, no more workers than there is work for."""
+
+from itertools import accumulate, chain, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nightshift.input.layout import (
+    ROUNDS_PER_WORKER,
+    SEGMENT_BYTES,
+    SEGMENT_LINES,
+    WORKER_CONCURRENCY,
+    Segment,
+    chunk_concurrency,
+    chunks,
+    segments,
+)
+
+line_sizes = st.one_of(
+    st.lists(st.integers(1, 2 * 1024 * 1024), max_size=50),
+    st.tuples(st.integers(1, 5_000), st.integers(1, 5_000)).map(lambda pair: [pair[0]] * pair[1]),
+)
+
+
+def of_lines(count: int, size: int = 1_000) -> list[Segment]:
+    return segments([size * (line + 1) for line in range(count)])
+
+
+@given(line_sizes)
+def test_segments_cover_the_file_without_gap_or_overlap(sizes: list[int]) -> None:
+    ends = list(accumulate(sizes))
+    cut = segments(ends)
+    assert [segment.start for segment in cut] == [0, *(segment.end for segment in cut)][: len(cut)]
+    assert [segment.first_line for segment in cut] == [0, *accumulate(segment.lines for segment in cut)][: len(cut)]
+    assert sum(segment.lines for segment in cut) == len(ends)
+    for segment in cut:
+        assert segment.end == ends[segment.first_line + segment.lines - 1]
+    assert (cut[-1].end if cut else 0) == sum(sizes)
+
+
+@given(line_sizes)
+def test_segments_respect_their_limits_and_are_not_smaller_than_they_need_be(sizes: list[int]) -> None:
+    cut = segments(list(accumulate(sizes)))
+    for segment in cut:
+        assert 1 <= segment.lines <= SEGMENT_LINES
+        assert segment.end - segment.start <= SEGMENT_BYTES or segment.lines == 1
+    for segment, following in pairwise(cut):
+        first_line_after = sizes[following.first_line]
+        assert segment.lines == SEGMENT_LINES or segment.end + first_line_after - segment.start > SEGMENT_BYTES
+
+
+def test_a_line_longer_than_a_segment_is_one_of_its_own() -> None:
+    assert segments([10, SEGMENT_BYTES + 100, SEGMENT_BYTES + 110]) == [
+        Segment(0, 10, 0, 1),
+        Segment(10, SEGMENT_BYTES + 100, 1, 1),
+        Segment(SEGMENT_BYTES + 100, SEGMENT_BYTES + 110, 2, 1),
+    ]
+
+
+@given(count=st.integers(1, 50_000), size=st.integers(1, 20_000), max_concurrency=st.integers(1, 10_000))
+def test_chunks_keep_all_segments_in_order(count: int, size: int, max_concurrency: int) -> None:
+    parts = of_lines(count, size)
+    shares = chunks(parts, max_concurrency)
+    assert list(chain.from_iterable(shares)) == parts
+    assert all(shares)
+
+
+@given(count=st.integers(1, 50_000), size=st.integers(1, 20_000), max_concurrency=st.integers(1, 10_000))
+def test_there_are_never_more_chunks_than_needed(count: int, size: int, max_concurrency: int) -> None:
+    parts = of_lines(count, size)
+    shares = chunks(parts, max_concurrency)
+    assert 1 <= len(shares) <= len(parts)
+    # The one before last could not have taken it all ...
+    assert (len(shares) - 1) * WORKER_CONCURRENCY < max_concurrency
+    # ... and each has rounds enough to be worth a worker.
+    assert len(shares) == 1 or count >= len(shares) * WORKER_CONCURRENCY * ROUNDS_PER_WORKER
+
+
+@given(count=st.integers(1, 50_000), size=st.integers(1, 20_000), max_concurrency=st.integers(1, 10_000))
+def test_all_chunks_together_never_pass_the_routes_concurrency(count: int, size: int, max_concurrency: int) -> None:
+    shares = chunks(of_lines(count, size), max_concurrency)
+    assert 1 <= chunk_concurrency(max_concurrency, len(shares)) <= WORKER_CONCURRENCY
+    assert len(shares) * chunk_concurrency(max_concurrency, len(shares)) <= max_concurrency
+
+
+@given(count=st.integers(1, 50_000), max_concurrency=st.integers(1, WORKER_CONCURRENCY))
+def test_one_worker_is_filled_before_a_second_is_used(count: int, max_concurrency: int) -> None:
+    assert len(chunks(of_lines(count), max_concurrency)) == 1
+    assert chunk_concurrency(max_concurrency, 1) == max_concurrency
+
+
+@pytest.mark.parametrize(
+    ("lines", "max_concurrency", "workers"),
+    [
+        (50_000, 256, 1),
+        (50_000, 257, 2),
+        (50_000, 512, 2),
+        (50_000, 10_000, 40),
+        (1_000, 10_000, 1),
+        (2_048, 10_000, 2),
+    ],
+)
+def test_workers_for_a_file(lines: int, max_concurrency: int, workers: int) -> None:
+    assert len(chunks(of_lines(lines), max_concurrency)) == workers
+
+
+@given(count=st.integers(10_000, 50_000), workers=st.integers(2, 8))
+def test_the_work_is_shared_evenly(count: int, workers: int) -> None:
+    shares = chunks(of_lines(count), workers * WORKER_CONCURRENCY)
+    lines = [sum(segment.lines for segment in share) for share in shares]
+    assert max(lines) - min(lines) <= 2 * SEGMENT_LINES

@@ -1,0 +1,113 @@
+"""Which route a batch is locked to."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nightshift.core.errors import InvalidFileError, UnavailableError
+from nightshift.routes.route import Route, Sku, choose
+
+
+def route(**changes: Any) -> Route:
+    sku = Sku(id=changes.pop("sku", "sku"), active=changes.pop("active", True))
+    given: dict[str, Any] = {
+        "model": "m",
+        "provider": "p",
+        "base_url": "https://up.test/v1",
+        "upstream_model": "u",
+        "sku": sku,
+    }
+    return Route(**(given | changes))
+
+
+routes = st.lists(
+    st.builds(
+        lambda model, batch, active, priority, weight: route(
+            model=model, batch=batch, active=active, priority=priority, weight=weight
+        ),
+        st.sampled_from(["m", "other"]),
+        st.booleans(),
+        st.booleans(),
+        st.integers(0, 3),
+        st.integers(1, 5),
+    ),
+    max_size=8,
+)
+
+
+@given(routes)
+def test_a_route_is_usable_and_none_is_better_or_the_error_says_what_is_missing(given: list[Route]) -> None:
+    capable = [one for one in given if one.model == "m" and one.batch]
+    active = [one for one in capable if one.sku.active]
+    if not capable:
+        with pytest.raises(InvalidFileError) as unsupported:
+            choose(given, "m")
+        assert (unsupported.value.code, unsupported.value.status) == ("batch_model_not_supported", 400)
+    elif not active:
+        with pytest.raises(UnavailableError) as unavailable:
+            choose(given, "m")
+        assert (unavailable.value.code, unavailable.value.status) == ("batch_routing_unavailable", 503)
+    else:
+        chosen = choose(given, "m")
+        assert chosen in active
+        assert chosen.priority == min(one.priority for one in active)
+
+
+def test_ties_are_broken_by_weight() -> None:
+    chance = random.Random(1)
+    light, heavy = route(provider="light", weight=1), route(provider="heavy", weight=3)
+    chosen = Counter(choose([light, heavy], "m", chance).provider for _ in range(4_000))
+    assert 2.5 < chosen["heavy"] / chosen["light"] < 3.5
+
+
+def test_a_model_that_no_route_names_is_told_short_and_printable() -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        choose([], "\u202e\x1b[31m" * 1_000)
+    assert caught.value.param == "input_file_id"
+    assert caught.value.message.isascii()
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 1_000
+
+
+def test_names_of_models_are_compared_exactly() -> None:
+    with pytest.raises(InvalidFileError):
+        choose([route(model="M")], "m")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ""},
+        {"provider": ""},
+        {"upstream_model": ""},
+        {"base_url": "ftp://up.test"},
+        {"base_url": "up.test/v1"},
+        {"base_url": "https://"},
+        {"base_url": "http:///v1"},
+        {"sku": ""},
+        {"max_concurrency": 0},
+        {"max_concurrency": 10_001},
+        {"timeout_seconds": 0},
+        {"timeout_seconds": 601},
+        {"weight": 0},
+    ],
+)
+def test_a_route_that_cannot_work_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        route(**changes)
+
+
+def test_a_route_survives_being_stored() -> None:
+    one = route(api_key_secret="nightshift/openai", weight=3)
+    assert msgspec.json.decode(msgspec.json.encode(one), type=Route) == one
+
+
+@pytest.mark.parametrize("field", [b"model", b"sku", b"base_url"])
+def test_a_stored_route_must_have_its_fields_and_no_others(field: bytes) -> None:
+    stored = msgspec.json.encode(route())
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(stored.replace(b'"' + field + b'"', b'"typo"', 1), type=Route)
