@@ -26,7 +26,7 @@ from tests.integration.support import (
     sample,
     table_size,
 )
-from tests.unit.test_addresses import HOSTILE
+from tests.unit.webhooks.test_addresses import HOSTILE
 
 ROUTES = [
     ("POST", "/files"),

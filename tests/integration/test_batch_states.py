@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from nightshift.batches import store as batches
 from nightshift.batches.status import EDGES, TERMINAL, Status
-from nightshift.core import aws
+from nightshift.core import aws, concat
 from nightshift.core import settings as stack_settings
 from nightshift.core.ids import request_line_id
 from nightshift.core.log import logger
@@ -546,6 +546,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     clients = {service: Client(real(service), history) for service in ("dynamodb", "s3", "events", "stepfunctions")}
     monkeypatch.setattr(aws, "_client", lambda service: clients.get(service) or real(service))
     monkeypatch.setattr(results, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(concat, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(run_chunk, "Upstream", Upstream)
     # Small and quick: segments of two lines, three chunks, two requests in flight for each.
     monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
@@ -608,7 +609,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, step: Cal
 def test_an_expiry_that_was_begun_is_an_expiry_whoever_ends_it(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     set_batch(alice, batch_id, expires_at=1)
-    killed_at(monkeypatch, results, "join", lambda: alice.finalize(batch_id))
+    killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))
     batch = alice.finalize(batch_id)
     assert batch["status"] == "expired"
     assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"batch_expired"}
@@ -625,7 +626,7 @@ def test_a_finalizer_that_looked_before_the_deadline_does_not_complete_what_anot
         if arguments[2] == "finalizing":
             monkeypatch.setattr(batches, "transition", transition)
             set_batch(alice, batch_id, expires_at=1)
-            killed_at(monkeypatch, results, "join", lambda: alice.finalize(batch_id))
+            killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))
         return transition(*arguments, **named)
 
     monkeypatch.setattr(batches, "transition", expire_first)
@@ -640,7 +641,7 @@ def test_a_finalizer_that_was_killed_leaves_the_reasons_to_the_next(
 ) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     batches.put_problem(batch_id, 0, "The moon was in the way.")
-    killed_at(monkeypatch, results, "join", lambda: alice.finalize(batch_id))
+    killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert [error["message"] for error in batch["errors"]["data"]] == ["The moon was in the way."]

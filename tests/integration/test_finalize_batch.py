@@ -185,7 +185,7 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
         alice("POST", f"/batches/{batch_id}/cancel")
         return join(*arguments, **named)
 
-    monkeypatch.setattr(results, "join", cancel_then_join)
+    monkeypatch.setattr(concat, "join", cancel_then_join)
     batch = alice.finalize(batch_id)
     assert batch["status"] == "cancelled"
     assert batch["request_counts"] == {"total": 5, "completed": 3, "failed": 2}
@@ -220,12 +220,12 @@ def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
     join = concat.join
 
     def end_and_delete_then_join(*arguments: Any, **named: Any) -> int:
-        monkeypatch.setattr(results, "join", join)
+        monkeypatch.setattr(concat, "join", join)
         ended = alice.finalize(batch_id)
         assert alice("DELETE", f"/files/{ended['output_file_id']}").status == 200
         return join(*arguments, **named)
 
-    monkeypatch.setattr(results, "join", end_and_delete_then_join)
+    monkeypatch.setattr(concat, "join", end_and_delete_then_join)
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert alice("GET", f"/files/{batch['output_file_id']}").status == 404
@@ -319,7 +319,7 @@ def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0)
     module, _, name = lost.partition(".")
-    target = {"files": files, "batches": batches, "results": results}[module]
+    target = {"files": files, "batches": batches, "concat": concat}[module]
 
     def crash(*_: Any, **__: Any) -> None:
         raise MemoryError("killed")

@@ -12,7 +12,6 @@ from nightshift.core import aws, settings
 from nightshift.engine import chunk_run as chunk
 from nightshift.files import store as files
 from nightshift.input import layout, plan
-from nightshift.results import store as results
 
 from functions.run_chunk import app as run_chunk
 from tests.integration.support import (
@@ -146,7 +145,7 @@ def test_a_cancel_during_validation_wins(alice: Caller, monkeypatch: pytest.Monk
         alice("POST", f"/batches/{batch_id}/cancel")
         write_plan(*arguments)
 
-    monkeypatch.setattr(results, "write_plan", cancel_then_write)
+    monkeypatch.setattr(plan, "write", cancel_then_write)
     assert invoke("validate_batch", alice.task(batch_id))["status"] == "cancelling"
     assert alice.finalize(batch_id)["status"] == "cancelled"
 
