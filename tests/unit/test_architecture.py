@@ -20,7 +20,7 @@ PACKAGES = (
 )
 # A module that reaches AWS or another server has one of these names; every other module is rules or a use case.
 EDGES = frozenset(
-    {"aws", "concat", "log", "store", "uploads", "plan", "client", "deliveries", "sender", "app"},
+    {"aws", "concat", "log", "table", "store", "uploads", "plan", "client", "deliveries", "sender", "app"},
 )
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
