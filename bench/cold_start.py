@@ -25,11 +25,12 @@ from statistics import median
 from typing import Any
 
 import msgspec
-from nightshift.batches import events
+from nightshift.batches import events, planning
+from nightshift.batches.record import batch_of, plan_attributes
 from nightshift.core import aws
+from nightshift.core.table import decode, encode
 from nightshift.files import store as files
-from nightshift.input import inspection as intake
-from nightshift.input import layout
+from nightshift.input import inspection, layout
 from nightshift.routes.route import Route, Sku
 
 from bench import report
@@ -171,9 +172,9 @@ class Server(ThreadingHTTPServer):
     def furnish(self) -> None:
         """Let the package write what it expects in the bucket."""
         aws.client("s3").put_object(Bucket=BUCKET, Key=files.key(ACCOUNT, FILE), Body=INPUT)
-        taken = intake.Intake("m", self.route, [layout.Segment(0, len(INPUT), 0, INPUT.count(b"\n"))])
+        inspected = inspection.Inspected("m", self.route, [layout.Segment(0, len(INPUT), 0, INPUT.count(b"\n"))])
         for status in ("in_progress", "finalizing"):
-            self.planned = intake.plan_fields(ACCOUNT, f"batch_{status}", taken)
+            self.planned = plan_attributes(planning.write_plan(ACCOUNT, f"batch_{status}", inspected))
         self.furniture = self.written
 
     def batch(self, batch_id: str) -> dict[str, Any]:
@@ -205,12 +206,12 @@ class Server(ThreadingHTTPServer):
 
     def dynamodb(self, action: str, asked: dict[str, Any]) -> dict[str, Any]:
         if action in ("GetItem", "UpdateItem"):
-            found = aws.item(self.item(asked["TableName"], aws.plain(asked["Key"])))
+            found = encode(self.item(asked["TableName"], decode(asked["Key"])))
             names, values = (asked.get(f"ExpressionAttribute{kind}", {}) for kind in ("Names", "Values"))
             changed = {field: values[f":{name[1:]}"] for name, field in names.items() if f":{name[1:]}" in values}
             return {"Item": found, "Attributes": found | changed}
         if action in ("Query", "Scan"):
-            route = aws.item({"route": msgspec.json.encode(self.route).decode()})
+            route = encode({"route": msgspec.json.encode(self.route).decode()})
             return {"Items": [route] if asked["TableName"] == "routes" else []}
         return {}
 
@@ -341,7 +342,7 @@ def first_events(server: Server) -> dict[str, Any]:
         return {"account_id": ACCOUNT, "batch_id": f"batch_{status}"}
 
     def removed(key: dict[str, Any]) -> dict[str, Any]:
-        return {"eventName": "REMOVE", "dynamodb": {"Keys": aws.item(key), "SequenceNumber": "1"}}
+        return {"eventName": "REMOVE", "dynamodb": {"Keys": encode(key), "SequenceNumber": "1"}}
 
     return {
         **dict.fromkeys(WRITTEN_HERE, retrieve),
@@ -355,14 +356,14 @@ def first_events(server: Server) -> dict[str, Any]:
         },
         "sweep": {},
         "publish_events": {
-            "Records": [{"dynamodb": {"NewImage": aws.item(ended), "SequenceNumber": "1"}, "eventName": "INSERT"}]
+            "Records": [{"dynamodb": {"NewImage": encode(ended), "SequenceNumber": "1"}, "eventName": "INSERT"}]
         },
         "deliver_webhook": {
             "Records": [
                 {
                     "messageId": "1",
                     "receiptHandle": "1",
-                    "body": json.dumps({"detail": events.status_event(ended)}),
+                    "body": msgspec.json.encode({"detail": events.status_event(batch_of(ended))}).decode(),
                 }
             ]
         },

@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 from nightshift.batches import store as batches
+from nightshift.batches.record import Counts
 from nightshift.core import aws, settings
 from nightshift.core.concat import MIN_PART_BYTES, ByteRange, parts
 from nightshift.core.log import logger
@@ -104,8 +105,8 @@ def ours(batch_id: str, lines: int) -> float:
         took = time.perf_counter() - started
     assert answer["status"] == "completed"
     failed = lines // FAILED
-    counts = batches.get(ACCOUNT, batch_id)["request_counts"]
-    assert counts == {"total": lines, "completed": lines - failed, "failed": failed}
+    counts = batches.get(ACCOUNT, batch_id).request_counts
+    assert counts == Counts(lines, lines - failed, failed)
     return took
 
 

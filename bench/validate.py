@@ -23,11 +23,12 @@ from unittest import mock
 
 import msgspec
 import pydantic
-from nightshift.batches import store as batches
+from nightshift.batches import planning
 from nightshift.core import aws, settings
 from nightshift.core.log import logger
+from nightshift.core.table import Table
 from nightshift.files import store as files
-from nightshift.input import inspection as intake
+from nightshift.input import inspection
 
 from bench import report
 from bench.emulator import emulated_aws
@@ -64,9 +65,9 @@ def input_file(lines: int, text: str) -> bytes:
 
 def ours(file: File) -> int:
     """What the create call does with a file; how many lines it found."""
-    taken = intake.inspect(file, 300)
-    assert taken is not None
-    return int(intake.plan_fields(file["pk"], "batch_bench", taken)["lines"])
+    inspected = inspection.inspect(file, 300)
+    assert inspected is not None
+    return planning.write_plan(file["pk"], "batch_bench", inspected).lines
 
 
 def _lines(file: File) -> Iterator[bytes]:
@@ -194,7 +195,7 @@ def peaks(checked: list[File]) -> list[float]:
 
 
 class Creates:
-    """The real handler of ``POST /v1/batches``, with ``intake.inspect`` timed inside."""
+    """The real handler of ``POST /v1/batches``, with ``inspection.inspect`` timed inside."""
 
     def __init__(self, caller: Caller, file: File) -> None:
         self._caller = caller
@@ -204,21 +205,21 @@ class Creates:
 
     def once(self) -> float:
         inside: list[float] = []
-        inspect = intake.inspect
+        inspect = inspection.inspect
 
-        def timed(file: File, seconds: float) -> intake.Intake | None:
+        def timed(file: File, seconds: float) -> inspection.Inspected | None:
             started = time.perf_counter()
             taken = inspect(file, seconds)
             inside.append(time.perf_counter() - started)
             return taken
 
-        with mock.patch.object(intake, "inspect", timed):
+        with mock.patch.object(inspection, "inspect", timed):
             started = time.perf_counter()
             answer = self._caller("POST", "/batches", json_body={"input_file_id": self._file["sk"]})
             took = time.perf_counter() - started
         assert answer.status == 200, answer.body
         assert answer.json["request_counts"]["total"] == LINES, "it was not validated inside the call"
-        batches.withdraw(self._caller.account_id, answer.json["id"])  # or every next create would read it too
+        Table("batches").delete(self._caller.account_id, answer.json["id"])  # or every next create would read it too
         self.other.append(1000 * (took - inside[0]))
         self.share.append(1 - inside[0] / took)
         return took

@@ -1,11 +1,11 @@
 """Every endpoint but create batch: files, batches, models, the account's webhook."""
 
-import json
 import time
 import urllib.parse
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.accounts import store as accounts
@@ -22,9 +22,10 @@ from nightshift.api.app import (
     validate,
 )
 from nightshift.batches import store as batches
+from nightshift.batches.cancel import cancel
 from nightshift.batches.events import status_event
+from nightshift.batches.record import Batch
 from nightshift.batches.resources import batch_object, delivery_object, file_object, list_object, upload_object
-from nightshift.batches.status import TERMINAL
 from nightshift.core import aws, settings
 from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
 from nightshift.files import store as files
@@ -124,7 +125,7 @@ def retrieve_file(file_id: str) -> Response[str]:
 def delete_file(file_id: str) -> Response[str]:
     account_id = account_of(app)
     files.get(account_id, file_id)
-    readers = [batch["sk"] for batch in batches.open_of(account_id) if batch["input_file_id"] == file_id]
+    readers = [batch.id for batch in batches.open_of(account_id) if batch.input_file_id == file_id]
     if readers:
         message = f"The batch {readers[0]} reads this file. Cancel it, or wait for its end."
         raise ConflictError(message, code="file_in_use", param="file_id")
@@ -193,7 +194,7 @@ def list_batches() -> Response[str]:
 
     query = parse_query(app, ListBatches)
     found, has_more = batches.list_page(account_of(app), limit=query.limit, after=query.after, status=query.status)
-    return json_response(list_object([_live(item) for item in found], has_more))
+    return json_response(list_object([_live(batch) for batch in found], has_more))
 
 
 @app.get("/batches/<batch_id>")
@@ -203,14 +204,7 @@ def retrieve_batch(batch_id: str) -> Response[str]:
 
 @app.post("/batches/<batch_id>/cancel")
 def cancel_batch(batch_id: str) -> Response[str]:
-    account_id = account_of(app)
-    while True:
-        item = batches.get(account_id, batch_id)
-        if item["status"] == "cancelling" or item["status"] in TERMINAL:
-            return json_response(_live(item))
-        cancelled = batches.transition(account_id, batch_id, "cancelling", expected=item["status"])
-        if cancelled is not None:
-            return json_response(_live(cancelled))
+    return json_response(_live(cancel(account_of(app), batch_id)))
 
 
 @app.get("/batches/<batch_id>/webhook_deliveries")
@@ -229,7 +223,7 @@ def redeliver_webhook(batch_id: str, delivery_id: str) -> Response[str]:
         raise ConflictError(message, code="delivery_pending", param="delivery_id")
     restarted = deliveries.restart(delivery)
     # An ended batch never changes: this is the event that was sent before, byte for byte.
-    message = json.dumps({"detail": status_event(batch)}, ensure_ascii=False)
+    message = msgspec.json.encode({"detail": status_event(batch)}).decode()
     aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=message)
     return json_response(delivery_object(restarted))
 
@@ -318,8 +312,8 @@ def _check_storage(account_id: str, more: int) -> None:
     Quotas.of(accounts.get(account_id)).check_storage(files.stored_bytes(account_id), more)
 
 
-def _live(item: dict[str, Any]) -> dict[str, Any]:
-    return batch_object({**item, "request_counts": batches.live_counts(item)})
+def _live(batch: Batch) -> dict[str, Any]:
+    return batch_object(batch, batches.live_counts(batch))
 
 
 def _model_object(model: str) -> dict[str, Any]:

@@ -4,13 +4,12 @@ import json
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift.core.errors import NotFoundError
 from nightshift.core.log import logger
 from nightshift.engine.finalize import finalize
 
-_WHY = {
+_REASONS = {
     "ABORTED": "The batch was stopped by its operator.",
-    "TIMED_OUT": "The batch took longer than a batch may.",
+    "TIMED_OUT": "The batch exceeded the maximum run time.",
     "FAILED": "The batch could not be run to its end.",
 }
 
@@ -22,11 +21,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if event["detail"]["name"] != task["batch_id"]:
         return {"status": None}  # a chunk's execution: its Map goes on
     logger.append_keys(batch_id=task["batch_id"])
-    try:
-        batch = finalize(task["account_id"], task["batch_id"], _WHY[event["detail"]["status"]])
-    except NotFoundError:
-        # Create took it back: StartExecution had worked, and its answer was lost.
-        logger.warning("execution without a batch", execution_status=event["detail"]["status"])
-        return {"status": None}
-    logger.warning("abandoned batch closed", execution_status=event["detail"]["status"], status=batch["status"])
-    return {"status": batch["status"]}
+    execution_status = event["detail"]["status"]
+    batch = finalize(task["account_id"], task["batch_id"], _REASONS[execution_status])
+    logger.warning("abandoned batch closed", execution_status=execution_status, status=batch.status)
+    return {"status": batch.status}

@@ -15,9 +15,13 @@ from typing import Any
 import msgspec
 import yaml
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from msgspec.structs import replace
 from nightshift.accounts import store as accounts
 from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, Planned
+from nightshift.batches.status import Status
 from nightshift.core import aws, settings
+from nightshift.core.table import Table
 from nightshift.files import store as files
 from nightshift.input import plan
 from nightshift.routes import store as routes
@@ -237,29 +241,30 @@ def apply_route(base_url: str = "http://127.0.0.1:9", **fields: Any) -> None:
 
 def set_batch(caller: Caller, batch_id: str, **fields: Any) -> None:
     """Change a batch's item behind the code's back: to the past, say."""
-    aws.client("dynamodb").update_item(
-        TableName=settings.table("batches"),
-        Key=aws.item({"pk": caller.account_id, "sk": batch_id}),
-        UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in fields),
-        ExpressionAttributeNames={f"#{name}": name for name in fields},
-        ExpressionAttributeValues=aws.item({f":{name}": value for name, value in fields.items()}),
-    )
+    Table("batches").update(caller.account_id, batch_id, set=fields)
 
 
-def put_batch(caller: Caller, batch_id: str, **fields: Any) -> dict[str, Any]:
-    """A batch's item without a plan or an execution."""
-    item: dict[str, Any] = {
-        "pk": caller.account_id,
-        "sk": batch_id,
+def put_batch(caller: Caller, batch_id: str, *, lines: int | None = None, **fields: Any) -> Batch:
+    """A batch without an execution; with ``lines`` it is validated, though it has no plan in the bucket."""
+    given: dict[str, Any] = {
+        "account_id": caller.account_id,
+        "id": batch_id,
+        "status": "validating",
         "input_file_id": "file_0",
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
         "created_at": 1_000,
         "expires_at": 2_000_000_000,
-        **fields,
+        "plan": None if lines is None else Planned(MODEL, lines, 1, route()),
     }
-    batches.put(item)
+    batches.put(Batch(**given | fields))
     return batches.get(caller.account_id, batch_id)
+
+
+def move(caller: Caller, batch_id: str, target: Status, *, source: Status | None = None) -> Batch | None:
+    """Move a batch from the status that it has, or is taken to have, to ``target``."""
+    batch = batches.get(caller.account_id, batch_id)
+    return batches.transition(replace(batch, status=source or batch.status), target)
 
 
 def object_keys(prefix: str = "") -> list[str]:

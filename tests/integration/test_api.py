@@ -21,6 +21,7 @@ from tests.integration.support import (
     gateway,
     http_event,
     input_lines,
+    move,
     object_keys,
     put_batch,
     sample,
@@ -344,7 +345,7 @@ def test_a_cursor_that_never_was_a_batch_still_points(alice: Caller) -> None:
 
 def test_a_listed_batch_shows_live_counts(alice: Caller) -> None:
     put_batch(alice, "batch_1", lines=5)
-    batches.transition(alice.account_id, "batch_1", "in_progress", expected="validating")
+    move(alice, "batch_1", "in_progress")
     batches.put_progress("batch_1", 0, completed=2, failed=1)
     assert page(alice)["data"][0]["request_counts"] == {"total": 5, "completed": 2, "failed": 1}
 
@@ -366,7 +367,7 @@ def batch_in(caller: Caller, status: Status) -> str:
     batch_id = f"batch_{status}"
     put_batch(caller, batch_id)
     for source, target in zip(["validating", *PATHS[status]], PATHS[status], strict=False):
-        assert batches.transition(caller.account_id, batch_id, target, expected=source)
+        assert move(caller, batch_id, target, source=source)
     return batch_id
 
 
@@ -393,7 +394,7 @@ def test_a_cancel_that_loses_a_race_looks_again(alice: Caller, monkeypatch: pyte
 
     def finalize_first(*arguments: Any, **named: Any) -> Any:
         monkeypatch.setattr(batches, "transition", transition)
-        transition(alice.account_id, batch_id, "finalizing", expected="in_progress")
+        move(alice, batch_id, "finalizing")
         return transition(*arguments, **named)
 
     monkeypatch.setattr(batches, "transition", finalize_first)

@@ -26,13 +26,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
 from nightshift.batches.status import EDGES, TERMINAL, Status
 from nightshift.core import aws, concat
 from nightshift.core import settings as stack_settings
 from nightshift.core.ids import request_line_id
 from nightshift.core.log import logger
+from nightshift.core.table import Table
 from nightshift.engine import chunk_run as chunk
 from nightshift.engine import pacing
+from nightshift.engine import slice as chunk_slice
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results
@@ -41,7 +44,6 @@ from nightshift.routes.route import Route
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import Room
 
-from functions.run_chunk import app as run_chunk
 from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, sample, set_batch
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "0"))
@@ -383,7 +385,7 @@ class BatchStates(RuleBasedStateMachine):
             case "cancel":
                 self.caller("POST", f"/batches/{batch}/cancel")
             case "expire" | "expire long ago":
-                if self.stored(batch)["status"] not in TERMINAL:
+                if self.stored(batch).status not in TERMINAL:
                     set_batch(self.caller, batch, expires_at=int(time.time()) - (1 if step == "expire" else 4000))
             case "fail":
                 life.given_up.add(number)
@@ -391,7 +393,7 @@ class BatchStates(RuleBasedStateMachine):
     def _run_chunk(self, batch: str, number: int) -> None:
         tasks = msgspec.to_builtins(plan.read(batch) or [])
         life = self.lives[batch]
-        if self.stored(batch)["status"] == "validating" or number >= len(tasks) or number in life.given_up:
+        if self.stored(batch).status == "validating" or number >= len(tasks) or number in life.given_up:
             return
         task = tasks[number] | {"slice": life.slices.get(number, {})}
         # A request may take a second by the route, so this is a slice of 0.1 s for starting requests.
@@ -403,7 +405,7 @@ class BatchStates(RuleBasedStateMachine):
             answer["carry"] |= {"resume_at": 0.0, "lines": lines}
         life.slices[number] = answer
 
-    def stored(self, batch: str) -> dict[str, Any]:
+    def stored(self, batch: str) -> Batch:
         return batches.get(self.caller.account_id, batch)
 
     # --- what holds
@@ -445,7 +447,7 @@ class BatchStates(RuleBasedStateMachine):
     @invariant()
     def what_has_ended_is_whole(self) -> None:
         for batch_id, life in self.lives.items():
-            if self.stored(batch_id)["status"] in TERMINAL:
+            if self.stored(batch_id).status in TERMINAL:
                 self.check_end(batch_id, life)
 
     def check_end(self, batch_id: str, life: Life) -> None:
@@ -517,8 +519,8 @@ class BatchStates(RuleBasedStateMachine):
             told = {json.loads(entry["Detail"])["batch"]["id"] for entry in self.history.told}
             assert told == self.lives.keys()
         finally:
-            for item in batches.open_of_all(created_before=2**40):
-                batches.withdraw(item["pk"], item["sk"])
+            for left in batches.open_of_all(created_before=2**40):
+                Table("batches").delete(left.account_id, left.id)
 
     def _to_the_end(self, batch: str) -> None:
         invoke("validate_batch", self.caller.task(batch))
@@ -547,7 +549,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(aws, "_client", lambda service: clients.get(service) or real(service))
     monkeypatch.setattr(results, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(concat, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(run_chunk, "Upstream", Upstream)
+    monkeypatch.setattr(chunk_slice, "Upstream", Upstream)
     # Small and quick: segments of two lines, three chunks, two requests in flight for each.
     monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
     monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
@@ -559,7 +561,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(chunk, "SLICE_MARGIN_SECONDS", 0.1)
     # A line has about 300 bytes.
     monkeypatch.setattr(chunk, "PART_BYTES", 500)
-    monkeypatch.setattr(run_chunk, "ROOM_BYTES", 700)
+    monkeypatch.setattr(chunk_slice, "ROOM_BYTES", 700)
     monkeypatch.setattr(results, "SEAL_BYTES", 450)  # so that what was spilled is sealed as a list
     monkeypatch.setattr(chunk, "MAX_HELD_BYTES", 700)
     monkeypatch.setattr(pacing, "BASE_DELAY", 0.002)
@@ -623,7 +625,7 @@ def test_a_finalizer_that_looked_before_the_deadline_does_not_complete_what_anot
     transition = batches.transition
 
     def expire_first(*arguments: Any, **named: Any) -> Any:
-        if arguments[2] == "finalizing":
+        if arguments[1] == "finalizing":
             monkeypatch.setattr(batches, "transition", transition)
             set_batch(alice, batch_id, expires_at=1)
             killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
+from nightshift.core.table import Table
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.routes import store as routes
+from nightshift.routes.route import Route
 
 from tests.integration.support import (
     MODEL,
@@ -93,19 +96,25 @@ def test_a_batch_has_a_plan_a_locked_route_and_an_execution_of_its_own_name(
     [task] = plan.read(batch_id) or []
     assert (task.account_id, task.batch_id, task.chunk) == (alice.account_id, batch_id, 0)
     assert [(span.first_line, span.lines) for span in task.spans()] == [(0, 2), (2, 2), (4, 1)]
-    item = batches.get(alice.account_id, batch_id)
-    content = files.read_range(alice.account_id, item["input_file_id"], task.spans()[1].start, task.spans()[1].end)
+    batch = batches.get(alice.account_id, batch_id)
+    content = files.read_range(alice.account_id, batch.input_file_id, task.spans()[1].start, task.spans()[1].end)
     assert content.decode().splitlines() == lines[2:4]
-    assert json.loads(item["route"])["upstream_model"] == "upstream-model"
+    assert locked_route(alice, batch_id).upstream_model == "upstream-model"
     [execution] = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())["executions"]
     described = aws.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])
     assert (described["name"], json.loads(described["input"])) == (batch_id, alice.task(batch_id))
 
 
+def locked_route(caller: Caller, batch_id: str) -> Route:
+    batch = batches.get(caller.account_id, batch_id)
+    assert batch.plan is not None
+    return batch.plan.route
+
+
 def test_the_route_stays_locked_whatever_operators_apply_later(alice: Caller) -> None:
     batch_id = alice.create(input_lines(1))
     apply_route(upstream_model="another")
-    assert json.loads(batches.get(alice.account_id, batch_id)["route"])["upstream_model"] == "upstream-model"
+    assert locked_route(alice, batch_id).upstream_model == "upstream-model"
 
 
 def test_the_route_is_chosen_by_priority_among_the_active_ones(alice: Caller) -> None:
@@ -116,7 +125,7 @@ def test_the_route_is_chosen_by_priority_among_the_active_ones(alice: Caller) ->
     }
     routes.apply(route(provider=provider, **fields) for provider, fields in given.items())
     batch_id = alice.create(input_lines(1))
-    assert json.loads(batches.get(alice.account_id, batch_id)["route"])["provider"] == "first"
+    assert locked_route(alice, batch_id).provider == "first"
 
 
 @pytest.mark.parametrize(("separator", "end"), [("\n", ""), ("\r\n", "\r\n"), ("\r\n", "")])
@@ -320,12 +329,12 @@ def test_a_bad_field_is_refused_by_name(alice: Caller, field: str, value: Any, p
 # --- starting -------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_cannot_be_started_is_not_recorded(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_start_keeps_the_batch(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The execution may be running although StartExecution's answer was lost; otherwise the sweep starts it."""
     monkeypatch.setenv("STATE_MACHINE", settings.state_machine() + "-gone")
     reply = create(alice, input_lines(1))
-    assert (reply.status, reply.error["type"], reply.error["code"]) == (503, "server_error", "service_unavailable")
-    assert table_size("batches") == 0
-    assert alice("GET", "/batches").json["data"] == []
+    assert (reply.status, reply.json["status"]) == (200, "validating")
+    assert [batch["id"] for batch in alice("GET", "/batches").json["data"]] == [reply.json["id"]]
 
 
 def test_without_time_to_validate_the_batch_is_recorded_unvalidated(
@@ -357,39 +366,27 @@ def keyed(caller: Caller, file_id: str, **body: Any) -> Reply:
     return caller("POST", "/batches", json_body={"input_file_id": file_id, **body}, headers=headers)
 
 
-def lapse() -> None:
-    """What Powertools does when a call was killed: after its time, the key is free again."""
-    dynamodb, table = aws.client("dynamodb"), settings.idempotency_table()
-    for item in dynamodb.scan(TableName=table)["Items"]:
-        if not item["id"]["S"].startswith("batch#"):
-            dynamodb.delete_item(TableName=table, Key={"id": item["id"]})
-
-
-@pytest.mark.parametrize("killed_at", ["batches.put", "_start"])
-def test_a_call_with_a_key_that_was_killed_is_followed_by_one_for_the_same_batch(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch, killed_at: str
-) -> None:
+@pytest.mark.parametrize("killed_at", ["store.put", "executions.start"])
+def test_a_key_outlives_a_killed_call(alice: Caller, monkeypatch: pytest.MonkeyPatch, killed_at: str) -> None:
     file_id = alice.upload(input_lines(2))
 
     def killed(*_: Any) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"functions.create_batch.app.{killed_at}", killed)
+        patch.setattr(f"nightshift.batches.{killed_at}", killed)
         with pytest.raises(KilledError):
             keyed(alice, file_id)
     recorded = table_size("batches")
-    lapse()
     reply = keyed(alice, file_id)
     assert reply.status == 200
-    assert table_size("batches") == 1
+    assert (table_size("batches"), executions()) == (1, [reply.json["id"]])
     if recorded:
-        lapse()
         assert keyed(alice, file_id, metadata={"other": "body"}).error["code"] == "idempotency_key_reused"
     assert keyed(alice, file_id).json["id"] == reply.json["id"]
 
 
-def test_a_key_whose_first_call_was_refused_may_come_with_another_body(alice: Caller) -> None:
+def test_a_refused_key_is_free_for_another_body(alice: Caller) -> None:
     assert keyed(alice, alice.upload(["{"])).status == 400
     file_id = alice.upload(input_lines(1))
     reply = keyed(alice, file_id)
@@ -399,10 +396,28 @@ def test_a_key_whose_first_call_was_refused_may_come_with_another_body(alice: Ca
     assert table_size("batches") == 1
 
 
-def test_a_key_whose_batch_could_not_be_started_is_free_again(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("other", "code"), [(False, None), (True, "idempotency_key_reused")])
+def test_two_calls_with_a_key_at_once_make_one_batch(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch, other: bool, code: str | None
+) -> None:
     file_id = alice.upload(input_lines(1))
-    with monkeypatch.context() as patch:
-        patch.setenv("STATE_MACHINE", settings.state_machine() + "-gone")
-        assert keyed(alice, file_id).status == 503
-    assert table_size("idempotency_keys") == 0
-    assert keyed(alice, file_id).status == 200
+    put = batches.put
+    first: list[Reply] = []
+
+    def another_is_quicker(batch: Batch) -> bool:
+        monkeypatch.setattr(batches, "put", put)
+        first.append(keyed(alice, file_id))
+        return put(batch)
+
+    monkeypatch.setattr(batches, "put", another_is_quicker)
+    reply = keyed(alice, file_id, **({"metadata": {"a": "b"}} if other else {}))
+    assert (reply.error["code"] if other else reply.json["id"]) == (code or first[0].json["id"])
+    assert (table_size("batches"), executions()) == (1, [first[0].json["id"]])
+
+
+def test_an_expired_key_makes_a_new_batch(alice: Caller) -> None:
+    file_id = alice.upload(input_lines(1))
+    first = keyed(alice, file_id)
+    [record] = Table("idempotency_keys", keys=("id",)).scan()
+    Table("idempotency_keys", keys=("id",)).put({**record, "expiration": 1})
+    assert keyed(alice, file_id).json["id"] != first.json["id"]

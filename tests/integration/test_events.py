@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
 from nightshift.batches import store as batches
 from nightshift.batches.events import status_event
+from nightshift.batches.record import Batch, item_of
 from nightshift.core import aws, settings
 from nightshift.core.ids import derived_id
 from nightshift.webhooks import addresses, deliveries
@@ -103,7 +105,7 @@ def test_the_sample_tells_of_the_batch_and_not_of_its_chunk(bus: list[list[dict[
 
 
 def test_each_status_is_one_event_with_an_id_of_its_own(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
-    born = put_batch(alice, "batch_1")
+    born = item_of(put_batch(alice, "batch_1"))
     begun = {**born, "status": "in_progress", "in_progress_at": 2_000}
     touched = {**begun, "usage": {"total_tokens": 1}}
     event = stream((None, born), (born, begun), (begun, touched))
@@ -127,7 +129,7 @@ def test_the_events_of_whole_lives_are_as_documented(
     last: dict[str, dict[str, Any]] = {}
 
     def look() -> None:
-        for item in batches.list_page(alice.account_id, limit=100, after=None)[0]:
+        for item in map(item_of, batches.list_page(alice.account_id, limit=100, after=None)[0]):
             if item != last.get(item["sk"]):
                 images.append((last.get(item["sk"]), item))
                 last[item["sk"]] = item
@@ -181,7 +183,7 @@ def test_nothing_to_tell_is_nothing_sent(bus: list[list[dict[str, Any]]]) -> Non
 
 
 def test_the_first_event_that_the_bus_did_not_take_is_reported(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    items = [put_batch(alice, f"batch_{number:02d}") for number in range(13)]
+    items = [item_of(put_batch(alice, f"batch_{number:02d}")) for number in range(13)]
 
     def refuse_one(Entries: list[Any]) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         refused = {"ErrorCode": "ThrottlingException", "ErrorMessage": "-"}
@@ -197,7 +199,12 @@ def test_no_call_to_the_bus_is_over_its_limit(alice: Caller, bus: list[list[dict
     """PutEvents takes 256 KiB in all. A batch that failed with its hundred entries has some 40 KB of them."""
     error = {"code": "invalid_request", "message": "The model " + "m" * 380, "param": "body.model", "line": 1}
     failed = [
-        {**put_batch(alice, f"batch_{number}"), "status": "failed", "failed_at": 2_000, "errors": [error] * 100}
+        {
+            **item_of(put_batch(alice, f"batch_{number}")),
+            "status": "failed",
+            "failed_at": 2_000,
+            "errors": [error] * 100,
+        }
         for number in range(10)
     ]
     assert invoke("publish_events", stream(*[(None, item) for item in failed])) == {"batchItemFailures": []}
@@ -206,7 +213,7 @@ def test_no_call_to_the_bus_is_over_its_limit(alice: Caller, bus: list[list[dict
 
 
 def test_an_event_of_a_validated_batch_carries_its_counts(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
-    born = put_batch(alice, "batch_1", lines=3)
+    born = item_of(put_batch(alice, "batch_1", lines=3))
     invoke("publish_events", stream((born, {**born, "status": "in_progress", "in_progress_at": 2_000})))
     batch = json.loads(bus[0][0]["Detail"])["batch"]
     assert batch["request_counts"] == {"total": 3, "completed": 0, "failed": 0}
@@ -551,12 +558,12 @@ def test_an_account_without_a_receiver_wants_none(alice: Caller) -> None:
 
 
 @pytest.fixture
-def ended(alice: Caller, server: Server) -> dict[str, Any]:
+def ended(alice: Caller, server: Server) -> Batch:
     """A batch that has ended, and whose event waits for its first try."""
     put_batch(alice, "batch_1", metadata={"b": "ß\u2028\U0001f600", "a": "\n"}, callback_url=server.url)
-    set_batch(alice, "batch_1", status="completed", completed_at=2_000, usage={"total_tokens": 10})
+    set_batch(alice, "batch_1", status="completed", completed_at=2_000)
     batch = batches.get(alice.account_id, "batch_1")
-    enqueue(status_event(batch))
+    enqueue(msgspec.to_builtins(status_event(batch)))
     return batch
 
 
@@ -572,7 +579,7 @@ def listed(caller: Caller, batch_id: str = "batch_1") -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("local")
-def test_what_happened_to_a_delivery_can_be_read(alice: Caller, server: Server, ended: dict[str, Any]) -> None:
+def test_what_happened_to_a_delivery_can_be_read(alice: Caller, server: Server, ended: Batch) -> None:
     assert listed(alice) == []
     server.behave = lambda exchange: exchange.reply(503)
     before = int(time.time())
@@ -590,7 +597,7 @@ def test_what_happened_to_a_delivery_can_be_read(alice: Caller, server: Server, 
     assert pending == {
         "id": deliveries.of_batch("batch_1")[0]["id"],
         "object": "webhook_delivery",
-        "event_id": event["id"],
+        "event_id": event.id,
         "event_type": "batch.completed",
         "url": server.url,
         "status": "pending",
@@ -706,7 +713,7 @@ def test_a_redelivery_after_the_webhook_was_removed_comes_to_an_end(alice: Calle
     webhooks.put_url(alice.account_id, server.url)
     put_batch(alice, "batch_1")
     set_batch(alice, "batch_1", status="completed", completed_at=2_000)
-    enqueue(status_event(batches.get(alice.account_id, "batch_1")))
+    enqueue(msgspec.to_builtins(status_event(batches.get(alice.account_id, "batch_1"))))
     assert work()[0]
     webhooks.delete_url(alice.account_id)
     [delivery] = listed(alice)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nightshift.batches import store as batches
 from nightshift.core import aws, concat, settings
-from nightshift.engine import finalize
+from nightshift.engine import settlement
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results
@@ -234,7 +234,7 @@ def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
 
 
 @pytest.mark.parametrize(
-    ("chunks", "said"), [(["done", None], "A worker failed"), (["done"], "Some requests could not be processed")]
+    ("chunks", "said"), [(["done", None], "A chunk worker failed"), (["done"], "Some requests could not be processed")]
 )
 def test_errors_say_no_more_than_is_known(alice: Caller, chunks: list[str | None], said: str) -> None:
     batch_id = alice.begin(input_lines(1))
@@ -247,13 +247,13 @@ def test_a_worker_that_seals_while_the_leftovers_are_sealed_is_believed(
     alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = alice.begin(input_lines(2))
-    custom_ids = finalize._custom_ids
+    custom_ids = settlement._custom_ids
 
     def seal_meanwhile(*arguments: Any) -> Any:
         seal(batch_id, 0)
         return custom_ids(*arguments)
 
-    monkeypatch.setattr(finalize, "_custom_ids", seal_meanwhile)
+    monkeypatch.setattr(settlement, "_custom_ids", seal_meanwhile)
     batch = alice.finalize(batch_id)
     assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
     assert ids(alice.lines(batch["output_file_id"])) == ["r0"]
@@ -337,7 +337,7 @@ def test_a_crash_at_any_step_is_made_good_by_the_next_run(
 def test_an_input_deleted_underneath_leaves_lines_without_a_name(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(3))
     seal(batch_id, 0)
-    input_id = batches.get(alice.account_id, batch_id)["input_file_id"]
+    input_id = batches.get(alice.account_id, batch_id).input_file_id
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, input_id))
     batch = alice.finalize(batch_id)
     assert batch["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
@@ -397,13 +397,6 @@ def test_an_abandoned_batch_that_ended_stays_as_it_is(alice: Caller) -> None:
 def test_an_execution_that_was_aborted_while_validating_leaves_a_failed_batch(alice: Caller) -> None:
     batch_id = alice.create(input_lines(1))
     assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "failed"}
-
-
-def test_the_execution_of_a_batch_that_was_withdrawn_is_let_go(alice: Caller) -> None:
-    """StartExecution may have worked though its answer was lost: then there is no batch to end, now or ever."""
-    batch_id = alice.create(input_lines(1))
-    batches.withdraw(alice.account_id, batch_id)
-    invoke("close_abandoned", abandoned(alice.task(batch_id)))
 
 
 def test_the_end_of_a_chunks_execution_is_not_the_end_of_its_batch(alice: Caller) -> None:

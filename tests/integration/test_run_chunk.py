@@ -10,10 +10,10 @@ import pytest
 from nightshift.batches import store as batches
 from nightshift.core import aws, settings
 from nightshift.engine import chunk_run as chunk
+from nightshift.engine import slice as chunk_slice
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 
-from functions.run_chunk import app as run_chunk
 from tests.integration.support import (
     MODEL,
     Caller,
@@ -340,7 +340,7 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
 def test_before_its_executions_history_is_full_a_chunk_asks_for_a_new_one(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(1))
     [task] = msgspec.to_builtins(plan.read(batch_id))
-    visits = run_chunk.MAX_VISITS
+    visits = chunk_slice.MAX_VISITS
     answer = invoke("run_chunk", task | {"slice": {"state": "wait", "carry": {}, "visits": visits}})
     assert (answer["state"], answer["visits"]) == ("renew", visits + 1)
     assert upstream.received == []

@@ -4,11 +4,13 @@ import json
 
 import msgspec
 import pytest
+from nightshift.batches import planning
 from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, Counts
 from nightshift.core import aws, settings
 from nightshift.files import store as files
 from nightshift.input import plan
-from nightshift.input.inspection import inspect, plan_fields
+from nightshift.input.inspection import inspect
 from nightshift.input.plan import Task
 
 from tests.integration.support import ROOT, Caller, Server, input_lines, invoke, sample
@@ -27,19 +29,20 @@ def sampled(upstream: Server) -> Caller:
     file = files.record(
         caller.account_id, file_id, filename="in.jsonl", purpose="batch", size=len(content), expires_at=None
     )
-    taken = inspect(file, 20)
-    assert taken is not None
+    inspected = inspect(file, 20)
+    assert inspected is not None
     batches.put(
-        {
-            "pk": caller.account_id,
-            "sk": TASK["batch_id"],
-            "input_file_id": file_id,
-            "endpoint": "/v1/chat/completions",
-            "completion_window": "24h",
-            "created_at": 1_763_950_231,
-            "expires_at": 4_000_000_000,
-            **plan_fields(caller.account_id, TASK["batch_id"], taken),
-        }
+        Batch(
+            account_id=caller.account_id,
+            id=TASK["batch_id"],
+            status="validating",
+            input_file_id=file_id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            created_at=1_763_950_231,
+            expires_at=4_000_000_000,
+            plan=planning.write_plan(caller.account_id, TASK["batch_id"], inspected),
+        )
     )
     return caller
 
@@ -54,7 +57,7 @@ def test_the_samples_take_a_batch_through_its_life(sampled: Caller) -> None:
     assert invoke("run_chunk", TASK)["state"] == "done"
     assert invoke("finalize_batch", sample("finalize_batch"))["status"] == "completed"
     batch = batches.get(sampled.account_id, TASK["batch_id"])
-    assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+    assert batch.request_counts == Counts(3, 3, 0)
 
 
 def test_the_sample_of_an_abandoned_execution_ends_the_same_batch(sampled: Caller) -> None:

@@ -3,15 +3,12 @@
 import json
 import time
 import urllib.parse
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, IncompleteReadError
 from botocore.response import StreamingBody
 from nightshift.accounts import store as accounts
-from nightshift.batches import store as batches
-from nightshift.batches.status import EDGES, TERMINAL, Status
 from nightshift.core import aws, concat, settings
 from nightshift.core.concat import MIN_PART_BYTES, ByteRange
 from nightshift.core.errors import NotFoundError
@@ -23,7 +20,7 @@ from nightshift.results import store as results
 from nightshift.results.lines import OutputLine, SealSummary, answered_line, failed_line
 from nightshift.routes import store as routes
 
-from tests.integration.support import Caller, object_keys, put_batch, route
+from tests.integration.support import Caller, object_keys, route
 
 # --- accounts -------------------------------------------------------------------------------------------------------
 
@@ -161,119 +158,6 @@ def test_a_file_is_read_in_ranges(alice: Caller, monkeypatch: pytest.MonkeyPatch
     assert files.read_range(alice.account_id, file_id, 3, 5) == b"34"
     with pytest.raises(NotFoundError):
         files.read_range(alice.account_id, "file_gone", 0, 1)
-
-
-# --- batches --------------------------------------------------------------------------------------------------------
-
-ALL_EDGES = [(source, target) for source, targets in EDGES.items() for target in sorted(targets)]
-NO_EDGES = [(source, target) for source in EDGES for target in EDGES if target not in EDGES[source]]
-
-
-def put_in(caller: Caller, status: Status) -> str:
-    """A batch put straight into a status."""
-    put_batch(caller, "batch_1")
-    aws.client("dynamodb").update_item(
-        TableName=settings.table("batches"),
-        Key=aws.item({"pk": caller.account_id, "sk": "batch_1"}),
-        UpdateExpression="SET #status = :status",
-        ExpressionAttributeNames={"#status": "status"},
-        ExpressionAttributeValues=aws.item({":status": status}),
-    )
-    return "batch_1"
-
-
-def test_each_edge_is_one_write_that_sets_the_status_its_time_and_the_fields(alice: Caller) -> None:
-    for source, target in ALL_EDGES:
-        batch_id = put_in(alice, source)
-        fields = {"usage": {"a": 1}, "output_file_id": None}
-        moved = batches.transition(alice.account_id, batch_id, target, expected=source, fields=fields)
-        assert moved == batches.get(alice.account_id, batch_id)
-        assert (moved["status"], moved["usage"]) == (target, {"a": 1})
-        assert abs(moved[f"{target}_at"] - time.time()) < 5
-        assert "output_file_id" not in moved
-        assert ("open" in moved) == (target not in TERMINAL)
-        batches.withdraw(alice.account_id, batch_id)
-
-
-@pytest.mark.parametrize(("source", "target"), NO_EDGES)
-def test_no_other_edge_exists(alice: Caller, source: Status, target: Status) -> None:
-    with pytest.raises(ValueError, match="cannot go"):
-        batches.transition(alice.account_id, "batch_1", target, expected=source)
-
-
-@pytest.mark.parametrize("ended", sorted(TERMINAL))
-def test_a_batch_that_ended_never_changes(alice: Caller, ended: Status) -> None:
-    batch_id = put_in(alice, ended)
-    before = batches.get(alice.account_id, batch_id)
-    for source, target in ALL_EDGES:
-        assert batches.transition(alice.account_id, batch_id, target, expected=source) is None
-    assert batches.get(alice.account_id, batch_id) == before
-
-
-def test_of_many_who_move_a_batch_one_wins(alice: Caller) -> None:
-    batch_id = put_in(alice, "in_progress")
-    targets: list[Status] = ["finalizing", "expired", "cancelling"] * 4
-
-    def move(target: Status) -> Any:
-        return batches.transition(alice.account_id, batch_id, target, expected="in_progress")
-
-    with ThreadPoolExecutor(4) as pool:
-        won = [moved for moved in pool.map(move, targets) if moved is not None]
-    assert won == [batches.get(alice.account_id, batch_id)]
-
-
-def test_a_batch_that_is_not_there_is_not_made_by_a_transition(alice: Caller) -> None:
-    assert batches.transition(alice.account_id, "batch_1", "in_progress", expected="validating") is None
-    with pytest.raises(NotFoundError):
-        batches.get(alice.account_id, "batch_1")
-
-
-def test_progress_is_absolute_and_never_goes_back(alice: Caller) -> None:
-    batch = put_batch(alice, "batch_1", lines=10) | {"status": "in_progress"}
-    assert batches.live_counts(batch) == {"total": 10, "completed": 0, "failed": 0}
-    for completed, failed in ((2, 1), (2, 1), (1, 0), (3, 2)):
-        batches.put_progress("batch_1", 0, completed=completed, failed=failed)
-    batches.put_progress("batch_1", 1, completed=0, failed=4)
-    batches.put_progress("batch_2", 0, completed=9, failed=9)
-    assert batches.live_counts(batch) == {"total": 10, "completed": 3, "failed": 6}
-
-
-def test_counts_are_none_before_validation_and_what_was_stored_after_the_end(alice: Caller) -> None:
-    assert batches.live_counts(put_batch(alice, "batch_1")) is None
-    stored = {"total": 3, "completed": 2, "failed": 1}
-    assert batches.live_counts(put_batch(alice, "batch_2", lines=9, request_counts=stored)) == stored
-
-
-def test_open_batches_are_found_by_age_until_they_end(alice: Caller, bob: Caller) -> None:
-    put_batch(alice, "batch_old", created_at=100)
-    put_batch(bob, "batch_older", created_at=50)
-    put_batch(alice, "batch_new", created_at=200)
-    found = batches.open_of_all(created_before=200)
-    assert {(item["pk"], item["sk"]) for item in found} == {
-        (bob.account_id, "batch_older"),
-        (alice.account_id, "batch_old"),
-    }
-    assert {"status", "expires_at", "created_at"} <= found[0].keys()
-    assert {item["sk"] for item in batches.open_of(alice.account_id)} == {"batch_old", "batch_new"}
-    batches.transition(alice.account_id, "batch_old", "cancelling", expected="validating")
-    assert len(batches.open_of_all(created_before=200)) == 2
-    batches.transition(alice.account_id, "batch_old", "cancelled", expected="cancelling")
-    batches.transition(bob.account_id, "batch_older", "failed", expected="validating")
-    assert batches.open_of_all(created_before=200) == []
-
-
-def test_long_lists_are_paged_through_by_limit_and_cursor(alice: Caller) -> None:
-    for number in range(7):
-        put_batch(alice, f"batch_{number}")
-    batches.put_progress(alice.account_id, 0, completed=1, failed=0)  # no batch, though in the same partition
-    seen: list[str] = []
-    after, more = None, True
-    while more:
-        items, more = batches.list_page(alice.account_id, limit=3, after=after)
-        after = items[-1]["sk"]
-        seen += [item["sk"] for item in items]
-        put_batch(alice, f"batch_9{len(seen)}")
-    assert seen == [f"batch_{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
 
 
 # --- results --------------------------------------------------------------------------------------------------------

@@ -4,11 +4,10 @@ import contextlib
 import time
 
 import pytest
-from nightshift.batches import store as batches
 from nightshift.core import aws, settings
 from nightshift.input import plan
 
-from tests.integration.support import Caller, input_lines, invoke, put_batch, sample, set_batch
+from tests.integration.support import Caller, input_lines, invoke, move, put_batch, sample, set_batch
 
 HOURS = 3600
 
@@ -36,7 +35,7 @@ def test_a_batch_that_lost_its_start_is_started_once(alice: Caller) -> None:
 
 def test_a_cancelled_batch_that_lost_its_start_is_started_to_be_ended(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
-    batches.transition(alice.account_id, "batch_lost", "cancelling", expected="validating")
+    move(alice, "batch_lost", "cancelling")
     assert sweep() == {"started": 1, "ended": 0, "failed": 0}
 
 
@@ -67,7 +66,7 @@ def test_a_batch_that_its_ended_execution_left_open_is_ended(alice: Caller) -> N
 
 def test_a_batch_in_progress_without_an_execution_goes_on_in_a_new_one(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
-    batches.transition(alice.account_id, "batch_lost", "in_progress", expected="validating")
+    move(alice, "batch_lost", "in_progress")
     assert sweep() == {"started": 1, "ended": 0, "failed": 0}
 
 

@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+from nightshift.batches.record import Batch, Planned
+from nightshift.routes.route import Route, Sku
+
 ENDPOINT = "/v1/chat/completions"
 MODEL = "gpt-4o-mini"
 
@@ -19,15 +22,21 @@ def request_line(custom_id: str = "a", **changes: Any) -> bytes:
     return json.dumps(request(custom_id, **changes)).encode()
 
 
-def batch_item(**changes: Any) -> dict[str, Any]:
-    """A batch as ``Batches`` stores it."""
-    return {
-        "pk": "acct_1",
-        "sk": "batch_1",
+def batch(**changes: Any) -> Batch:
+    """A batch that was just created, with ``changes``."""
+    fields: dict[str, Any] = {
+        "account_id": "acct_1",
+        "id": "batch_1",
         "status": "validating",
         "input_file_id": "file_1",
         "endpoint": ENDPOINT,
         "completion_window": "24h",
         "created_at": 1_700_000_000,
         "expires_at": 1_700_086_400,
-    } | changes
+    }
+    return Batch(**fields | changes)
+
+
+def plan(lines: int = 3) -> Planned:
+    route = Route(model=MODEL, provider="openai", base_url="https://u.example/v1", upstream_model=MODEL, sku=Sku("s"))
+    return Planned(MODEL, lines, 1, route)

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from nightshift.batches import store as batches
 from nightshift.batches.status import TERMINAL
+from nightshift.engine.slice import MAX_VISITS
 from nightshift.webhooks.sender import MAX_DELAY_SECONDS
 
 from functions.api.app import app as api
 from functions.create_batch.app import app as create_batch
-from functions.run_chunk.app import MAX_VISITS
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))

@@ -12,37 +12,32 @@ from nightshift.batches.resources import batch_object
 from nightshift.batches.status import EDGES, STATUSES, Status, sources, timestamp_field
 from nightshift.core.ids import derived_id
 
-from tests.unit.samples import batch_item
+from tests.unit.samples import batch
+from tests.unit.samples import batch as new_batch
 from tools.openapi import EVENT_SCHEMA, Event, event_schema
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_an_event_tells_account_batch_and_when(status: Status) -> None:
+def test_an_event_names_account_batch_and_time(status: Status) -> None:
     field = timestamp_field(status)
-    batch = batch_item(status=status, **({field: 1_700_000_777} if field else {}))
-    event = status_event(batch)
-    assert set(event) == {"version", "id", "account_id", "created_at", "batch"}
-    assert event["version"] == "1"
-    assert event["id"].startswith("evt_")
-    assert event["account_id"] == "acct_1"
-    assert event["created_at"] == (1_700_000_777 if field else 1_700_000_000)
-    assert event["batch"] == batch_object(batch)
+    entered = batch(status=status, **({field: 1_700_000_777} if field else {}))
+    event = status_event(entered)
+    assert (event.version, event.account_id) == ("1", "acct_1")
+    assert event.id.startswith("evt_")
+    assert event.created_at == (1_700_000_777 if field else 1_700_000_000)
+    assert event.batch == batch_object(entered)
     assert detail_type(status) == f"batch.{status}"
 
 
-def test_an_event_has_one_id_however_often_it_is_told() -> None:
-    batch = batch_item(status="completed", completed_at=5)
-    assert status_event(batch) == status_event(dict(batch))
-    assert status_event(batch)["id"] == status_event(batch | {"usage": {"total_tokens": 1}})["id"]
+def test_an_event_has_one_id_at_every_reading() -> None:
+    ended = batch(status="completed", completed_at=5)
+    assert status_event(ended) == status_event(batch(status="completed", completed_at=5))
+    assert status_event(ended).id == status_event(batch(status="completed", completed_at=6, metadata={})).id
 
 
-def test_events_of_other_statuses_and_batches_have_other_ids() -> None:
-    events = [
-        status_event(batch_item(sk=batch_id, status=status, **{f"{status}_at": 1}))
-        for batch_id in ("batch_1", "batch_2")
-        for status in STATUSES
-    ]
-    assert all(one["id"] != other["id"] for one, other in permutations(events, 2))
+def test_other_statuses_and_batches_have_other_ids() -> None:
+    events = [status_event(batch(id=name, status=status)) for name in ("batch_1", "batch_2") for status in STATUSES]
+    assert all(one.id != other.id for one, other in permutations(events, 2))
 
 
 # --- the documented shape -------------------------------------------------------------------------------------------
@@ -84,7 +79,7 @@ def test_an_example_is_an_event_as_the_stack_sends_it(status: Status) -> None:
     batch = detail["batch"]
     assert (event["detail-type"], event["resources"]) == (detail_type(status), [batch["id"]])
     assert batch["status"] == status
-    assert list(batch) == list(batch_object(batch_item()))
+    assert list(batch) == list(batch_object(new_batch()))
     assert detail["id"] == derived_id("evt", batch["id"], status)
     assert detail["created_at"] == batch[timestamp_field(status) or "created_at"]
     entered = [each for each in STATUSES if (field := timestamp_field(each)) and batch[field] is not None]

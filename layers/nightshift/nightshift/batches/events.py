@@ -1,30 +1,41 @@
-"""The events that the stack tells of a batch: one for each status it enters."""
+"""The events of a batch on the stack's bus: one for each status that it enters."""
 
 from typing import Any
 
+import msgspec
+
+from nightshift.batches.record import Batch
 from nightshift.batches.resources import batch_object
-from nightshift.batches.status import Status, timestamp_field
+from nightshift.batches.status import Status
 from nightshift.core.ids import derived_id
 
 SOURCE = "nightshift"
-# Of the shape of ``detail``: raised when something is taken away or changes its meaning; additions do not raise it.
+# The version of ``detail``'s shape. It rises when a field goes or changes its meaning; additions leave it.
 VERSION = "1"
 
 
-def status_event(batch: dict[str, Any]) -> dict[str, Any]:
-    """The ``detail`` of the event that says which status ``batch`` (an item) has entered.
+class StatusEvent(msgspec.Struct, frozen=True):
+    """The ``detail`` of an event: ``batch`` is the batch object of the API, in the status that it has entered."""
 
-    Its id depends on the batch and the status alone, and a status is entered once: whoever sees the id twice
-    has seen the same event twice.
+    id: str
+    account_id: str
+    created_at: int
+    batch: dict[str, Any]
+    version: str = VERSION
+
+
+def status_event(batch: Batch) -> StatusEvent:
+    """The event of the status that ``batch`` has entered.
+
+    Its id depends on the batch and the status alone, and a batch enters a status once: two events with one id are the
+    same event.
     """
-    status: Status = batch["status"]
-    return {
-        "version": VERSION,
-        "id": derived_id("evt", batch["sk"], status),
-        "account_id": batch["pk"],
-        "created_at": batch[timestamp_field(status) or "created_at"],
-        "batch": batch_object(batch),
-    }
+    return StatusEvent(
+        id=derived_id("evt", batch.id, batch.status),
+        account_id=batch.account_id,
+        created_at=batch.entered_at(batch.status) or batch.created_at,
+        batch=batch_object(batch),
+    )
 
 
 def detail_type(status: Status) -> str:

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from nightshift.batches.status import STATUSES, timestamp_field
+import msgspec
 
-_TIMESTAMPS = [field for status in STATUSES if (field := timestamp_field(status))]
+from nightshift.batches.record import TIMESTAMPS, Batch, Counts
 
 
 def file_object(item: dict[str, Any]) -> dict[str, Any]:
@@ -39,27 +39,29 @@ def upload_object(item: dict[str, Any], file: dict[str, Any] | None = None) -> d
     }
 
 
-def batch_object(item: dict[str, Any]) -> dict[str, Any]:
-    """The batch object: every field of CONTRACT "The batch object", null when unset."""
-    errors = item.get("errors")
+def batch_object(batch: Batch, counts: Counts | None = None) -> dict[str, Any]:
+    """The batch object of the API: every field, null when unset. ``counts`` are its live ``request_counts``."""
+    known = msgspec.to_builtins(batch)
+    errors = known["errors"]
+    plan = batch.plan
     return {
-        "id": item["sk"],
+        "id": batch.id,
         "object": "batch",
-        "endpoint": item["endpoint"],
-        "model": item.get("model"),
+        "endpoint": batch.endpoint,
+        "model": plan and plan.model,
         "errors": {"object": "list", "data": errors} if errors else None,
-        "input_file_id": item["input_file_id"],
-        "completion_window": item["completion_window"],
-        "status": item["status"],
-        "output_file_id": item.get("output_file_id"),
-        "error_file_id": item.get("error_file_id"),
-        "created_at": item["created_at"],
-        "expires_at": item["expires_at"],
-        **{field: item.get(field) for field in _TIMESTAMPS},
-        "request_counts": item.get("request_counts") or _counts_at_start(item),
-        "usage": item.get("usage"),
-        "metadata": item.get("metadata"),
-        "callback_url": item.get("callback_url"),
+        "input_file_id": batch.input_file_id,
+        "completion_window": batch.completion_window,
+        "status": batch.status,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "created_at": batch.created_at,
+        "expires_at": batch.expires_at,
+        **{field: known[field] for field in TIMESTAMPS},
+        "request_counts": msgspec.to_builtins(counts or batch.request_counts or (plan and Counts(plan.lines))),
+        "usage": known["usage"],
+        "metadata": batch.metadata,
+        "callback_url": batch.callback_url,
     }
 
 
@@ -76,11 +78,6 @@ def delivery_object(item: dict[str, Any]) -> dict[str, Any]:
         "next_attempt_at": item.get("next_attempt_at"),
         "attempts": item["attempts"],
     }
-
-
-def _counts_at_start(item: dict[str, Any]) -> dict[str, int] | None:
-    """The counts of a batch whose lines are known and whose chunks were not asked."""
-    return {"total": int(item["lines"]), "completed": 0, "failed": 0} if "lines" in item else None
 
 
 # Lambda answers with 6 MB at most.

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from nightshift.core import aws, settings
 
-# An item's attributes as plain values: str, int, float, bool, None, and lists and dicts of these.
+# An item's attributes as plain values: str, int, float, bool, None, and lists and dicts of these (tuples are stored as lists).
 Item: TypeAlias = dict[str, Any]
 
 TableName = Literal["accounts", "batches", "files", "idempotency_keys", "routes"]
@@ -187,7 +187,7 @@ def _attribute(value: Any) -> dict[str, Any]:
             return {"N": repr(value)}
         case str():
             return {"S": value}
-        case list():
+        case list() | tuple():
             return {"L": [_attribute(each) for each in value]}
         case dict():
             return {"M": {name: _attribute(each) for name, each in value.items()}}

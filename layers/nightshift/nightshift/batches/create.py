@@ -1,0 +1,117 @@
+"""Create a batch: check the input file, lock a route, record the batch, start its execution."""
+
+import hashlib
+import time
+from typing import Any
+
+import msgspec
+
+from nightshift.accounts import store as accounts
+from nightshift.accounts.quotas import Quotas
+from nightshift.batches import executions, idempotency_keys, planning
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
+from nightshift.core import settings
+from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
+from nightshift.core.ids import new_id
+from nightshift.core.log import logger
+from nightshift.files import store as files
+from nightshift.input import inspection
+
+
+class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller gives to create a batch; ``output_expires_seconds`` counts from the output file's creation."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    callback_url: str | None = None
+    metadata: dict[str, str] | None = None
+    output_expires_seconds: int | None = None
+
+    def digest(self) -> str:
+        """The same for equal requests, and different for others."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+def create(account_id: str, new: NewBatch, idempotency_key: str | None = None) -> Batch:
+    """Make the batch that ``new`` describes, or find the one that ``idempotency_key`` has made already.
+
+    Raises:
+        BadRequestError: the file is not one for batches.
+        InvalidFileError: the file's lines cannot become a batch; see ``inspection.inspect``.
+        NotFoundError: there is no such file, or its bytes have not arrived.
+        LimitExceededError: the account is at a quota.
+        UnavailableError: no route of the model is active.
+        ConflictError: the key was used with another request.
+    """
+    batch_id = new_id("batch")
+    if idempotency_key is not None:
+        batch_id = idempotency_keys.batch_id_for(account_id, idempotency_key)
+        existing = batches.find(account_id, batch_id)
+        if existing is not None:
+            return _started(_same_request(existing, new))
+    batch = _validate(account_id, batch_id, new)
+    if not batches.put(batch):
+        # Another call with the same key was quicker.
+        batch = _same_request(batches.get(account_id, batch_id), new)
+    lines = batch.plan.lines if batch.plan else None
+    logger.info("batch created", batch_id=batch_id, lines=lines, validated=batch.plan is not None)
+    return _started(batch)
+
+
+def _validate(account_id: str, batch_id: str, new: NewBatch) -> Batch:
+    """The batch to record. Its plan is None where the file needs more time than the call has."""
+    file = _input_file(account_id, new.input_file_id)
+    _check_quotas(account_id)
+    inspected = inspection.inspect(file, settings.sync_validation_seconds())
+    created_at = int(time.time())
+    return Batch(
+        account_id=account_id,
+        id=batch_id,
+        status="validating",
+        input_file_id=new.input_file_id,
+        endpoint=new.endpoint,
+        completion_window=new.completion_window,
+        created_at=created_at,
+        expires_at=created_at + settings.completion_window_seconds(),
+        metadata=new.metadata,
+        callback_url=new.callback_url,
+        output_expires_seconds=new.output_expires_seconds,
+        request_digest=new.digest(),
+        plan=planning.write_plan(account_id, batch_id, inspected) if inspected else None,
+    )
+
+
+def _same_request(existing: Batch, new: NewBatch) -> Batch:
+    if existing.request_digest not in (None, new.digest()):
+        message = "This Idempotency-Key was used with another body. Use a new key for a new request."
+        raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
+    return existing
+
+
+def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
+    file = files.get(account_id, file_id, param="input_file_id")
+    if file["status"] != "processed":
+        message = "The file's bytes have not arrived yet: upload them to its upload_url first."
+        raise NotFoundError(message, code="file_not_found", param="input_file_id")
+    if file["purpose"] != "batch":
+        message = f"The file's purpose is {file['purpose']!a}; the purpose of an input file is 'batch'."
+        raise BadRequestError(message, code="invalid_purpose", param="input_file_id")
+    return file
+
+
+def _check_quotas(account_id: str) -> None:
+    active = batches.open_of(account_id)
+    queued = sum(batch.lines or 0 for batch in active)
+    Quotas.of(accounts.get(account_id)).check_batches(len(active), queued)
+
+
+def _started(batch: Batch) -> Batch:
+    """Start the batch's execution, unless it is under way. Where this fails the batch stays: the sweep starts it."""
+    if batch.status == "validating":
+        try:
+            executions.start(batch.account_id, batch.id)
+        except Exception:
+            logger.exception("execution not started", batch_id=batch.id)
+    return batch

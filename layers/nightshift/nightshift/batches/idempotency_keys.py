@@ -1,0 +1,29 @@
+"""Idempotency keys in the table ``IdempotencyKeys``: which batch id belongs to a caller's key, for 24 hours.
+
+One conditional write fixes the id before the batch is made. Whoever comes with the key, at the same time or after a
+crash, makes the batch under that id or finds it; the batch's own conditional write and its execution's name then keep
+it from being made or started twice. The batch records a digest of the body that made it, so that the same key with
+another body is a conflict.
+"""
+
+import hashlib
+import time
+
+from nightshift.core.ids import new_id
+from nightshift.core.table import Table
+
+KEY_SECONDS = 24 * 3600
+
+_TABLE = Table("idempotency_keys", keys=("id",))
+
+
+def batch_id_for(account_id: str, key: str) -> str:
+    """The id of the batch that ``key`` makes, or has made within the last ``KEY_SECONDS``."""
+    record_id = f"batch#{account_id}#{hashlib.sha256(key.encode()).hexdigest()}"
+    batch_id = new_id("batch")
+    now = int(time.time())
+    record = {"id": record_id, "batch_id": batch_id, "expiration": now + KEY_SECONDS}
+    if _TABLE.put(record, "attribute_not_exists(#id) OR #expiration < :now", now=now):
+        return batch_id
+    found = _TABLE.get(record_id, consistent=True)
+    return str(found["batch_id"]) if found else batch_id

@@ -1,0 +1,46 @@
+"""A batch's plan: its file cut into chunks, written as the tasks that the Distributed Map reads."""
+
+from nightshift.batches.record import Batch, Planned
+from nightshift.core.errors import NotFoundError
+from nightshift.files import store as files
+from nightshift.input import inspection, layout, plan
+from nightshift.input.inspection import Inspected
+from nightshift.input.layout import Segment
+from nightshift.input.plan import Task
+from nightshift.routes.route import Route
+
+
+def write_plan(account_id: str, batch_id: str, inspected: Inspected) -> Planned:
+    """Write the tasks of a file that was inspected, and return what the batch records of them."""
+    tasks = _tasks(account_id, batch_id, inspected.segments, inspected.route)
+    plan.write(batch_id, tasks)
+    return Planned(inspected.model, inspected.lines, len(tasks), inspected.route)
+
+
+def tasks_of(batch: Batch) -> list[Task]:
+    """The batch's tasks, from its plan or, where somebody has deleted that, from its input; none without either."""
+    return plan.read(batch.id) or _plan_again(batch)
+
+
+def ensure_plan(batch: Batch) -> None:
+    """Write the plan again where somebody has deleted it."""
+    if plan.read(batch.id) is None:
+        plan.write(batch.id, _plan_again(batch))
+
+
+def _plan_again(batch: Batch) -> list[Task]:
+    if batch.plan is None:
+        return []
+    try:
+        file = files.get(batch.account_id, batch.input_file_id)
+        segments = inspection.segments_of(file)
+    except NotFoundError:
+        return []
+    return _tasks(batch.account_id, batch.id, segments, batch.plan.route)
+
+
+def _tasks(account_id: str, batch_id: str, segments: list[Segment], route: Route) -> list[Task]:
+    return [
+        Task(account_id, batch_id, chunk, [(each.start, each.end, each.first_line, each.lines) for each in share])
+        for chunk, share in enumerate(layout.chunks(segments, route.max_concurrency))
+    ]

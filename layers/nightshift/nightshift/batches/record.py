@@ -1,0 +1,165 @@
+"""A batch as it is stored, and what is known of it at each stage of its life."""
+
+from typing import Any
+
+import msgspec
+
+from nightshift.batches.status import STATUSES, Status, timestamp_field
+from nightshift.core.table import Item
+from nightshift.routes.route import Route
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An entry of a batch's ``errors``. ``line`` counts from 1, and is None where the whole batch is meant."""
+
+    code: str | None
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """A batch's ``request_counts``: its lines, and how many of them have ended in each of the two files."""
+
+    total: int
+    completed: int = 0
+    failed: int = 0
+
+
+class InputTokensDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
+class OutputTokensDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int = 0
+
+
+class BatchUsage(msgspec.Struct, frozen=True):
+    """A batch's ``usage`` in OpenAI's shape: tokens, summed over its lines."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What validation finds out: ``lines`` lines for ``model``, in ``chunks`` chunks, locked to ``route``."""
+
+    model: str
+    lines: int
+    chunks: int
+    route: Route
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What the end of a batch adds to its record. A file's id is None where it would have no line."""
+
+    request_counts: Counts
+    usage: BatchUsage
+    errors: tuple[Fault, ...] = ()
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch. Times are seconds since 1970; ``plan`` is None until the input file is validated.
+
+    ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``request_digest`` identifies the
+    request that made it.
+    """
+
+    account_id: str
+    id: str
+    status: Status
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    created_at: int
+    expires_at: int
+    plan: Planned | None = None
+    metadata: dict[str, str] | None = None
+    callback_url: str | None = None
+    output_expires_seconds: int | None = None
+    errors: tuple[Fault, ...] | None = None
+    request_counts: Counts | None = None
+    usage: BatchUsage | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    overdue: bool = False
+    request_digest: str | None = None
+
+    def entered_at(self, status: Status) -> int | None:
+        """When the batch entered ``status``; None where it never has."""
+        at: int | None = getattr(self, timestamp_field(status) or "created_at")
+        return at
+
+
+class OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that has not ended, as the index ``OpenBatches`` holds it. ``lines`` is None until validation."""
+
+    account_id: str
+    id: str
+    status: Status
+    input_file_id: str
+    created_at: int
+    expires_at: int
+    lines: int | None = None
+
+
+class ChunkProgress(msgspec.Struct, frozen=True):
+    """How many lines of one chunk have ended so far."""
+
+    completed: int
+    failed: int
+
+
+def batch_of(item: Item) -> Batch:
+    """The batch that an item of the table holds."""
+    known: dict[str, Any] = {**item, "account_id": item["pk"], "id": item["sk"]}
+    if "lines" in item:
+        known["plan"] = {
+            "model": item["model"],
+            "lines": item["lines"],
+            "chunks": item["chunks"],
+            "route": msgspec.json.decode(item["route"]),
+        }
+    return msgspec.convert(known, Batch)
+
+
+def open_batch_of(item: Item) -> OpenBatch:
+    """The open batch that an item of the index holds."""
+    return msgspec.convert({**item, "account_id": item["pk"], "id": item["sk"]}, OpenBatch)
+
+
+def item_of(batch: Batch) -> Item:
+    """The batch as an item of the table, without what is None."""
+    plain: Item = msgspec.to_builtins(batch)
+    keys = {"pk": plain.pop("account_id"), "sk": plain.pop("id")}
+    plan = plain.pop("plan") and plan_attributes(batch.plan)
+    return (
+        keys | {name: value for name, value in plain.items() if value is not None and value is not False} | (plan or {})
+    )
+
+
+def plan_attributes(plan: Planned | None) -> Item:
+    """The attributes that a plan adds to its batch's item. The route stands there as JSON text."""
+    if plan is None:
+        return {}
+    return {
+        "model": plan.model,
+        "lines": plan.lines,
+        "chunks": plan.chunks,
+        "route": msgspec.json.encode(plan.route).decode(),
+    }
+
+
+TIMESTAMPS = tuple(field for status in STATUSES if (field := timestamp_field(status)))

@@ -1,0 +1,40 @@
+"""Validate a batch that has not been validated inside its create call, and put it in progress."""
+
+from nightshift.batches import planning
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, Fault, Planned
+from nightshift.core.errors import InvalidFileError, NightshiftError
+from nightshift.files import store as files
+from nightshift.input import inspection
+
+
+def validate(batch: Batch, seconds: float) -> Batch:
+    """Move a ``validating`` batch to ``in_progress`` or ``failed``; return it as it is then.
+
+    Raises:
+        TimeoutError: the file could not be checked within ``seconds``.
+    """
+    plan: Planned | None = None
+    if batch.plan is None:
+        try:
+            plan = _plan(batch, seconds)
+        except NightshiftError as error:
+            failed = batches.transition(batch, "failed", errors=_faults(error))
+            return failed or batches.get(batch.account_id, batch.id)
+    begun = batches.transition(batch, "in_progress", plan=plan)
+    return begun or batches.get(batch.account_id, batch.id)
+
+
+def _plan(batch: Batch, seconds: float) -> Planned:
+    file = files.get(batch.account_id, batch.input_file_id, param="input_file_id")
+    inspected = inspection.inspect(file, seconds)
+    if inspected is None:
+        raise TimeoutError("the file could not be checked in one invocation")
+    return planning.write_plan(batch.account_id, batch.id, inspected)
+
+
+def _faults(error: NightshiftError) -> tuple[Fault, ...]:
+    """Every wrong line, or the one thing that is wrong with the whole file."""
+    if isinstance(error, InvalidFileError) and error.details:
+        return tuple(Fault(**detail) for detail in error.details)
+    return (Fault(error.code, error.message, error.param),)

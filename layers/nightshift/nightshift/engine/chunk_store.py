@@ -1,0 +1,47 @@
+"""Where a chunk's run reads its lines and stores its results: the bucket and the table."""
+
+from collections.abc import Iterable
+
+from nightshift.batches import store as batches
+from nightshift.core.errors import NotFoundError
+from nightshift.engine.chunk_run import InputGoneError
+from nightshift.files import store as files
+from nightshift.input.layout import Segment
+from nightshift.input.plan import Task
+from nightshift.results import store as results
+from nightshift.results.lines import OutputLine, SealSummary
+
+
+class S3ChunkStore:
+    """The chunk store of one task; its methods are those of ``chunk_run.Keep``."""
+
+    def __init__(self, task: Task, input_file_id: str) -> None:
+        self._task = task
+        self._input_file_id = input_file_id
+
+    def read(self, segment: Segment) -> bytes:
+        try:
+            return files.read_range(self._task.account_id, self._input_file_id, segment.start, segment.end)
+        except NotFoundError as error:
+            raise InputGoneError from error
+
+    def sealed(self, segments: list[Segment]) -> list[SealSummary | None]:
+        return results.all_sealed(self._task.batch_id, segments)
+
+    def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
+        return results.read_parts(self._task.batch_id, self._task.chunk, first_line, end_line)
+
+    def write_part(self, lines: list[OutputLine]) -> None:
+        results.write_part(self._task.batch_id, self._task.chunk, lines)
+
+    def write_sealed(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
+        return results.write_sealed(self._task.batch_id, segment, lines)
+
+    def seal_parts(self, segment: Segment) -> SealSummary:
+        return results.seal_parts(self._task.batch_id, self._task.chunk, segment)
+
+    def progress(self, completed: int, failed: int) -> None:
+        batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)
+
+    def wanted(self) -> bool:
+        return batches.get(self._task.account_id, self._task.batch_id).status == "in_progress"

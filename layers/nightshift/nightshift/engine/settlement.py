@@ -1,0 +1,111 @@
+"""What a batch's segments hold at its end: every segment sealed, whoever answered its lines or nobody did."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from nightshift.batches import planning
+from nightshift.batches.record import Batch, BatchUsage, Counts
+from nightshift.core.concat import ByteRange
+from nightshift.core.errors import NotFoundError
+from nightshift.files import store as files
+from nightshift.input.file_check import requests
+from nightshift.input.layout import Segment
+from nightshift.input.plan import Task
+from nightshift.results import store as results
+from nightshift.results.lines import LEFTOVER_MESSAGES, OutputLine, SealSummary, Usage, failed_line
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a batch is: each segment with its task, and its seal, None where the segment is still open."""
+
+    segments: Sequence[tuple[Task, Segment]]
+    seals: Sequence[SealSummary | None]
+
+    @classmethod
+    def read(cls, batch: Batch) -> "Standing":
+        """Read the batch's plan and seals. Without a plan and without an input there are no segments."""
+        segments = [(task, segment) for task in planning.tasks_of(batch) for segment in task.spans()]
+        return cls(segments, results.all_sealed(batch.id, [segment for _, segment in segments]))
+
+    @property
+    def unfinished(self) -> bool:
+        return any(seal is None for seal in self.seals)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Every segment sealed: the seals, and where the bytes of both files are, in the order of the input.
+
+    ``intact`` is False where a result part was lost and its segment sealed again: then an upload that was begun by an
+    earlier run holds other bytes.
+    """
+
+    seals: Sequence[SealSummary]
+    answered: Sequence[ByteRange]
+    failed: Sequence[ByteRange]
+    intact: bool
+
+    @property
+    def counts(self) -> Counts:
+        completed = sum(seal.completed for seal in self.seals)
+        failed = sum(seal.failed for seal in self.seals)
+        return Counts(completed + failed, completed, failed)
+
+    @property
+    def usage(self) -> BatchUsage:
+        usage = Usage()
+        for seal in self.seals:
+            usage.add(seal.usage)
+        return msgspec.convert(usage.as_dict(), BatchUsage)
+
+    @property
+    def has_internal_errors(self) -> bool:
+        """Whether lines are without an answer because of us. The seals tell, whoever has written them."""
+        return any(seal.left_over == "internal_error" for seal in self.seals)
+
+
+def settle(batch: Batch, standing: Standing, leftover_code: str) -> Settlement:
+    """Seal every open segment, with ``leftover_code`` for each of its lines that has no answer."""
+    seals: list[SealSummary] = []
+    answered: list[ByteRange] = []
+    failed: list[ByteRange] = []
+    intact = True
+    for (task, segment), sealed in zip(standing.segments, standing.seals, strict=True):
+        seal = sealed or _seal_leftovers(batch, task, segment, leftover_code)
+        try:
+            places = results.slices(batch.id, segment, seal)
+        except results.LostPartError:
+            intact = False
+            results.unseal(batch.id, segment)
+            seal = _seal_leftovers(batch, task, segment, "internal_error")
+            places = results.slices(batch.id, segment, seal)
+        seals.append(seal)
+        answered += places[0]
+        failed += places[1]
+    return Settlement(seals, answered, failed, intact)
+
+
+def _seal_leftovers(batch: Batch, task: Task, segment: Segment, code: str) -> SealSummary:
+    """Seal an open segment: the lines of its result parts, and ``code`` for every other line."""
+
+    def unanswered(done: set[int]) -> list[OutputLine]:
+        numbers = range(segment.first_line, segment.first_line + segment.lines)
+        return [
+            failed_line(batch.id, number, custom_id, code, LEFTOVER_MESSAGES[code])
+            for number, custom_id in zip(numbers, _custom_ids(batch, segment), strict=True)
+            if number not in done
+        ]
+
+    return results.seal_parts(batch.id, task.chunk, segment, unanswered, code)
+
+
+def _custom_ids(batch: Batch, segment: Segment) -> list[str | None]:
+    """The segment's ``custom_id``s; None for each where the input's bytes were deleted."""
+    try:
+        block = files.read_range(batch.account_id, batch.input_file_id, segment.start, segment.end)
+    except NotFoundError:
+        return [None] * segment.lines
+    return [request.custom_id for request in requests(block)]
