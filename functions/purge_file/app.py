@@ -3,7 +3,7 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift.core import aws
+from nightshift.core import table
 from nightshift.core.log import logger
 from nightshift.files import store as files
 
@@ -12,7 +12,7 @@ from nightshift.files import store as files
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes DynamoDB stream records of removed items; answers with the first that must be tried again, if any."""
     for record in event["Records"]:
-        gone = aws.plain(record["dynamodb"]["Keys"])
+        gone = table.decode(record["dynamodb"]["Keys"])
         if record["eventName"] == "REMOVE" and gone["sk"].startswith("file_"):
             try:
                 files.purge(gone["pk"], gone["sk"])

@@ -28,7 +28,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.batches.status import EDGES, TERMINAL, Status
-from nightshift.core import aws, concat
+from nightshift.core import aws, concat, table
 from nightshift.core import settings as stack_settings
 from nightshift.core.ids import request_line_id
 from nightshift.core.log import logger
@@ -156,7 +156,7 @@ class History:
 
     def _item(self, key: dict[str, Any]) -> dict[str, Any] | None:
         found = self.real("dynamodb").get_item(TableName=stack_settings.table("batches"), Key=key)
-        return aws.plain(found["Item"]) if "Item" in found else None
+        return table.decode(found["Item"]) if "Item" in found else None
 
 
 # --- an upstream ----------------------------------------------------------------------------------------------------
@@ -337,8 +337,8 @@ class BatchStates(RuleBasedStateMachine):
         records = []
         for number, (old, new) in enumerate(self.history.changes[start : start + count]):
             record = json.loads(json.dumps(sample("publish_events")["Records"][1]))
-            images = {"NewImage": aws.item(new), "SequenceNumber": str(number)}
-            record["dynamodb"] = images | ({"OldImage": aws.item(old)} if old else {})
+            images = {"NewImage": table.encode(new), "SequenceNumber": str(number)}
+            record["dynamodb"] = images | ({"OldImage": table.encode(old)} if old else {})
             records.append(record)
         assert invoke("publish_events", {"Records": records}) == {"batchItemFailures": []}
 

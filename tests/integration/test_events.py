@@ -16,7 +16,7 @@ from moto.sqs.models import sqs_backends
 from nightshift.batches import store as batches
 from nightshift.batches.events import status_event
 from nightshift.batches.record import Batch, item_of
-from nightshift.core import aws, settings
+from nightshift.core import aws, settings, table
 from nightshift.core.ids import derived_id
 from nightshift.webhooks import addresses, deliveries
 from nightshift.webhooks import sender as webhooks
@@ -81,9 +81,9 @@ def stream(*changes: tuple[dict[str, Any] | None, dict[str, Any]]) -> dict[str, 
     for number, (old, new) in enumerate(changes):
         record = copy.deepcopy(sample("publish_events")["Records"][1])
         record["eventName"] = "MODIFY" if old else "INSERT"
-        record["dynamodb"] |= {"NewImage": aws.item(new), "SequenceNumber": str(number)}
+        record["dynamodb"] |= {"NewImage": table.encode(new), "SequenceNumber": str(number)}
         if old:
-            record["dynamodb"]["OldImage"] = aws.item(old)
+            record["dynamodb"]["OldImage"] = table.encode(old)
         else:
             del record["dynamodb"]["OldImage"]
         records.append(record)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from nightshift.batches import store as batches
-from nightshift.core import aws, settings
+from nightshift.core import aws, settings, table
 from nightshift.engine import chunk_run as chunk
 from nightshift.engine import slice as chunk_slice
 from nightshift.files import store as files
@@ -119,7 +119,7 @@ def test_a_file_gone_before_it_was_validated_fails_the_batch_as_create_would_wor
     batch_id = alice.create(input_lines(1))
     input_id = alice.batch(batch_id)["input_file_id"]
     if gone == "record":
-        key = aws.item({"pk": alice.account_id, "sk": input_id})
+        key = table.encode({"pk": alice.account_id, "sk": input_id})
         aws.client("dynamodb").delete_item(TableName=settings.table("files"), Key=key)
     else:
         aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, input_id))

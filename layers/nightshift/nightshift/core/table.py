@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from nightshift.core import aws, settings
 
-# An item's attributes as plain values: str, int, float, bool, None, and lists and dicts of these (tuples are stored as lists).
+# An item's attributes as plain values: str, int, float, bool, None, lists or tuples, and dicts of these.
 Item: TypeAlias = dict[str, Any]
 
 TableName = Literal["accounts", "batches", "files", "idempotency_keys", "routes"]
