@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from nightshift.engine import chunk_run as chunk
+from nightshift.engine.slice import LIMITS
 from nightshift.input import layout
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, Sku
@@ -111,17 +111,17 @@ def at_latency(usage: Usage, count: int, latency: float, timeout: float = 600) -
     """
     scaled = deepcopy(usage)
     work = count / layout.WORKER_CONCURRENCY * latency
-    starting = INVOCATION_SECONDS - chunk.SLICE_MARGIN_SECONDS - timeout
+    starting = INVOCATION_SECONDS - LIMITS.slice_margin_seconds - timeout
     slices = max(1, math.ceil(work / (starting + latency)))
     # What the run took beyond its rounds of requests is what a slice needs to start and to end.
     rounds = math.ceil(count / layout.WORKER_CONCURRENCY)
     overhead = max(0.0, usage.seconds["RunChunk"] - rounds * usage.latency)
     # At the end of each slice requests run dry: half of one's time is lost, as they are not all sent at once.
     seconds = work + slices * (overhead + latency / 2)
-    keeps = max(0.0, seconds - usage.seconds["RunChunk"]) / chunk.KEEP_SECONDS
+    keeps = max(0.0, seconds - usage.seconds["RunChunk"]) / LIMITS.store_seconds
     further = slices - 1
     segments = math.ceil(count / layout.SEGMENT_LINES)
-    open_parts = math.ceil(layout.SEGMENT_LINES / layout.WORKER_CONCURRENCY * latency / chunk.KEEP_SECONDS)
+    open_parts = math.ceil(layout.SEGMENT_LINES / layout.WORKER_CONCURRENCY * latency / LIMITS.store_seconds)
     for (service, operation), more in {
         ("s3", "PUT"): keeps,
         ("s3", "HEAD"): further * segments,

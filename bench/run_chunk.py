@@ -25,6 +25,7 @@ from unittest import mock
 
 import msgspec
 from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, Planned
 from nightshift.core import aws, settings
 from nightshift.core.log import logger
 from nightshift.files import store as files
@@ -83,14 +84,17 @@ def ours(url: str, count: int) -> tuple[float, float]:
     batch_id = f"batch_{time.time_ns()}"
     task = Task("acct", batch_id, 0, [astuple(span) for span in spans])
     route = Route(model="m", provider="stub", base_url=url, upstream_model="stub", sku=Sku("stub"))
-    batch = {
-        "status": "in_progress",
-        "model": "m",
-        "route": msgspec.json.encode(route).decode(),
-        "chunks": 1,
-        "input_file_id": "file",
-        "expires_at": time.time() + 3600,
-    }
+    batch = Batch(
+        account_id="acct",
+        id=batch_id,
+        status="in_progress",
+        input_file_id="file",
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        created_at=0,
+        expires_at=int(time.time()) + 3600,
+        plan=Planned("m", count, 1, route),
+    )
     table = mock.patch.multiple(batches, get=lambda *_: batch, put_progress=lambda *_, **__: None)
     with table, contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
         started, busy = time.perf_counter(), cpu_seconds()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightshift.engine import chunk_run as chunk
+from nightshift.engine.slice import LIMITS
 from nightshift.input import layout
 
 from bench import cost, report, stub
@@ -108,7 +108,7 @@ def simulate(batches: int, lines: int, max_concurrency: int, quotas: Quotas, lat
     spans = layout.segments([LINE_BYTES * (line + 1) for line in range(lines)])
     shares = layout.chunks(spans, max_concurrency)
     in_flight = layout.chunk_concurrency(max_concurrency, len(shares))
-    starting = INVOCATION_SECONDS - chunk.SLICE_MARGIN_SECONDS - TIMEOUT
+    starting = INVOCATION_SECONDS - LIMITS.slice_margin_seconds - TIMEOUT
     a_slice = in_flight * (math.floor(starting / latency) + 1)
     # (when, tie, batch, chunk, lines left, failed tries)
     events: list[tuple[float, int, int, int, int, int]] = []
@@ -157,7 +157,7 @@ def simulate(batches: int, lines: int, max_concurrency: int, quotas: Quotas, lat
         heapq.heappush(running, end)
         load.most_workers = max(load.most_workers, len(running))
         load.spread("Lambda: workers at once", at, end, 1)
-        keeps = 1 / chunk.KEEP_SECONDS
+        keeps = 1 / LIMITS.store_seconds
         load.spread("S3: PUTs a second, were all of it one prefix", at, end, keeps)
         load.spread("DynamoDB: writes a second to Batches", at, end, keeps)
         load.spread("DynamoDB: reads a second of one account's batches", at, end, keeps)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from nightshift.core import aws
-from nightshift.engine.chunk_run import ROOM_BYTES
+from nightshift.engine.slice import ANSWER_BYTES
 from nightshift.routes.route import Route, Sku
-from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import Upstream
 
 from bench import report, stub
@@ -61,7 +61,7 @@ async def client(url: str, connections: int) -> dict[str, float]:
         assert all(answer.status == 200 for answer in answers), answers[0]
 
     base = memory("VmRSS")
-    async with Upstream(route, None, connections, Room(ROOM_BYTES)) as upstream:
+    async with Upstream(route, None, connections, ByteBudget(ANSWER_BYTES)) as upstream:
         connecting = cpu_seconds()
         await round_of(upstream, 0)
         busy = cpu_seconds()

@@ -1,11 +1,11 @@
 """One slice of one chunk: the Distributed Map's worker."""
 
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.core.log import logger
+from nightshift.engine.chunk_run import Carry
 from nightshift.engine.slice import run_slice
 from nightshift.input.plan import Task
 
@@ -15,6 +15,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes a ``plan.Task``; returns ``{"state", "wait_seconds", "carry", "visits"}``."""
     task = msgspec.convert(event, Task)
     visits = task.slice.get("visits", 0) + 1
+    carry = msgspec.convert(task.slice.get("carry") or {}, Carry, str_keys=True)
     logger.append_keys(batch_id=task.batch_id, chunk=task.chunk)
-    result = run_slice(task, visits, context.get_remaining_time_in_millis() / 1000)
-    return {**asdict(result), "visits": visits}
+    result = run_slice(task, carry, visits, context.get_remaining_time_in_millis() / 1000)
+    answer: dict[str, Any] = msgspec.to_builtins(result, str_keys=True)
+    return answer | {"visits": visits}

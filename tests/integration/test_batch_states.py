@@ -33,16 +33,16 @@ from nightshift.core import settings as stack_settings
 from nightshift.core.ids import request_line_id
 from nightshift.core.log import logger
 from nightshift.core.table import Table
-from nightshift.engine import chunk_run as chunk
 from nightshift.engine import pacing
 from nightshift.engine import slice as chunk_slice
+from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results
 from nightshift.results.lines import decode_part
 from nightshift.routes.route import Route
 from nightshift.upstream.answer import Answer
-from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.byte_budget import ByteBudget
 
 from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, sample, set_batch
 
@@ -178,7 +178,7 @@ class Upstream:
         "hanging": "ht",
     }
 
-    def __init__(self, _route: Route, _api_key: str | None, concurrency: int, _room: Room) -> None:
+    def __init__(self, _route: Route, _api_key: str | None, concurrency: int, _budget: ByteBudget) -> None:
         self._free = concurrency
 
     async def __aenter__(self) -> "Upstream":
@@ -397,7 +397,7 @@ class BatchStates(RuleBasedStateMachine):
             return
         task = tasks[number] | {"slice": life.slices.get(number, {})}
         # A request may take a second by the route, so this is a slice of 0.1 s for starting requests.
-        answer = invoke("run_chunk", task, 1 + chunk.SLICE_MARGIN_SECONDS + 0.1)
+        answer = invoke("run_chunk", task, 1 + chunk_slice.LIMITS.slice_margin_seconds + 0.1)
         assert answer["state"] in ("done", "more", "wait")
         assert (answer["wait_seconds"] > 0) == (answer["state"] == "wait")
         if answer["state"] == "wait":  # ... for as long as it takes: Step Functions' time is not ours
@@ -554,16 +554,19 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
     monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
     monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
-    monkeypatch.setattr(chunk, "FIRST_KEEP_SECONDS", 0.002)
-    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.005)
-    monkeypatch.setattr(chunk, "LONG_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(chunk, "LAST_ANSWERS_SECONDS", 0.02)
-    monkeypatch.setattr(chunk, "SLICE_MARGIN_SECONDS", 0.1)
-    # A line has about 300 bytes.
-    monkeypatch.setattr(chunk, "PART_BYTES", 500)
-    monkeypatch.setattr(chunk_slice, "ROOM_BYTES", 700)
-    monkeypatch.setattr(results, "SEAL_BYTES", 450)  # so that what was spilled is sealed as a list
-    monkeypatch.setattr(chunk, "MAX_HELD_BYTES", 700)
+    limits = RunLimits(
+        first_store_seconds=0.002,
+        store_seconds=0.005,
+        long_pause_seconds=0.1,
+        last_answers_seconds=0.02,
+        slice_margin_seconds=0.1,
+        # So small that lines are spilled, and what was spilled is sealed as a list.
+        held_bytes=700,
+        part_bytes=500,
+    )
+    monkeypatch.setattr(chunk_slice, "LIMITS", limits)
+    monkeypatch.setattr(chunk_slice, "ANSWER_BYTES", 700)
+    monkeypatch.setattr(results, "SEAL_BYTES", 450)
     monkeypatch.setattr(pacing, "BASE_DELAY", 0.002)
     monkeypatch.setattr(pacing, "MAX_DELAY", 0.02)
     monkeypatch.setattr(logger, "info", lambda *_, **__: None)

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from nightshift.batches import store as batches
 from nightshift.core import aws, settings, table
-from nightshift.engine import chunk_run as chunk
 from nightshift.engine import slice as chunk_slice
+from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 
@@ -374,7 +374,7 @@ def test_a_chunk_that_is_done_does_nothing_when_run_again(alice: Caller, upstrea
 def test_only_what_was_not_kept_is_sent_again_after_a_crash(
     alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(chunk_slice, "LIMITS", RunLimits(store_seconds=0.05))
     kept, stuck = threading.Event(), "Text 3."
     progress = batches.put_progress
 
@@ -446,8 +446,7 @@ def test_a_chunk_past_the_deadline_sends_nothing(alice: Caller, upstream: Server
 def test_a_cancel_stops_the_chunk_and_keeps_what_is_answered(
     alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunk, "KEEP_SECONDS", 0.05)
-    monkeypatch.setattr(chunk, "LAST_ANSWERS_SECONDS", 0.2)
+    monkeypatch.setattr(chunk_slice, "LIMITS", RunLimits(store_seconds=0.05, last_answers_seconds=0.2))
     batch_id = alice.begin(input_lines(3))
 
     def cancel_then_hang(exchange: Exchange) -> None:

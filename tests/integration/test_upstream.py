@@ -7,7 +7,7 @@ import socket
 import pytest
 from nightshift.upstream import client as upstream_module
 from nightshift.upstream.answer import Answer
-from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import SMALL_ANSWER_BYTES, Upstream
 
 from tests.integration.support import Behave, Exchange, Server, route
@@ -17,10 +17,10 @@ BODY = b'{"model":"upstream-model","messages":[{"role":"user","content":"Hi."}]}
 
 def send(url: str, timeout_seconds: int = 5) -> Answer:
     async def run() -> Answer:
-        room = Room(2**25)
-        async with Upstream(route(url, timeout_seconds=timeout_seconds), "key", 4, room) as upstream:
+        budget = ByteBudget(2**25)
+        async with Upstream(route(url, timeout_seconds=timeout_seconds), "key", 4, budget) as upstream:
             answer = await upstream.send(BODY, "batch_req_1")
-        assert room.taken == 0
+        assert budget.reserved == 0
         return answer
 
     return asyncio.run(run())
@@ -181,22 +181,22 @@ LONG = b'{"a":"' + b"a" * 2 * SMALL_ANSWER_BYTES + b'"}'
         raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(LONG), LONG)),
     ],
 )
-def test_a_long_answer_waits_for_room_and_is_not_late_for_it(server: Server, long: Behave) -> None:
+def test_a_long_answer_waits_for_the_budget(server: Server, long: Behave) -> None:
     async def run() -> tuple[list[Answer], Answer, Answer]:
-        room = Room(100)
-        async with Upstream(route(server.url, timeout_seconds=1), None, 4, room) as upstream:
-            await room.take(100)
+        budget = ByteBudget(100)
+        async with Upstream(route(server.url, timeout_seconds=1), None, 4, budget) as upstream:
+            await budget.reserve(100)
             server.behave = long
             waiting = [asyncio.create_task(upstream.send(BODY, "batch_req_1")) for _ in range(2)]
             done, _ = await asyncio.wait(waiting, timeout=2)
             assert not done, "longer than the request may take"
             server.behave = answer(200, b"{}")
             small = await upstream.send(BODY, "batch_req_2")
-            room.give(100)
+            budget.release(100)
             answers = await asyncio.gather(*waiting)
             server.behave = long
             again = await upstream.send(BODY, "batch_req_3")
-        assert room.taken == 0
+        assert budget.reserved == 0
         return answers, small, again
 
     assert asyncio.run(run()) == ([Answer(200, LONG)] * 2, Answer(200, b"{}"), Answer(200, LONG))
@@ -227,7 +227,7 @@ def test_an_idle_connection_that_the_upstream_has_closed_is_no_answer_to_the_nex
     length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
     async def run() -> list[Answer]:
-        async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:
+        async with Upstream(route(server.url), None, 4, ByteBudget(2**25)) as upstream:
             return [await upstream.send(BODY, f"batch_req_{number}") for number in range(20)]
 
     server.behave = raw(length)  # ... and then the connection is closed
@@ -241,7 +241,7 @@ def test_an_answer_that_nobody_asked_for_is_not_that_to_the_next_request(server:
         exchange.handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"n":"-"}')
 
     async def run() -> list[bytes]:
-        async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:
+        async with Upstream(route(server.url), None, 4, ByteBudget(2**25)) as upstream:
             answers = []
             for number in range(5):
                 answers.append((await upstream.send(BODY, f"batch_req_{number}")).body)
@@ -260,7 +260,7 @@ def test_a_new_connection_that_is_closed_without_an_answer_is_broken(server: Ser
 
 def test_cookies_are_not_kept(server: Server) -> None:
     async def twice() -> None:
-        async with Upstream(route(server.url), None, 4, Room(2**25)) as upstream:
+        async with Upstream(route(server.url), None, 4, ByteBudget(2**25)) as upstream:
             await upstream.send(BODY, "batch_req_1")
             await upstream.send(BODY, "batch_req_2")
 

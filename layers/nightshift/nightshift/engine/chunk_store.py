@@ -13,7 +13,7 @@ from nightshift.results.lines import OutputLine, SealSummary
 
 
 class S3ChunkStore:
-    """The chunk store of one task; its methods are those of ``chunk_run.Keep``."""
+    """The chunk store of one task; its methods are those of ``chunk_run.ChunkStore``."""
 
     def __init__(self, task: Task, input_file_id: str) -> None:
         self._task = task
@@ -25,23 +25,23 @@ class S3ChunkStore:
         except NotFoundError as error:
             raise InputGoneError from error
 
-    def sealed(self, segments: list[Segment]) -> list[SealSummary | None]:
+    def seals(self, segments: list[Segment]) -> list[SealSummary | None]:
         return results.all_sealed(self._task.batch_id, segments)
 
-    def parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
+    def result_parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
         return results.read_parts(self._task.batch_id, self._task.chunk, first_line, end_line)
 
-    def write_part(self, lines: list[OutputLine]) -> None:
+    def write_result_part(self, lines: list[OutputLine]) -> None:
         results.write_part(self._task.batch_id, self._task.chunk, lines)
 
-    def write_sealed(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
+    def seal(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
         return results.write_sealed(self._task.batch_id, segment, lines)
 
-    def seal_parts(self, segment: Segment) -> SealSummary:
+    def seal_from_parts(self, segment: Segment) -> SealSummary:
         return results.seal_parts(self._task.batch_id, self._task.chunk, segment)
 
-    def progress(self, completed: int, failed: int) -> None:
+    def record_progress(self, completed: int, failed: int) -> None:
         batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)
 
-    def wanted(self) -> bool:
+    def in_progress(self) -> bool:
         return batches.get(self._task.account_id, self._task.batch_id).status == "in_progress"

@@ -92,7 +92,7 @@ def _seal_leftovers(batch: Batch, task: Task, segment: Segment, code: str) -> Se
     """Seal an open segment: the lines of its result parts, and ``code`` for every other line."""
 
     def unanswered(done: set[int]) -> list[OutputLine]:
-        numbers = range(segment.first_line, segment.first_line + segment.lines)
+        numbers = segment.line_numbers
         return [
             failed_line(batch.id, number, custom_id, code, LEFTOVER_MESSAGES[code])
             for number, custom_id in zip(numbers, _custom_ids(batch, segment), strict=True)

@@ -26,6 +26,15 @@ class Segment:
     first_line: int
     lines: int
 
+    @property
+    def end_line(self) -> int:
+        """The number of the line after its last."""
+        return self.first_line + self.lines
+
+    @property
+    def line_numbers(self) -> range:
+        return range(self.first_line, self.end_line)
+
 
 def segments(ends: Sequence[int]) -> list[Segment]:
     """Cut a file whose lines end at the byte offsets ``ends`` into segments, in order and without gaps."""

@@ -1,47 +1,49 @@
-"""How much of a worker's memory answers may take before they are kept."""
+"""A bound on the bytes of answers that a worker holds in memory."""
 
 import asyncio
 
 
-class Room:
-    """``limit`` bytes that several tasks share. Who needs more than there is waits, in turn.
+class ByteBudget:
+    """``limit`` bytes that several tasks share. A task that needs more than there is waits for its turn.
+
+    Bytes are *reserved* while an answer arrives and *charged* from its arrival until it is stored.
 
     Example:
-        await room.take(1000)
+        await budget.reserve(1000)
         ...
-        room.give(1000)
+        budget.release(1000)
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.taken = 0
-        self.filled = 0
+        self.reserved = 0
+        self.charged = 0
         self._turn = asyncio.Lock()
-        self._given = asyncio.Event()
+        self._freed = asyncio.Event()
 
     @property
     def full(self) -> bool:
-        """Whether what is there fills it. What was taken for something that comes slowly does not count."""
-        return self.filled >= self.limit
+        """Whether finished answers that are not stored fill the budget. Reserved bytes do not count."""
+        return self.charged >= self.limit
 
-    async def take(self, size: int) -> None:
-        """Take ``size`` bytes when they are there, or when all is: nothing is too big for an empty room."""
+    async def reserve(self, size: int) -> None:
+        """Reserve ``size`` bytes, waiting until they fit. A size above the limit fits once the budget is empty."""
         async with self._turn:
-            while (there := self.taken + self.filled) and there + size > self.limit:
-                self._given.clear()
-                await self._given.wait()
-            self.taken += size
+            while (used := self.reserved + self.charged) and used + size > self.limit:
+                self._freed.clear()
+                await self._freed.wait()
+            self.reserved += size
 
-    def give(self, size: int) -> None:
-        """Give ``size`` bytes back."""
-        self.taken -= size
-        self._given.set()
+    def release(self, size: int) -> None:
+        """Give ``size`` reserved bytes back."""
+        self.reserved -= size
+        self._freed.set()
 
-    def fill(self, size: int) -> None:
-        """Put ``size`` bytes there, over the limit if need be."""
-        self.filled += size
+    def charge(self, size: int) -> None:
+        """Count ``size`` bytes of a finished answer, over the limit if need be."""
+        self.charged += size
 
-    def empty(self, size: int) -> None:
-        """Take ``size`` bytes away again."""
-        self.filled -= size
-        self._given.set()
+    def discharge(self, size: int) -> None:
+        """Stop counting ``size`` bytes: they are stored."""
+        self.charged -= size
+        self._freed.set()

@@ -22,7 +22,7 @@ from nightshift.upstream.answer import (
     request_id,
     without_lone_surrogates,
 )
-from nightshift.upstream.byte_budget import Room
+from nightshift.upstream.byte_budget import ByteBudget
 
 CONNECT_SECONDS = 10
 # What an answer may have before it needs room: few are longer, and as much of each request in flight fits in memory.
@@ -37,11 +37,11 @@ class Upstream:
     Longer answers are only read when ``room`` has place for them; until then their connections wait.
 
     Example:
-        async with Upstream(route, api_key, concurrency=256, room=Room(2**25)) as upstream:
+        async with Upstream(route, api_key, concurrency=256, budget=ByteBudget(2**25)) as upstream:
             answer = await upstream.send(b'{"model":…}', "batch_req_…")
     """
 
-    def __init__(self, route: Route, api_key: str | None, concurrency: int, room: Room) -> None:
+    def __init__(self, route: Route, api_key: str | None, concurrency: int, budget: ByteBudget) -> None:
         self._url = f"{route.base_url.rstrip('/')}/chat/completions"
         # Not compressed: what an answer unpacks to would be in memory before it could be asked to wait.
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -49,7 +49,7 @@ class Upstream:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._seconds = route.timeout_seconds
         self._concurrency = concurrency
-        self._room = room
+        self._budget = budget
 
     async def __aenter__(self) -> "Upstream":
         self._session = aiohttp.ClientSession(
@@ -116,7 +116,7 @@ class Upstream:
     async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
         """The body; None where it is longer than ``MAX_ANSWER_BYTES``."""
         pieces: list[bytes] = []
-        size = taken = 0
+        size = reserved = 0
         try:
             async for piece in response.content.iter_any():
                 size += len(piece)
@@ -124,20 +124,20 @@ class Upstream:
                     response.close()
                     return None
                 pieces.append(piece)
-                if size > SMALL_ANSWER_BYTES and not taken:
-                    taken = await self._take_room(response, deadline)
+                if size > SMALL_ANSWER_BYTES and not reserved:
+                    reserved = await self._reserve(response, deadline)
             return b"".join(pieces)
         finally:
-            self._room.give(taken)
+            self._budget.release(reserved)
 
-    async def _take_room(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> int:
+    async def _reserve(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> int:
         """Wait for room for the whole answer, however long: that it waits is not the upstream's fault."""
         said = None if "Content-Encoding" in response.headers else response.content_length
         size = min(said or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES)
         loop = asyncio.get_running_loop()
         left = (deadline.when() or 0.0) - loop.time()
         deadline.reschedule(None)
-        await self._room.take(size)
+        await self._budget.reserve(size)
         deadline.reschedule(loop.time() + left)
         return size
 
