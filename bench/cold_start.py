@@ -286,6 +286,7 @@ def environment(url: str) -> dict[str, str]:
         "LAMBDA_TASK_ROOT": "/var/task",
         "_X_AMZN_TRACE_ID": "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
         "BUCKET": BUCKET,
+        "S3_ADDRESSING_STYLE": "path",
         "ACCOUNTS_TABLE": "accounts",
         "BATCHES_TABLE": "batches",
         "FILES_TABLE": "files",
@@ -362,7 +363,7 @@ def first_events(server: Server) -> dict[str, Any]:
                 {
                     "messageId": "1",
                     "receiptHandle": "1",
-                    "body": json.dumps({"detail": events.status_event(ended)}),
+                    "body": msgspec.json.encode({"detail": events.status_event(ended)}).decode(),
                 }
             ]
         },
