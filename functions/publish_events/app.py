@@ -1,9 +1,9 @@
 """The stream of ``Batches``: each status that a batch enters becomes one event on the stack's bus."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.batches.events import SOURCE, detail_type, status_event
 from nightshift.core import aws, settings
@@ -58,6 +58,6 @@ def _entry(record: dict[str, Any]) -> Any:
         "EventBusName": settings.event_bus(),
         "Source": SOURCE,
         "DetailType": detail_type(batch["status"]),
-        "Detail": json.dumps(status_event(batch), ensure_ascii=False),
+        "Detail": msgspec.json.encode(status_event(batch)).decode(),
         "Resources": [batch["sk"]],
     }

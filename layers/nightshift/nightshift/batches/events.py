@@ -1,30 +1,43 @@
-"""The events that the stack tells of a batch: one for each status it enters."""
+"""The events of a batch on the stack's bus: one for each status that it enters."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from nightshift.batches.resources import batch_object
+from msgspec import Meta, Struct
+
+from nightshift.batches.resources import BatchResource, batch_object
 from nightshift.batches.status import Status, timestamp_field
 from nightshift.core.ids import derived_id
 
 SOURCE = "nightshift"
-# Of the shape of ``detail``: raised when something is taken away or changes its meaning; additions do not raise it.
+# The version of ``detail``'s shape. It rises when a field goes or changes its meaning; additions leave it.
 VERSION = "1"
 
 
-def status_event(batch: dict[str, Any]) -> dict[str, Any]:
-    """The ``detail`` of the event that says which status ``batch`` (an item) has entered.
+class StatusEvent(Struct, frozen=True, kw_only=True):
+    """The ``detail`` of an event."""
 
-    Its id depends on the batch and the status alone, and a status is entered once: whoever sees the id twice
-    has seen the same event twice.
+    version: Annotated[str, Meta(description="Of the shape of `detail`.", extra_json_schema={"const": VERSION})] = (
+        VERSION
+    )
+    id: Annotated[str, Meta(description="One for each status that a batch enters, however often the event comes.")]
+    account_id: str
+    created_at: Annotated[int, Meta(description="When the batch entered the status, in seconds since 1970.")]
+    batch: Annotated[BatchResource, Meta(description="The batch object of the API as it was then.")]
+
+
+def status_event(batch: dict[str, Any]) -> StatusEvent:
+    """The event of the status that ``batch`` (an item) has entered.
+
+    Its id depends on the batch and the status alone, and a batch enters a status once: two events with one id are the
+    same event.
     """
     status: Status = batch["status"]
-    return {
-        "version": VERSION,
-        "id": derived_id("evt", batch["sk"], status),
-        "account_id": batch["pk"],
-        "created_at": batch[timestamp_field(status) or "created_at"],
-        "batch": batch_object(batch),
-    }
+    return StatusEvent(
+        id=derived_id("evt", batch["sk"], status),
+        account_id=batch["pk"],
+        created_at=batch[timestamp_field(status) or "created_at"],
+        batch=batch_object(batch),
+    )
 
 
 def detail_type(status: Status) -> str:
