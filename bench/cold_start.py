@@ -287,6 +287,7 @@ def environment(url: str) -> dict[str, str]:
         "LAMBDA_TASK_ROOT": "/var/task",
         "_X_AMZN_TRACE_ID": "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
         "BUCKET": BUCKET,
+        "S3_ADDRESSING_STYLE": "path",
         "ACCOUNTS_TABLE": "accounts",
         "BATCHES_TABLE": "batches",
         "FILES_TABLE": "files",

@@ -47,7 +47,13 @@ def emulated_s3(*more: str) -> Iterator[str]:
                 except OSError:
                     time.sleep(0.05)
             os.environ.update(
-                {**ROOT_CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1", "BUCKET": "bench"}
+                {
+                    **ROOT_CREDENTIALS,
+                    "AWS_ENDPOINT_URL": endpoint,
+                    "AWS_DEFAULT_REGION": "us-east-1",
+                    "BUCKET": "bench",
+                    "S3_ADDRESSING_STYLE": "path",
+                }
             )
             aws._client.cache_clear()
             aws.client("s3").create_bucket(Bucket="bench")

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from nightshift.batches import store as batches
-from nightshift.batches.record import Counts
+from nightshift.batches.record import RequestCounts
 from nightshift.core import aws, settings
 from nightshift.core.concat import MIN_PART_BYTES, ByteRange, parts
 from nightshift.core.log import logger
@@ -106,7 +106,7 @@ def ours(batch_id: str, lines: int) -> float:
     assert answer["status"] == "completed"
     failed = lines // FAILED
     counts = batches.get(ACCOUNT, batch_id).request_counts
-    assert counts == Counts(lines, lines - failed, failed)
+    assert counts == RequestCounts(lines, lines - failed, failed)
     return took
 
 

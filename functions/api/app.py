@@ -10,29 +10,36 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
-from nightshift.api.app import (
-    account_of,
-    before_snapshot,
-    create_app,
-    json_response,
-    parse_body,
-    parse_form,
-    parse_query,
-    serve,
-    validate,
-)
+from nightshift.api.app import account_of, before_snapshot, create_app, json_response, serve
+from nightshift.api.forms import parse_form
+from nightshift.api.pages import list_object
+from nightshift.api.requests import parse_body, parse_query, validate
+from nightshift.api.resources import ModelList, ModelResource
 from nightshift.batches import store as batches
 from nightshift.batches.cancel import cancel
 from nightshift.batches.events import status_event
 from nightshift.batches.record import Batch
-from nightshift.batches.resources import batch_object, delivery_object, file_object, list_object, upload_object
+from nightshift.batches.resources import BatchResource, batch_object
 from nightshift.core import aws, settings
 from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
 from nightshift.files import store as files
 from nightshift.files import uploads
+from nightshift.files.resources import (
+    FileDeletedResource,
+    UploadPartResource,
+    file_object,
+    presigned_file_object,
+    upload_object,
+)
 from nightshift.routes import store as routes
 from nightshift.webhooks import addresses, deliveries
 from nightshift.webhooks import sender as webhooks
+from nightshift.webhooks.resources import (
+    WebhookDeletedResource,
+    WebhookResource,
+    WebhookSecretResource,
+    delivery_object,
+)
 
 if TYPE_CHECKING:
     from nightshift.api.bodies import ExpiresAfter
@@ -40,7 +47,7 @@ if TYPE_CHECKING:
 # A delivery whose next try is so long past has lost its message: it may be sent again.
 LOST_DELIVERY_SECONDS = 900
 
-app = create_app(elsewhere={"/batches": "POST"})
+app = create_app(other_methods={"/batches": "POST"})
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -97,8 +104,7 @@ def _expect_file() -> Response[str]:
         expires_seconds=_seconds(wanted.expires_after, wanted.ttl_seconds),
         asset_group=wanted.asset_group,
     )
-    upload = {"upload_url": url, "upload_headers": headers, "upload_expires_at": item["expires_at"]}
-    return json_response({**file_object(item), **upload})
+    return json_response(presigned_file_object(item, url, headers))
 
 
 @app.get("/files")
@@ -130,7 +136,7 @@ def delete_file(file_id: str) -> Response[str]:
         message = f"The batch {readers[0]} reads this file. Cancel it, or wait for its end."
         raise ConflictError(message, code="file_in_use", param="file_id")
     files.delete(account_id, file_id)
-    return json_response({"id": file_id, "object": "file", "deleted": True})
+    return json_response(FileDeletedResource(id=file_id))
 
 
 @app.get("/files/<file_id>/content")
@@ -168,9 +174,7 @@ def add_upload_part(upload_id: str) -> Response[str]:
         message = "The form has no part named data, or it is empty."
         raise BadRequestError(message, code="missing_required_parameter", param="data")
     part_id = uploads.add_part(upload, content)
-    created_at = int(time.time())
-    part = {"id": part_id, "object": "upload.part", "created_at": created_at, "upload_id": upload_id}
-    return json_response(part)
+    return json_response(UploadPartResource(id=part_id, created_at=int(time.time()), upload_id=upload_id))
 
 
 @app.post("/uploads/<upload_id>/complete")
@@ -231,7 +235,7 @@ def redeliver_webhook(batch_id: str, delivery_id: str) -> Response[str]:
 @app.get("/models")
 def list_models() -> Response[str]:
     models = sorted({route.model for route in routes.all_routes() if route.batch and route.sku.active})
-    return json_response({"object": "list", "data": [_model_object(model) for model in models]})
+    return json_response(ModelList(data=[ModelResource(id=model) for model in models]))
 
 
 # A model's name may have slashes in it.
@@ -240,7 +244,7 @@ def retrieve_model() -> Response[str]:
     model = urllib.parse.unquote(app.current_event.path.removeprefix("/models/"))
     if not any(route.batch and route.sku.active for route in routes.for_model(model)):
         raise NotFoundError("No such model.", code="model_not_found", param="model")
-    return json_response(_model_object(model))
+    return json_response(ModelResource(id=model))
 
 
 @app.get("/webhook")
@@ -248,7 +252,7 @@ def retrieve_webhook() -> Response[str]:
     url = webhooks.receiver(account_of(app)).url
     if url is None:
         raise NotFoundError("The account has no webhook.", code="webhook_not_found")
-    return json_response({"object": "webhook", "url": url})
+    return json_response(WebhookResource(url=url))
 
 
 @app.put("/webhook")
@@ -258,20 +262,20 @@ def put_webhook() -> Response[str]:
     url = parse_body(app, PutWebhook).url
     addresses.check_url(url, allow_local=settings.allow_local_webhooks(), param="url")
     secret = webhooks.put_url(account_of(app), url)
-    return json_response({"object": "webhook", "url": url, "secret": secret})
+    return json_response(WebhookSecretResource(url=url, secret=secret))
 
 
 @app.delete("/webhook")
 def delete_webhook() -> Response[str]:
     webhooks.delete_url(account_of(app))
-    return json_response({"object": "webhook", "deleted": True})
+    return json_response(WebhookDeletedResource())
 
 
 @app.post("/webhook/rotate")
 def rotate_webhook() -> Response[str]:
     account_id = account_of(app)
     secret = webhooks.rotate(account_id)
-    return json_response({"object": "webhook", "url": webhooks.receiver(account_id).url, "secret": secret})
+    return json_response(WebhookSecretResource(url=webhooks.receiver(account_id).url, secret=secret))
 
 
 @app.get("/openapi.json")
@@ -312,9 +316,5 @@ def _check_storage(account_id: str, more: int) -> None:
     Quotas.of(accounts.get(account_id)).check_storage(files.stored_bytes(account_id), more)
 
 
-def _live(batch: Batch) -> dict[str, Any]:
+def _live(batch: Batch) -> BatchResource:
     return batch_object(batch, batches.live_counts(batch))
-
-
-def _model_object(model: str) -> dict[str, Any]:
-    return {"id": model, "object": "model", "created": 0, "owned_by": "nightshift"}

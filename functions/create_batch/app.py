@@ -4,8 +4,9 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift.api.app import account_of, before_snapshot, create_app, json_response, parse_body, serve
+from nightshift.api.app import account_of, before_snapshot, create_app, json_response, serve
 from nightshift.api.bodies import CreateBatch
+from nightshift.api.requests import parse_body
 from nightshift.batches import create
 from nightshift.batches import store as batches
 from nightshift.batches.resources import batch_object

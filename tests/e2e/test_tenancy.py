@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Account, Local, Receiver, batch_file, request_line, wait_for
-from tools.openapi import OPERATIONS
+from tools.operations import OPERATIONS
 
 # What differs between any two answers.
 VARYING = {"date", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-amzn-trace-id"}

@@ -5,7 +5,7 @@ import time
 import pytest
 from msgspec.structs import replace
 from nightshift.batches import store as batches
-from nightshift.batches.record import Batch, BatchUsage, Counts, InputTokensDetails, Outcome, OutputTokensDetails
+from nightshift.batches.record import Batch, BatchUsage, InputTokensDetails, Outcome, OutputTokensDetails, RequestCounts
 from nightshift.batches.status import EDGES, TERMINAL, Status
 from nightshift.core.errors import NotFoundError
 from nightshift.core.table import Table
@@ -26,11 +26,11 @@ def put_in(caller: Caller, status: Status) -> Batch:
 
 @pytest.mark.parametrize(("source", "target"), ALL_EDGES)
 def test_an_edge_is_one_write_of_all_its_fields(alice: Caller, source: Status, target: Status) -> None:
-    outcome = Outcome(request_counts=Counts(3, 2, 1), usage=USAGE, error_file_id="file_1")
+    outcome = Outcome(request_counts=RequestCounts(3, 2, 1), usage=USAGE, error_file_id="file_1")
     moved = batches.transition(put_in(alice, source), target, outcome=outcome)
     assert moved == batches.get(alice.account_id, "batch_1")
     assert moved is not None
-    assert (moved.status, moved.usage, moved.request_counts) == (target, USAGE, Counts(3, 2, 1))
+    assert (moved.status, moved.usage, moved.request_counts) == (target, USAGE, RequestCounts(3, 2, 1))
     assert abs((moved.entered_at(target) or 0) - time.time()) < 5
     item = Table("batches").get(alice.account_id, "batch_1") or {}
     assert "output_file_id" not in item
@@ -83,12 +83,12 @@ def test_a_record_survives_the_table(alice: Caller) -> None:
 
 def test_progress_is_absolute_and_never_falls(alice: Caller) -> None:
     batch = replace(put_batch(alice, "batch_1", lines=10), status="in_progress")
-    assert batches.live_counts(batch) == Counts(10, 0, 0)
+    assert batches.live_counts(batch) == RequestCounts(10, 0, 0)
     for completed, failed in ((2, 1), (2, 1), (1, 0), (3, 2)):
         batches.put_progress("batch_1", 0, completed=completed, failed=failed)
     batches.put_progress("batch_1", 1, completed=0, failed=4)
     batches.put_progress("batch_2", 0, completed=9, failed=9)
-    assert batches.live_counts(batch) == Counts(10, 3, 6)
+    assert batches.live_counts(batch) == RequestCounts(10, 3, 6)
 
 
 def test_counts_are_none_before_validation(alice: Caller) -> None:
@@ -96,7 +96,7 @@ def test_counts_are_none_before_validation(alice: Caller) -> None:
 
 
 def test_stored_counts_are_the_counts(alice: Caller) -> None:
-    stored = Counts(3, 2, 1)
+    stored = RequestCounts(3, 2, 1)
     assert batches.live_counts(put_batch(alice, "batch_2", lines=9, request_counts=stored)) == stored
 
 

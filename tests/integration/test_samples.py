@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from nightshift.batches import planning
 from nightshift.batches import store as batches
-from nightshift.batches.record import Batch, Counts
+from nightshift.batches.record import Batch, RequestCounts
 from nightshift.core import aws, settings
 from nightshift.files import store as files
 from nightshift.input import plan
@@ -57,7 +57,7 @@ def test_the_samples_take_a_batch_through_its_life(sampled: Caller) -> None:
     assert invoke("run_chunk", TASK)["state"] == "done"
     assert invoke("finalize_batch", sample("finalize_batch"))["status"] == "completed"
     batch = batches.get(sampled.account_id, TASK["batch_id"])
-    assert batch.request_counts == Counts(3, 3, 0)
+    assert batch.request_counts == RequestCounts(3, 3, 0)
 
 
 def test_the_sample_of_an_abandoned_execution_ends_the_same_batch(sampled: Caller) -> None:

@@ -403,7 +403,6 @@ def test_routes_are_listed_by_model_then_priority() -> None:
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-2"])
 def test_presigned_urls_name_the_buckets_own_region(monkeypatch: pytest.MonkeyPatch, region: str) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", region)
     aws._session.cache_clear()
     aws._client.cache_clear()

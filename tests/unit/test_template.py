@@ -1,4 +1,4 @@
-"""The template, the state machine and the code say the same."""
+"""The template and the state machine match the code."""
 
 import ast
 import json
@@ -71,7 +71,7 @@ def statements(value: Any) -> list[dict[str, Any]]:
 # --- functions -----------------------------------------------------------------------------------------------------
 
 
-def test_every_folder_has_the_resource_of_its_name_and_the_other_way_round() -> None:
+def test_each_folder_is_one_function() -> None:
     named = {"".join(word.capitalize() for word in folder.split("_")): f"functions/{folder}/" for folder in FOLDERS}
     assert {name: properties["CodeUri"] for name, properties in FUNCTIONS.items()} == named
 
@@ -95,19 +95,16 @@ def names_that_settings_reads() -> set[str]:
         if isinstance(node, ast.Constant | ast.JoinedStr)
     ]
     tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "ROUTES_TABLE"}
-    return {name for name in strings if re.fullmatch(r"[A-Z]+(_[A-Z]+)*", name)} - {
-        "_TABLE",
-        "AWS_ENDPOINT_URL",
-    } | tables
+    return {name for name in strings if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z]+)*", name)} | tables
 
 
-def test_the_template_sets_what_settings_reads_and_nothing_else() -> None:
+def test_the_template_sets_every_setting() -> None:
     given = variables(GLOBALS).union(*map(variables, FUNCTIONS.values()))
     assert {name for name in given if not name.startswith("POWERTOOLS_")} == names_that_settings_reads()
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_function_is_given_every_setting_that_its_own_file_reads(folder: str) -> None:
+def test_a_function_has_the_settings_it_reads(folder: str) -> None:
     name = "".join(word.capitalize() for word in folder.split("_"))
     given = variables(GLOBALS) | variables(FUNCTIONS[name])
     read = set(re.findall(r"settings\.(\w+)\(", (ROOT / "functions" / folder / "app.py").read_text())) - {"table"}
@@ -124,11 +121,11 @@ def test_every_parameter_is_used() -> None:
     assert [name for name in PARAMETERS if f'"Ref": "{name}"' not in text and f"${{{name}}}" not in text] == []
 
 
-def test_the_api_waits_longer_than_a_check_may_take() -> None:
+def test_validation_ends_before_the_timeout() -> None:
     assert PARAMETERS["SyncValidationSeconds"]["MaxValue"] + 4 < GLOBALS["Timeout"] <= 29
 
 
-def test_snapstart_is_off_and_is_for_the_apis_functions_which_are_called_by_their_alias() -> None:
+def test_snapstart_is_off_by_default() -> None:
     assert PARAMETERS["SnapStart"]["Default"] == "None"
     assert {name for name, properties in FUNCTIONS.items() if "SnapStart" in properties} == {"Api", "CreateBatch"}
     for name in ("Api", "CreateBatch"):
@@ -136,16 +133,16 @@ def test_snapstart_is_off_and_is_for_the_apis_functions_which_are_called_by_thei
         assert FUNCTIONS[name]["AutoPublishAlias"] == "live"
 
 
-def test_whatever_changes_in_a_function_or_a_layer_reaches_the_alias() -> None:
+def test_a_new_layer_reaches_the_alias() -> None:
     assert all(FUNCTIONS[name]["AutoPublishAliasAllProperties"] is True for name in ("Api", "CreateBatch"))
     assert all(layer["PublishLambdaVersion"] is True for layer in of_type("AWS::Serverless::LayerVersion").values())
 
 
 @pytest.mark.parametrize("name", ["Api", "CreateBatch"])
-def test_a_parameter_that_changes_reaches_the_alias(name: str) -> None:
-    read = [
-        value["Ref"] for value in FUNCTIONS[name]["Environment"]["Variables"].values() if value.get("Ref") in PARAMETERS
-    ]
+def test_a_new_parameter_reaches_the_alias(name: str) -> None:
+    environments = (GLOBALS["Environment"], FUNCTIONS[name]["Environment"])
+    values = [value for environment in environments for value in environment["Variables"].values()]
+    read = [value["Ref"] for value in values if value.get("Ref") in PARAMETERS]
     assert set(re.findall(r"\w+", FUNCTIONS[name]["VersionDescription"]["Sub"])) == {"SnapStart", *read}
 
 
@@ -169,23 +166,23 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 CATCH_ALLS = {(method, path) for method in METHODS for path in ("/", "/{proxy+}")}
 
 
-def test_the_api_routes_what_the_functions_answer() -> None:
+def test_the_api_has_the_functions_routes() -> None:
     assert template_routes("Api") - CATCH_ALLS == app_routes(api)
     assert template_routes("CreateBatch") == app_routes(create_batch)
 
 
-def test_unknown_paths_reach_a_function_that_says_so() -> None:
+def test_unknown_paths_reach_a_function() -> None:
     assert template_routes("Api") >= CATCH_ALLS
 
 
-def test_no_other_function_is_reached_from_outside() -> None:
+def test_only_two_functions_are_public() -> None:
     assert {name for name in FUNCTIONS if template_routes(name)} == {"Api", "CreateBatch"}
 
 
 @pytest.mark.parametrize(
     "response", RESOURCES["RestApi"]["Properties"]["GatewayResponses"].items(), ids=lambda pair: pair[0]
 )
-def test_the_gateways_own_refusals_are_in_the_envelope(response: tuple[str, dict[str, Any]]) -> None:
+def test_gateway_errors_have_the_envelope(response: tuple[str, dict[str, Any]]) -> None:
     text = response[1]["ResponseTemplates"]["application/json"].replace("$context.error.messageString", '"words"')
     assert set(json.loads(text)["error"]) == {"message", "type", "param", "code"}
 
@@ -211,7 +208,7 @@ def successors(state: dict[str, Any]) -> list[str]:
     return direct + [branch["Next"] for branch in [*state.get("Choices", []), *state.get("Catch", [])]]
 
 
-def test_every_next_state_exists_and_every_state_is_reached() -> None:
+def test_every_state_exists_and_is_reached() -> None:
     for machine in machines():
         seen, ahead = set[str](), [machine["StartAt"]]
         while ahead:
@@ -237,20 +234,20 @@ def test_every_state_goes_on_or_ends(name: str, state: dict[str, Any]) -> None:
         assert state["Cause"]
 
 
-def test_no_failing_chunk_fails_the_batch() -> None:
+def test_a_failed_chunk_fails_no_batch() -> None:
     maps = [state for _, state in states() if state["Type"] == "Map"]
     assert len(maps) == 1
     assert maps[0]["ToleratedFailurePercentage"] == 100
     assert maps[0]["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
 
 
-def test_no_more_chunks_are_planned_than_the_map_runs_at_once() -> None:
+def test_the_map_runs_all_chunks_at_once() -> None:
     """``plan.chunks`` shares a route's concurrency out to all chunks at once."""
     most_workers = -(-10_000 // 256)
     assert MACHINE["States"]["RunChunks"]["MaxConcurrency"] >= most_workers
 
 
-def test_a_chunk_asks_for_a_new_execution_long_before_its_history_is_full() -> None:
+def test_a_chunk_renews_before_its_history_fills() -> None:
     states = MACHINE["States"]["RunChunks"]["ItemProcessor"]["States"]
     # A state is entered and exited; a task is scheduled, started and ended besides, and may be retried a few times.
     a_visit = 2 * len(states.keys() - {"ChunkDone"}) + 3
@@ -266,30 +263,30 @@ def tasks() -> Iterator[dict[str, Any]]:
         yield from (state for state in machine["States"].values() if state["Type"] == "Task")
 
 
-def test_no_batch_fails_because_its_account_has_no_room_for_another_lambda() -> None:
+def test_throttled_tasks_are_retried_for_hours() -> None:
     assert len(list(tasks())) == 3
     for task in tasks():
         assert task["Retry"][0]["ErrorEquals"] == ["Lambda.TooManyRequestsException"]
         assert task["Retry"][0]["MaxAttempts"] * task["Retry"][0]["MaxDelaySeconds"] / 2 > 6 * 3600
 
 
-def test_no_hiccup_of_s3_fails_the_map() -> None:
+def test_the_map_is_retried_after_any_error() -> None:
     assert MACHINE["States"]["RunChunks"]["Retry"][0]["ErrorEquals"] == ["States.ALL"]
 
 
-def test_substitutions_are_all_given_and_all_used() -> None:
+def test_substitutions_match_the_definition() -> None:
     used = set(re.findall(r"\$\{(\w+)\}", json.dumps(MACHINE)))
     given = RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"]
     assert used == set(given)
     assert all({"GetAtt": f"{name.removesuffix('Arn')}.Arn"} == value for name, value in given.items())
 
 
-def test_an_execution_outlives_the_batchs_deadline_but_not_by_much() -> None:
+def test_an_execution_outlives_the_deadline() -> None:
     longest = PARAMETERS["CompletionWindowSeconds"]["MaxValue"]
     assert longest + 2 * 900 < MACHINE["TimeoutSeconds"] <= longest + 4 * 3600
 
 
-def test_the_machine_may_start_watch_and_stop_its_own_children() -> None:
+def test_the_machine_may_run_its_own_children() -> None:
     properties = RESOURCES["RunBatch"]["Properties"]
     name = properties["Name"]["Sub"]
     allowed = {
@@ -306,7 +303,7 @@ def test_the_machine_may_start_watch_and_stop_its_own_children() -> None:
     }
 
 
-def test_the_machine_may_invoke_exactly_the_functions_that_it_names() -> None:
+def test_the_machine_may_invoke_its_functions() -> None:
     policies = RESOURCES["RunBatch"]["Properties"]["Policies"]
     invoked = {
         policy["LambdaInvokePolicy"]["FunctionName"]["Ref"] for policy in policies if "LambdaInvokePolicy" in policy
@@ -314,7 +311,7 @@ def test_the_machine_may_invoke_exactly_the_functions_that_it_names() -> None:
     assert {f"{name}Arn" for name in invoked} == set(RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"])
 
 
-def test_an_execution_that_ends_badly_is_closed() -> None:
+def test_a_failed_execution_is_closed() -> None:
     pattern = FUNCTIONS["CloseAbandoned"]["Events"]["ExecutionAbandoned"]["Properties"]["Pattern"]
     assert pattern["detail"] == {"stateMachineArn": [{"Ref": "RunBatch"}], "status": ["FAILED", "TIMED_OUT", "ABORTED"]}
 
@@ -326,7 +323,7 @@ def delays() -> list[int]:
     return [int(delay) for delay in PARAMETERS["WebhookDelays"]["Default"].split(",")]
 
 
-def test_the_function_counts_the_tries_and_the_queue_only_catches_what_never_got_to_its_end() -> None:
+def test_the_function_gives_up_before_the_queue() -> None:
     tries = len(delays()) + 1
     assert tries == 9
     assert RESOURCES["WebhookQueue"]["Properties"]["RedrivePolicy"] == {
@@ -338,17 +335,17 @@ def test_the_function_counts_the_tries_and_the_queue_only_catches_what_never_got
     assert not re.fullmatch(PARAMETERS["WebhookDelays"]["AllowedPattern"], "1,2,3")
 
 
-def test_a_webhook_is_tried_nine_times_over_a_day_with_growing_gaps() -> None:
+def test_webhook_tries_span_a_day() -> None:
     assert sum(delays()) >= 24 * 3600
     assert delays() == sorted(delays())
 
 
-def test_the_longest_delay_is_one_that_sqs_takes() -> None:
+def test_no_delay_is_over_the_limit_of_sqs() -> None:
     """Twelve hours count from the receipt of the message, which is up to a function's timeout ago."""
     assert max(delays()) <= SQS_MAX_VISIBILITY - FUNCTIONS["DeliverWebhook"].get("Timeout", GLOBALS["Timeout"])
 
 
-def test_a_message_outlives_all_of_its_tries() -> None:
+def test_a_message_outlives_its_tries() -> None:
     queue, dead = (RESOURCES[name]["Properties"] for name in ("WebhookQueue", "WebhookDeadLetters"))
     # Also where every answer asks for the longest wait there is.
     assert queue["MessageRetentionPeriod"] > len(delays()) * MAX_DELAY_SECONDS + 3600
@@ -356,12 +353,12 @@ def test_a_message_outlives_all_of_its_tries() -> None:
     assert dead["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
 
 
-def test_a_message_stays_hidden_for_six_timeouts_of_its_function() -> None:
+def test_messages_stay_hidden_for_six_timeouts() -> None:
     timeout = FUNCTIONS["DeliverWebhook"].get("Timeout", GLOBALS["Timeout"])
     assert RESOURCES["WebhookQueue"]["Properties"]["VisibilityTimeout"] >= 6 * timeout
 
 
-def test_receivers_that_hang_hold_up_neither_each_other_nor_the_api() -> None:
+def test_slow_receivers_leave_capacity_free() -> None:
     """Each holds one execution for 15 seconds. An AWS account has a thousand at once, and the API needs some."""
     source = FUNCTIONS["DeliverWebhook"]["Events"]["TerminalEvent"]["Properties"]
     assert source["BatchSize"] == 1
@@ -369,7 +366,7 @@ def test_receivers_that_hang_hold_up_neither_each_other_nor_the_api() -> None:
     assert 100 <= source["ScalingConfig"]["MaximumConcurrency"] <= 500
 
 
-def test_every_end_of_a_batch_is_told_to_its_webhook() -> None:
+def test_every_terminal_status_has_a_webhook() -> None:
     pattern = RESOURCES["TerminalEvents"]["Properties"]["EventPattern"]
     assert set(pattern["detail-type"]) == {f"batch.{status}" for status in TERMINAL}
     assert pattern["source"] == ["nightshift"]
@@ -380,7 +377,7 @@ def test_only_the_rule_may_send_to_the_queue() -> None:
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"GetAtt": "TerminalEvents.Arn"}}}
 
 
-def test_dead_letters_and_failures_raise_alarms() -> None:
+def test_failures_raise_alarms() -> None:
     watched = {(alarm["Namespace"], alarm["MetricName"]) for alarm in of_type("AWS::CloudWatch::Alarm").values()}
     assert {("AWS/ApiGateway", "5XXError"), ("AWS/States", "ExecutionsFailed")} <= watched
     assert ("AWS/SQS", "ApproximateNumberOfMessagesVisible") in watched
@@ -390,7 +387,7 @@ def test_dead_letters_and_failures_raise_alarms() -> None:
 
 
 @pytest.mark.parametrize("table", of_type("AWS::DynamoDB::Table"))
-def test_every_table_is_encrypted_can_be_restored_and_survives_its_stack(table: str) -> None:
+def test_tables_are_encrypted_and_restorable(table: str) -> None:
     properties = RESOURCES[table]["Properties"]
     assert properties["SSESpecification"] == {"SSEEnabled": True}
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
@@ -398,7 +395,7 @@ def test_every_table_is_encrypted_can_be_restored_and_survives_its_stack(table: 
     assert RESOURCES[table]["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
-def test_batches_have_the_index_and_the_stream_that_the_code_relies_on() -> None:
+def test_batches_have_their_index_and_stream() -> None:
     properties = RESOURCES["Batches"]["Properties"]
     assert [index["IndexName"] for index in properties["GlobalSecondaryIndexes"]] == [batches.OPEN_INDEX]
     assert properties["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
@@ -413,7 +410,7 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
 
 
-def test_the_bucket_takes_no_plain_http_and_forgets_work_and_unfinished_uploads() -> None:
+def test_the_bucket_requires_tls_and_expires_work() -> None:
     (statement,) = statements(RESOURCES["BucketTlsOnly"])
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -446,19 +443,19 @@ def test_no_permission_is_for_everything() -> None:
         assert statement.get("Principal") != "*"
 
 
-def test_every_permission_says_what_it_is_for() -> None:
+def test_permissions_have_distinct_purposes() -> None:
     for policy in [*FUNCTIONS.values(), RESOURCES["RunBatch"], RESOURCES["EndBatches"]]:
         purposes = [statement["Sid"] for statement in statements(policy)]
         assert len(set(purposes)) == len(purposes)
 
 
-def test_managed_policies_that_are_attached_exist() -> None:
+def test_attached_policies_exist() -> None:
     for properties in FUNCTIONS.values():
         for policy in properties.get("Policies", []):
             assert "Ref" not in policy or RESOURCES[policy["Ref"]]["Type"] == "AWS::IAM::ManagedPolicy"
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_exists() -> None:
     names = set(RESOURCES) | set(PARAMETERS)
     for value in walk([RESOURCES, TEMPLATE["Outputs"], GLOBALS]):
         if not isinstance(value, dict) or len(value) != 1:

@@ -1,4 +1,4 @@
-"""How sealed segments become one upload: the same bytes, within what S3 takes, and little through our memory."""
+"""Byte ranges of objects become the parts of one upload: all bytes, within S3's limits, most of them copied by S3."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,13 +11,13 @@ sizes = st.one_of(
     st.integers(2 * MIN_PART_BYTES - 2, 2 * MIN_PART_BYTES + 2),
     st.integers(0, 20 * MIN_PART_BYTES),
 )
-slices = st.lists(
+ranges = st.lists(
     st.tuples(st.integers(0, 100), sizes).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=60
 ).map(lambda spans: [ByteRange(str(number), start, end) for number, (start, end) in enumerate(spans)])
 
 
 def merged(pieces: list[ByteRange]) -> list[ByteRange]:
-    """Neighbours that follow each other in one object, as one; empty ones left out."""
+    """The ranges without empty ones, adjacent ones of one object merged."""
     whole: list[ByteRange] = []
     for piece in pieces:
         if whole and (whole[-1].key, whole[-1].end) == (piece.key, piece.start):
@@ -31,37 +31,37 @@ def size(group: list[ByteRange]) -> int:
     return sum(piece.size for piece in group)
 
 
-@given(slices)
-def test_all_parts_one_after_the_other_are_all_slices_one_after_the_other(given: list[ByteRange]) -> None:
+@given(ranges)
+def test_parts_hold_all_ranges_in_order(given: list[ByteRange]) -> None:
     assert merged([piece for group in parts(given) for piece in group]) == merged(given)
 
 
-@given(slices)
-def test_every_part_but_the_last_is_as_big_as_s3_wants_it(given: list[ByteRange]) -> None:
+@given(ranges)
+def test_only_the_last_part_may_be_small(given: list[ByteRange]) -> None:
     grouped = parts(given)
     assert all(size(group) >= MIN_PART_BYTES for group in grouped[:-1])
     assert all(size(group) > 0 and all(piece.size for piece in group) for group in grouped)
     assert len(grouped) <= 2 * len(given) <= MAX_PARTS
 
 
-@given(slices)
-def test_no_part_that_passes_through_memory_is_big(given: list[ByteRange]) -> None:
+@given(ranges)
+def test_parts_that_are_streamed_are_small(given: list[ByteRange]) -> None:
     for group in parts(given):
         copied = len(group) == 1 and group[0].size >= MIN_PART_BYTES
         assert copied or size(group) < 2 * MIN_PART_BYTES
 
 
-def test_nothing_is_no_part() -> None:
+def test_empty_ranges_make_no_part() -> None:
     assert parts([]) == parts([ByteRange("a", 3, 3)]) == []
 
 
-def test_a_big_slice_after_a_small_one_gives_its_head_and_has_its_rest_copied() -> None:
+def test_a_big_range_fills_up_a_small_one() -> None:
     small, big = ByteRange("small", 0, 10), ByteRange("big", 5, 5 + 3 * MIN_PART_BYTES)
     head = 5 + MIN_PART_BYTES - 10
     assert parts([small, big]) == [[small, ByteRange("big", 5, head)], [ByteRange("big", head, big.end)]]
 
 
-def test_the_most_lines_a_batch_can_have_fit_into_one_upload() -> None:
+def test_the_largest_batch_fits_into_one_upload() -> None:
     for count, each in ((2_000, 3 * MIN_PART_BYTES), (50_000, MIN_PART_BYTES // 2 + 1), (50_000, 8 * 1024 * 1024)):
         grouped = parts([ByteRange(str(number), 0, each) for number in range(count)])
         assert len(grouped) <= MAX_PARTS

@@ -6,6 +6,7 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -78,10 +79,9 @@ def test_any_bytes_give_a_verdict_or_faults_and_how_they_were_cut_does_not_matte
     assert (whole.faults, whole.model, whole.ends) == (pieces.faults, pieces.model, pieces.ends)
     if whole.faults:
         details = refused(whole).details
-        assert details == [fault.as_dict() for fault in whole.faults]
-        assert all(detail["line"] is None or 1 <= detail["line"] <= len(whole.ends) for detail in details)
-        assert all(set(detail) == {"code", "message", "param", "line"} for detail in details)
-        json.dumps(details).encode()
+        assert details == whole.faults
+        assert all(fault.line is None or 1 <= fault.line <= len(whole.ends) for fault in details)
+        msgspec.json.encode(details)
     else:
         assert whole.verdict() == whole.model
 
@@ -315,7 +315,7 @@ def test_a_file_names_all_of_its_faults_in_order() -> None:
 def test_an_empty_file_is_refused_as_a_whole(content: bytes) -> None:
     error = refused(check(content))
     assert error.code == "batch_invalid_jsonl"
-    assert [(detail["line"], detail["message"]) for detail in error.details] == [(None, "The file is empty.")]
+    assert [(fault.line, fault.message) for fault in error.details] == [(None, "The file is empty.")]
 
 
 @pytest.mark.parametrize("content", [b"\n", b"\n\n", b"\r\n", b" \n"])
@@ -355,9 +355,9 @@ def test_a_second_model_is_refused_with_every_line_that_differs() -> None:
     done = check_lines(*[with_model(model, str(n)) for n, model in enumerate("aabab")])
     error = refused(done)
     assert error.code == "batch_multiple_models"
-    assert [(detail["line"], detail["param"]) for detail in error.details] == [(3, "body.model"), (5, "body.model")]
-    assert "'b'" in error.details[0]["message"]
-    assert "'a' of line 1" in error.details[0]["message"]
+    assert [(fault.line, fault.param) for fault in error.details] == [(3, "body.model"), (5, "body.model")]
+    assert "'b'" in error.details[0].message
+    assert "'a' of line 1" in error.details[0].message
 
 
 def test_other_faults_weigh_more_than_a_second_model() -> None:
@@ -370,7 +370,7 @@ def test_a_fault_at_the_hundredth_place_weighs_as_much() -> None:
     strangers = [with_model("b", str(n)) for n in range(99)]
     last = request_line("last", method="GET", body={"model": "c"})
     error = refused(check_lines(with_model("a", "first"), *strangers, last))
-    assert ("invalid_method", 101) in [(detail["code"], detail["line"]) for detail in error.details]
+    assert ("invalid_method", 101) in [(fault.code, fault.line) for fault in error.details]
     assert error.code == "batch_invalid_jsonl"
 
 

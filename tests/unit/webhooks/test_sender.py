@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from hypothesis import given
@@ -25,7 +26,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from tests.unit.samples import batch_item
 
-EVENT = status_event(batch_item(status="completed", completed_at=1_700_000_500, metadata={"ß": "\U0001f600\n"}))
+EVENT = msgspec.to_builtins(
+    status_event(batch_item(status="completed", completed_at=1_700_000_500, metadata={"ß": "\U0001f600\n"}))
+)
 
 
 def unwrap(body: bytes, headers: dict[str, str], secret: str) -> Any:
@@ -52,7 +55,7 @@ def test_the_payload_has_the_same_bytes_on_every_try() -> None:
 
 @pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
 def test_the_openai_sdk_accepts_and_types_the_event(status: str) -> None:
-    event = status_event(batch_item(status=status, **{f"{status}_at": 1_700_000_500}))
+    event = msgspec.to_builtins(status_event(batch_item(status=status, **{f"{status}_at": 1_700_000_500})))
     secret, body = new_secret(), payload(event)
     found = unwrap(body, signed_headers(event["id"], body, [secret], time.time()), secret)
     assert (found.id, found.type, found.data.id) == (event["id"], f"batch.{status}", "batch_1")

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,8 +23,8 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller gives to create a batch; ``output_expires_seconds`` counts from the output file's creation."""
 
     input_file_id: str
-    endpoint: str
-    completion_window: str
+    endpoint: Literal["/v1/chat/completions"]
+    completion_window: Literal["24h"]
     callback_url: str | None = None
     metadata: dict[str, str] | None = None
     output_expires_seconds: int | None = None

@@ -1,11 +1,11 @@
 """The events of a batch on the stack's bus: one for each status that it enters."""
 
-from typing import Any
+from typing import Annotated
 
-import msgspec
+from msgspec import Meta, Struct
 
 from nightshift.batches.record import Batch
-from nightshift.batches.resources import batch_object
+from nightshift.batches.resources import BatchResource, batch_object
 from nightshift.batches.status import Status
 from nightshift.core.ids import derived_id
 
@@ -14,14 +14,16 @@ SOURCE = "nightshift"
 VERSION = "1"
 
 
-class StatusEvent(msgspec.Struct, frozen=True):
-    """The ``detail`` of an event: ``batch`` is the batch object of the API, in the status that it has entered."""
+class StatusEvent(Struct, frozen=True, kw_only=True):
+    """The ``detail`` of an event."""
 
-    id: str
+    version: Annotated[str, Meta(description="Of the shape of `detail`.", extra_json_schema={"const": VERSION})] = (
+        VERSION
+    )
+    id: Annotated[str, Meta(description="One for each status that a batch enters, however often the event comes.")]
     account_id: str
-    created_at: int
-    batch: dict[str, Any]
-    version: str = VERSION
+    created_at: Annotated[int, Meta(description="When the batch entered the status, in seconds since 1970.")]
+    batch: Annotated[BatchResource, Meta(description="The batch object of the API as it was then.")]
 
 
 def status_event(batch: Batch) -> StatusEvent:

@@ -1,25 +1,17 @@
 """A batch as it is stored, and what is known of it at each stage of its life."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from nightshift.batches.status import STATUSES, Status, timestamp_field
+from nightshift.batches.status import Status, timestamp_field
+from nightshift.core.errors import Fault
 from nightshift.core.table import Item
 from nightshift.routes.route import Route
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """An entry of a batch's ``errors``. ``line`` counts from 1, and is None where the whole batch is meant."""
-
-    code: str | None
-    message: str
-    param: str | None = None
-    line: int | None = None
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """A batch's ``request_counts``: its lines, and how many of them have ended in each of the two files."""
+class RequestCounts(msgspec.Struct, frozen=True):
+    """The lines of a batch, and how many of them have ended in each of its two files."""
 
     total: int
     completed: int = 0
@@ -35,7 +27,7 @@ class OutputTokensDetails(msgspec.Struct, frozen=True):
 
 
 class BatchUsage(msgspec.Struct, frozen=True):
-    """A batch's ``usage`` in OpenAI's shape: tokens, summed over its lines."""
+    """Tokens in OpenAI's shape, summed over the lines of a batch."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
@@ -56,7 +48,7 @@ class Planned(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What the end of a batch adds to its record. A file's id is None where it would have no line."""
 
-    request_counts: Counts
+    request_counts: RequestCounts
     usage: BatchUsage
     errors: tuple[Fault, ...] = ()
     output_file_id: str | None = None
@@ -74,8 +66,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: Status
     input_file_id: str
-    endpoint: str
-    completion_window: str
+    endpoint: Literal["/v1/chat/completions"]
+    completion_window: Literal["24h"]
     created_at: int
     expires_at: int
     plan: Planned | None = None
@@ -83,7 +75,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str | None = None
     output_expires_seconds: int | None = None
     errors: tuple[Fault, ...] | None = None
-    request_counts: Counts | None = None
+    request_counts: RequestCounts | None = None
     usage: BatchUsage | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
@@ -160,6 +152,3 @@ def plan_attributes(plan: Planned | None) -> Item:
         "chunks": plan.chunks,
         "route": msgspec.json.encode(plan.route).decode(),
     }
-
-
-TIMESTAMPS = tuple(field for status in STATUSES if (field := timestamp_field(status)))

@@ -1,101 +1,74 @@
-"""The API's objects, from the items that are stored."""
+"""Batches as the API and the events show them. Every field is always there, null when unset."""
 
-import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
-import msgspec
+from msgspec import Struct
 
-from nightshift.batches.record import TIMESTAMPS, Batch, Counts
-
-
-def file_object(item: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's file object."""
-    return {
-        "id": item["sk"],
-        "object": "file",
-        "bytes": item["bytes"],
-        "created_at": item["created_at"],
-        "expires_at": item.get("expires_at"),
-        "filename": item["filename"],
-        "purpose": item["purpose"],
-        "status": item["status"],
-        "status_details": None,
-        "asset_group": item.get("asset_group"),
-    }
+from nightshift.batches.record import Batch, BatchUsage, RequestCounts
+from nightshift.batches.status import Status
+from nightshift.core.errors import Fault
 
 
-def upload_object(item: dict[str, Any], file: dict[str, Any] | None = None) -> dict[str, Any]:
-    """OpenAI's upload object; ``file`` is the item of the file that a completed upload became."""
-    return {
-        "id": item["sk"],
-        "object": "upload",
-        "bytes": item["bytes"],
-        "created_at": item["created_at"],
-        "expires_at": item["expires_at"],
-        "filename": item["filename"],
-        "purpose": item["purpose"],
-        "status": item["status"],
-        "file": file and file_object(file),
-    }
+class BatchErrors(Struct, frozen=True, kw_only=True):
+    """Why a batch failed."""
+
+    object: Literal["list"] = "list"
+    data: Sequence[Fault]
 
 
-def batch_object(batch: Batch, counts: Counts | None = None) -> dict[str, Any]:
-    """The batch object of the API: every field, null when unset. ``counts`` are its live ``request_counts``."""
-    known = msgspec.to_builtins(batch)
-    errors = known["errors"]
+class BatchResource(Struct, frozen=True, kw_only=True):
+    """A batch. Times are seconds since 1970."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: Literal["/v1/chat/completions"]
+    model: str | None
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: Literal["24h"]
+    status: Status
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    expires_at: int
+    in_progress_at: int | None
+    finalizing_at: int | None
+    cancelling_at: int | None
+    failed_at: int | None
+    completed_at: int | None
+    expired_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts | None
+    usage: BatchUsage | None
+    metadata: dict[str, str] | None
+    callback_url: str | None
+
+
+def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchResource:
+    """A batch as the API shows it; ``counts`` are its live ``request_counts``."""
     plan = batch.plan
-    return {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "model": plan and plan.model,
-        "errors": {"object": "list", "data": errors} if errors else None,
-        "input_file_id": batch.input_file_id,
-        "completion_window": batch.completion_window,
-        "status": batch.status,
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
-        "created_at": batch.created_at,
-        "expires_at": batch.expires_at,
-        **{field: known[field] for field in TIMESTAMPS},
-        "request_counts": msgspec.to_builtins(counts or batch.request_counts or (plan and Counts(plan.lines))),
-        "usage": known["usage"],
-        "metadata": batch.metadata,
-        "callback_url": batch.callback_url,
-    }
-
-
-def delivery_object(item: dict[str, Any]) -> dict[str, Any]:
-    """What happened to a webhook."""
-    return {
-        "id": item["id"],
-        "object": "webhook_delivery",
-        "event_id": item["event_id"],
-        "event_type": item["event_type"],
-        "url": item["url"],
-        "status": item["state"],
-        "created_at": item["created_at"],
-        "next_attempt_at": item.get("next_attempt_at"),
-        "attempts": item["attempts"],
-    }
-
-
-# Lambda answers with 6 MB at most.
-MAX_PAGE_BYTES = 5 * 1024 * 1024
-
-
-def list_object(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
-    """OpenAI's list page; what does not fit into one answer is left to the next."""
-    size = 0
-    for number, each in enumerate(data):
-        size += len(json.dumps(each, ensure_ascii=False).encode())
-        if number and size > MAX_PAGE_BYTES:
-            data, has_more = data[:number], True
-            break
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": has_more,
-    }
+    return BatchResource(
+        id=batch.id,
+        endpoint=batch.endpoint,
+        model=plan.model if plan else None,
+        errors=BatchErrors(data=batch.errors) if batch.errors else None,
+        input_file_id=batch.input_file_id,
+        completion_window=batch.completion_window,
+        status=batch.status,
+        output_file_id=batch.output_file_id,
+        error_file_id=batch.error_file_id,
+        created_at=batch.created_at,
+        expires_at=batch.expires_at,
+        in_progress_at=batch.in_progress_at,
+        finalizing_at=batch.finalizing_at,
+        cancelling_at=batch.cancelling_at,
+        failed_at=batch.failed_at,
+        completed_at=batch.completed_at,
+        expired_at=batch.expired_at,
+        cancelled_at=batch.cancelled_at,
+        request_counts=counts or batch.request_counts or (RequestCounts(plan.lines) if plan else None),
+        usage=batch.usage,
+        metadata=batch.metadata,
+        callback_url=batch.callback_url,
+    )

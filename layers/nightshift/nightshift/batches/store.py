@@ -19,18 +19,17 @@ import msgspec
 from nightshift.batches.record import (
     Batch,
     ChunkProgress,
-    Counts,
-    Fault,
     OpenBatch,
     Outcome,
     Planned,
+    RequestCounts,
     batch_of,
     item_of,
     open_batch_of,
     plan_attributes,
 )
 from nightshift.batches.status import TERMINAL, Status, sources, timestamp_field
-from nightshift.core.errors import NotFoundError
+from nightshift.core.errors import Fault, NotFoundError
 from nightshift.core.table import Item, Table
 
 OPEN_INDEX = "OpenBatches"
@@ -168,15 +167,15 @@ def problems(batch_id: str) -> list[str]:
     return list(dict.fromkeys(item["problem"] for item in items))
 
 
-def live_counts(batch: Batch) -> Counts | None:
+def live_counts(batch: Batch) -> RequestCounts | None:
     """The batch's ``request_counts`` now: the stored ones at its end, the sum over its chunks before."""
     if batch.request_counts is not None or batch.plan is None:
         return batch.request_counts
     if batch.status == "validating":
-        return Counts(batch.plan.lines)
+        return RequestCounts(batch.plan.lines)
     items = _TABLE.query("#pk = :pk AND begins_with(#sk, :prefix)", pk=batch.id, prefix="chunk#")
     chunks = [msgspec.convert(item, ChunkProgress) for item in items]
-    return Counts(
+    return RequestCounts(
         batch.plan.lines,
         completed=sum(chunk.completed for chunk in chunks),
         failed=sum(chunk.failed for chunk in chunks),

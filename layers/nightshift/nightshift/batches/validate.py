@@ -2,8 +2,8 @@
 
 from nightshift.batches import planning
 from nightshift.batches import store as batches
-from nightshift.batches.record import Batch, Fault, Planned
-from nightshift.core.errors import InvalidFileError, NightshiftError
+from nightshift.batches.record import Batch, Planned
+from nightshift.core.errors import Fault, InvalidFileError, NightshiftError
 from nightshift.files import store as files
 from nightshift.input import inspection
 
@@ -36,5 +36,5 @@ def _plan(batch: Batch, seconds: float) -> Planned:
 def _faults(error: NightshiftError) -> tuple[Fault, ...]:
     """Every wrong line, or the one thing that is wrong with the whole file."""
     if isinstance(error, InvalidFileError) and error.details:
-        return tuple(Fault(**detail) for detail in error.details)
-    return (Fault(error.code, error.message, error.param),)
+        return tuple(error.details)
+    return (Fault(error.code or "invalid_request", error.message, error.param),)

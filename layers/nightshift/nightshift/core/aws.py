@@ -1,6 +1,7 @@
-"""AWS clients, each made once and when first needed: importing botocore is the dearest part of a cold start.
+"""AWS clients, and DynamoDB items as plain values.
 
-botocore alone: what boto3 has beside it (resources, transfers) nobody uses here, and importing it takes time too.
+A client is created at its first use, because importing botocore is the slowest part of a cold start. boto3 is not
+imported at all: nothing here needs its resources and transfers, and they would take more time.
 """
 
 import time
@@ -44,10 +45,9 @@ def _client(service: str) -> Any:
         connect_timeout=5,
         read_timeout=30,
         max_pool_connections=32,
-        # Presigned URLs must name the bucket's own region, in their host too, and carry the signature that every region
-        # accepts. An emulator has no host for each bucket.
+        # A presigned URL works in every region only with this signature, and with bucket and region in its host.
         signature_version="s3v4" if service == "s3" else None,
-        s3=None if settings.is_emulated() else {"addressing_style": "virtual"},
+        s3={"addressing_style": settings.s3_addressing_style()},
     )
     return _session().create_client(service, config=config)
 
@@ -57,7 +57,7 @@ SERVICES = ("dynamodb", "s3", "sqs", "events", "stepfunctions", "secretsmanager"
 
 @cache
 def _session() -> Any:
-    """A session that reads botocore's descriptions of services in half the time that it takes itself."""
+    """A session that reads botocore's service descriptions with msgspec, which takes half the time."""
     import gzip
 
     import botocore.loaders
@@ -75,8 +75,8 @@ def _session() -> Any:
             return super().load_file(file_path)
 
     class Loader(botocore.loaders.Loader):
-        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore names it)
-            # Otherwise it looks into the folders of all four hundred. The last are for an operator's credentials.
+        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 (botocore's signature)
+            # botocore would search the folders of all its 400 services. The last four serve an operator's credentials.
             return [*SERVICES, "sts", "sso", "sso-oidc", "signin"]
 
     session = botocore.session.get_session()
@@ -85,12 +85,12 @@ def _session() -> Any:
 
 
 def read_object(bucket: str, key: str, start: int = 0, end: int | None = None) -> bytes:
-    """Bytes ``start`` to ``end`` (not included) of an object, all of it without ``end``.
+    """Bytes ``start`` to ``end`` (not included) of an object; without ``end``, to the end of the object.
 
-    A connection that breaks while it is read, which botocore leaves to its caller, is tried again.
+    A connection that breaks during the read is tried again, because botocore does not do that.
 
     Raises:
-        botocore.exceptions.ClientError: ``NoSuchKey``, say.
+        botocore.exceptions.ClientError: such as ``NoSuchKey``.
     """
     from botocore.exceptions import HTTPClientError, IncompleteReadError
 
@@ -110,18 +110,17 @@ def error_code(error: Exception) -> str:
 
 
 def item(attributes: dict[str, Any]) -> dict[str, Any]:
-    """A DynamoDB item from plain values; attributes that are None are left out."""
+    """A DynamoDB item from plain values, without the attributes that are None."""
     return {name: _attribute(value) for name, value in attributes.items() if value is not None}
 
 
 def plain(item: dict[str, Any]) -> dict[str, Any]:
-    """Plain values from a DynamoDB item: numbers as int, or as float where they have a fraction."""
+    """The plain values of a DynamoDB item. Numbers become int, or float where they have a fraction."""
     return {name: _value(attribute) for name, attribute in item.items()}
 
 
 def page(query: dict[str, Any], after: dict[str, Any] | None, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """The first ``limit`` plain items that a DynamoDB ``query`` finds after the key ``after``, and whether there are
-    more."""
+    """The first ``limit`` plain items that ``query`` finds after the key ``after``, and whether there are more."""
     if after is not None:
         query = {**query, "ExclusiveStartKey": item(after)}
     found: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Every error that a caller of the API can meet, and the one envelope they are told in.
+"""Every error that a caller of the API can meet.
 
 NightshiftError
 ├── BadRequestError            400
@@ -13,11 +13,22 @@ NightshiftError
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class Fault(Struct, frozen=True):
+    """One thing wrong with an input file or with a batch."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: Annotated[int | None, Meta(description="Counted from 1; null for a fault of the whole file.")] = None
 
 
 class NightshiftError(Exception):
-    """An error with a public face. ``message`` is shown to the caller: never put a secret in it."""
+    """An error that callers see. ``message`` must hold no secret."""
 
     status = 500
     type = "server_error"
@@ -29,11 +40,8 @@ class NightshiftError(Exception):
         self.code = code or self.default_code
         self.param = param
 
-    def envelope(self) -> dict[str, Any]:
-        """The body of the answer: ``{"error": {"message", "type", "param", "code"}}``."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-
     def headers(self) -> dict[str, str]:
+        """Headers that the response carries besides the usual ones."""
         return {}
 
 
@@ -44,19 +52,14 @@ class BadRequestError(NightshiftError):
 
 
 class InvalidFileError(BadRequestError):
-    """The input file cannot become a batch.
+    """The input file has faults, so that no batch can be made of it.
 
-    ``details`` holds ``{"code", "message", "param", "line"}`` for each thing wrong, ``line`` counted from 1.
+    ``details`` holds each fault.
     """
 
-    def __init__(self, message: str, *, code: str, details: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, message: str, *, code: str, details: Sequence[Fault] = ()) -> None:
         super().__init__(message, code=code, param="input_file_id")
         self.details = list(details)
-
-    def envelope(self) -> dict[str, Any]:
-        body = super().envelope()
-        body["error"]["details"] = self.details
-        return body
 
 
 class AuthenticationError(NightshiftError):
@@ -72,9 +75,18 @@ class NotFoundError(NightshiftError):
 
 
 class MethodNotAllowedError(NightshiftError):
+    """The path exists, and does not support the method."""
+
     status = 405
     type = "invalid_request_error"
     default_code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        self.allowed = ", ".join(allowed)
+        super().__init__(f"{method} is not allowed for {path}. Supported methods are: {self.allowed}.")
+
+    def headers(self) -> dict[str, str]:
+        return {"Allow": self.allowed}
 
 
 class ConflictError(NightshiftError):
@@ -90,6 +102,8 @@ class TooLargeError(NightshiftError):
 
 
 class LimitExceededError(NightshiftError):
+    """The account is at one of its limits. The call can be repeated after ``retry_after`` seconds."""
+
     status = 429
     type = "rate_limit_error"
     default_code = "quota_exceeded"

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that the upstream asks to wait, from ``retry-after-ms`` or ``Retry-After`` (seconds or a date)."""
+    """The seconds to wait, from ``retry-after-ms`` or ``Retry-After``; None without a readable one.
+
+    ``now`` (seconds since 1970) is what a date in ``Retry-After`` counts from.
+    """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:

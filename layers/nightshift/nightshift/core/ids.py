@@ -1,10 +1,11 @@
-"""Identifiers. New ones sort by the time they were made; derived ones are the same however often they are made."""
+"""Identifiers. New ids sort by the time of their creation. Derived ids depend on their parts alone."""
 
 import hashlib
 import secrets
 import time
 
-# Crockford's base 32 in lower case: sorts as its bits do, and reads without look-alikes (https://crockford.com/base32.html).
+# Crockford's base 32 in lower case: ids sort like their bits, and no two characters look alike
+# (https://crockford.com/base32.html).
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -19,9 +20,9 @@ def new_id(prefix: str, now: float | None = None) -> str:
 
 
 def derived_id(prefix: str, *parts: str, at: float | None = None) -> str:
-    """``<prefix>_`` and 26 characters that depend on ``parts`` and ``at`` alone: work done twice makes one thing.
+    """``<prefix>_`` and 26 characters that depend on ``parts`` and ``at`` alone, so that repeated work has one result.
 
-    With ``at`` (seconds) the id sorts among new ones of that time.
+    With ``at`` (seconds) the id sorts among the new ids of that time.
     """
     digest = int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest())
     if at is not None:
@@ -30,5 +31,5 @@ def derived_id(prefix: str, *parts: str, at: float | None = None) -> str:
 
 
 def request_line_id(batch_id: str, line: int) -> str:
-    """The id of one output line: the batch's own characters and the line number, from 0."""
+    """The id of one output line: the characters of the batch's id, then the line's number, counted from 0."""
     return f"batch_req_{batch_id.removeprefix('batch_')}{_base32(line, 4)}"

@@ -1,4 +1,5 @@
 """Limits that callers meet in more than one place."""
 
-# One call's body. Lambda takes an event of 6 MB, and API Gateway hands binary bodies over in base64, a third longer.
+# The largest body of one call. Lambda accepts events of 6 MB, and API Gateway encodes binary bodies in base64, which
+# adds a third.
 MAX_CALL_BYTES = 4_500_000

@@ -1,4 +1,4 @@
-"""The one logger, and metrics. Never log a prompt, an answer, a key or a URL with a secret in it."""
+"""The logger, and metrics. Never log a prompt, an answer, a key or a URL that holds a secret."""
 
 from aws_lambda_powertools import Logger
 
@@ -6,9 +6,11 @@ logger = Logger(service="nightshift")
 
 
 def count(values: dict[str, float], route: str | None = None) -> None:
-    """Write metrics (CloudWatch embedded metric format) in the namespace ``Nightshift``, by name and, where given, by
-    ``route``. Names that end in ``Seconds`` are times."""
-    # Imported here, because functions that count nothing need not pay for it.
+    """Write metrics in the namespace ``Nightshift``, as CloudWatch's embedded metric format.
+
+    With ``route``, the metrics have that dimension. A name that ends in ``Seconds`` is a time, any other a count.
+    """
+    # Imported here, because most functions count nothing and their cold starts would pay for it.
     from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
     metrics = EphemeralMetrics(namespace="Nightshift", service="nightshift")

@@ -1,6 +1,7 @@
-"""What the stack tells its functions, read from the environment when first asked for, never at import."""
+"""The functions' settings. Each is read from the environment at its use, never at import."""
 
 import os
+from typing import Literal
 
 
 def table(name: str) -> str:
@@ -24,25 +25,28 @@ def state_machine() -> str:
     return os.environ["STATE_MACHINE"]
 
 
-def is_emulated() -> bool:
-    """Whether AWS is an emulator: it is reached by this variable, which AWS's SDKs read too."""
-    return "AWS_ENDPOINT_URL" in os.environ
+def s3_addressing_style() -> Literal["virtual", "path"]:
+    """Whether S3's URLs name the bucket in the host (``virtual``) or in the path."""
+    return "path" if os.environ.get("S3_ADDRESSING_STYLE") == "path" else "virtual"
 
 
 def sync_validation_seconds() -> float:
+    """How long create may validate a file before the state machine takes over; 0 leaves it to the state machine."""
     return float(os.environ["SYNC_VALIDATION_SECONDS"])
 
 
 def completion_window_seconds() -> int:
+    """How long after its creation a batch expires."""
     return int(os.environ["COMPLETION_WINDOW_SECONDS"])
 
 
 def webhook_delays() -> list[int]:
-    """Seconds from one try of a webhook to the next."""
+    """The gaps between the tries of a webhook, in seconds."""
     return [int(delay) for delay in os.environ["WEBHOOK_DELAYS"].split(",")]
 
 
 def allow_local_webhooks() -> bool:
+    """Whether webhooks may go to loopback addresses over plain HTTP."""
     return os.environ.get("ALLOW_LOCAL_WEBHOOKS") == "true"
 
 

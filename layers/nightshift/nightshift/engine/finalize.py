@@ -4,10 +4,11 @@ import time
 from collections.abc import Sequence
 
 from nightshift.batches import store as batches
-from nightshift.batches.record import Batch, Fault, Outcome
+from nightshift.batches.record import Batch, Outcome
 from nightshift.batches.status import TERMINAL, Status
 from nightshift.core import concat
 from nightshift.core.concat import ByteRange
+from nightshift.core.errors import Fault
 from nightshift.core.ids import derived_id
 from nightshift.core.log import count
 from nightshift.engine.settlement import Settlement, Standing, settle

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from nightshift.batches import planning
-from nightshift.batches.record import Batch, BatchUsage, Counts
+from nightshift.batches.record import Batch, BatchUsage, RequestCounts
 from nightshift.core.concat import ByteRange
 from nightshift.core.errors import NotFoundError
 from nightshift.files import store as files
@@ -49,10 +49,10 @@ class Settlement:
     intact: bool
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RequestCounts:
         completed = sum(seal.completed for seal in self.seals)
         failed = sum(seal.failed for seal in self.seals)
-        return Counts(completed + failed, completed, failed)
+        return RequestCounts(completed + failed, completed, failed)
 
     @property
     def usage(self) -> BatchUsage:

@@ -5,12 +5,11 @@ The codes are those that OpenAI records in a failed batch's ``errors``; CONTRACT
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from nightshift.core.errors import InvalidFileError
+from nightshift.core.errors import Fault, InvalidFileError
 from nightshift.core.json_tokens import MAX_DEPTH, too_deep
 
 MAX_LINES = 50_000
@@ -61,19 +60,6 @@ _decode_chat = msgspec.json.Decoder(_ChatLine).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NULL = msgspec.Raw(b"null")
 _OTHER = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with the file. ``line`` counts from 1, and is None when the whole file is meant."""
-
-    code: str
-    message: str
-    param: str | None = None
-    line: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"code": self.code, "message": self.message, "param": self.param, "line": self.line}
 
 
 class FileCheck:
@@ -134,7 +120,7 @@ class FileCheck:
         raise InvalidFileError(
             f"{what}. {where}{first.message}{more}",
             code=code,
-            details=[fault.as_dict() for fault in self.faults],
+            details=self.faults,
         )
 
     def _take(self, line: bytes, newline: int) -> None:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from nightshift.core.errors import InvalidFileError
+from nightshift.core.errors import Fault, InvalidFileError
 from nightshift.files import store as files
 from nightshift.input import layout
 from nightshift.input.file_check import MAX_FILE_BYTES, FileCheck
@@ -41,7 +41,7 @@ def inspect(file: dict[str, Any], seconds: float) -> Inspected | None:
         raise InvalidFileError(
             f"The input file has {size} bytes; the limit is {MAX_FILE_BYTES}.",
             code="batch_invalid_jsonl",
-            details=[{"code": "invalid_request", "message": "The file is too large.", "param": None, "line": None}],
+            details=[Fault("invalid_request", "The file is too large.")],
         )
     if seconds <= 0:
         return None

@@ -1,0 +1,66 @@
+"""What the API shows besides files, batches and webhooks: models, and the envelope of errors."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from nightshift.core.errors import Fault, InvalidFileError, NightshiftError
+
+
+class ModelResource(Struct, frozen=True, kw_only=True):
+    """A model that batches can use."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "nightshift"
+
+
+class ModelList(Struct, frozen=True, kw_only=True):
+    """All models. OpenAI's list of models has no pages."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelResource]
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """An error. ``code`` is for programs, ``message`` for people, ``param`` names the parameter at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class FileErrorBody(ErrorBody, frozen=True, kw_only=True):
+    """An error of an input file, with each of its faults."""
+
+    details: list[Fault]
+
+
+class ErrorEnvelope(Struct, frozen=True, kw_only=True):
+    """The body of every response that is an error."""
+
+    error: ErrorBody
+
+
+class FileErrorEnvelope(Struct, frozen=True, kw_only=True):
+    """The body of the response to a batch whose input file has faults."""
+
+    error: FileErrorBody
+
+
+def error_envelope(error: NightshiftError) -> ErrorEnvelope | FileErrorEnvelope:
+    """An error as the body of a response.
+
+    A message may quote a caller's text that no UTF-8 can hold (half of a surrogate pair); it is replaced by ``?``.
+    """
+    message, param = _encodable(error.message), error.param and _encodable(error.param)
+    if isinstance(error, InvalidFileError):
+        body = FileErrorBody(message=message, type=error.type, param=param, code=error.code, details=error.details)
+        return FileErrorEnvelope(error=body)
+    return ErrorEnvelope(error=ErrorBody(message=message, type=error.type, param=param, code=error.code))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
