@@ -8,7 +8,6 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.accounts import store as accounts
-from nightshift.accounts.quotas import Quotas
 from nightshift.api.app import account_of, before_snapshot, create_app, json_response, parse_body, serve
 from nightshift.api.bodies import CreateBatch
 from nightshift.batches import store as batches
@@ -18,6 +17,7 @@ from nightshift.core.errors import BadRequestError, ConflictError, NightshiftErr
 from nightshift.core.ids import new_id
 from nightshift.core.log import logger
 from nightshift.files import store as files
+from nightshift.files.record import File
 from nightshift.input import inspection as intake
 from nightshift.webhooks import addresses
 
@@ -175,14 +175,14 @@ def _create(account_id: str, wanted: CreateBatch, batch_id: str) -> str:
 def _check_quotas(account_id: str) -> None:
     active = batches.open_of(account_id)
     queued = sum(batch.get("lines", 0) for batch in active)
-    Quotas.of(accounts.get(account_id)).check_batches(len(active), queued)
+    accounts.get(account_id).quotas.check_batches(len(active), queued)
 
 
-def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
+def _input_file(account_id: str, file_id: str) -> File:
     file = files.get(account_id, file_id, param="input_file_id")
-    if file["status"] != "processed":
+    if file.status != "processed":
         raise NotFoundError("The file's bytes have not arrived yet.", code="file_not_found", param="input_file_id")
-    if file["purpose"] != "batch":
+    if file.purpose != "batch":
         raise BadRequestError("The file's purpose is not batch.", code="invalid_purpose", param="input_file_id")
     return file
 

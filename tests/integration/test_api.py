@@ -95,7 +95,7 @@ def test_a_sample_event_is_refused_because_its_key_is_none(function: str) -> Non
 
 def test_a_revoked_key_is_refused(alice: Caller) -> None:
     [key] = accounts.list_keys(alice.account_id)
-    accounts.revoke_key(alice.account_id, key.key_id)
+    accounts.revoke_key(alice.account_id, key.id)
     assert alice("GET", "/models").status == 401
 
 

@@ -20,7 +20,10 @@ PACKAGES = (
 )
 # A module that reaches AWS or another server has one of these names; every other module is rules or a use case.
 EDGES = frozenset(
-    {"aws", "concat", "log", "table", "store", "uploads", "plan", "client", "deliveries", "sender", "app"},
+    {
+        *("aws", "bucket", "concat", "log", "table", "store", "uploads", "plan", "client"),
+        *("deliveries", "queue", "receivers", "sender", "app"),
+    },
 )
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -2,8 +2,8 @@
 
 import json
 
-from nightshift.batches.resources import MAX_PAGE_BYTES, batch_object, file_object, list_object
-from openai.types import Batch, FileObject
+from nightshift.batches.resources import MAX_PAGE_BYTES, batch_object, list_object
+from openai.types import Batch
 
 from tests.unit.samples import batch_item
 
@@ -22,15 +22,6 @@ BATCH_FIELDS = {
     ),
 }
 REQUIRED = {"id", "object", "endpoint", "input_file_id", "completion_window", "status", "created_at", "expires_at"}
-FILE = {
-    "pk": "acct_1",
-    "sk": "file_1",
-    "bytes": 3,
-    "created_at": 1,
-    "filename": "a",
-    "purpose": "batch",
-    "status": "processed",
-}
 COUNTS = {"total": 3, "completed": 2, "failed": 1}
 
 
@@ -76,22 +67,6 @@ def test_the_sdk_reads_a_batch() -> None:
     assert batch.errors.data[0].line == 2
     assert batch.request_counts is not None
     assert batch.request_counts.completed == 2
-
-
-def test_a_file_has_every_field() -> None:
-    assert file_object(FILE) == {
-        "id": "file_1",
-        "object": "file",
-        "bytes": 3,
-        "created_at": 1,
-        "expires_at": None,
-        "filename": "a",
-        "purpose": "batch",
-        "status": "processed",
-        "status_details": None,
-        "asset_group": None,
-    }
-    assert FileObject.model_validate(file_object(FILE | {"expires_at": 7}), strict=True).expires_at == 7
 
 
 def test_a_page_names_its_ends() -> None:

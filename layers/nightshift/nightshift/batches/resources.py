@@ -8,37 +8,6 @@ from nightshift.batches.status import STATUSES, timestamp_field
 _TIMESTAMPS = [field for status in STATUSES if (field := timestamp_field(status))]
 
 
-def file_object(item: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's file object."""
-    return {
-        "id": item["sk"],
-        "object": "file",
-        "bytes": item["bytes"],
-        "created_at": item["created_at"],
-        "expires_at": item.get("expires_at"),
-        "filename": item["filename"],
-        "purpose": item["purpose"],
-        "status": item["status"],
-        "status_details": None,
-        "asset_group": item.get("asset_group"),
-    }
-
-
-def upload_object(item: dict[str, Any], file: dict[str, Any] | None = None) -> dict[str, Any]:
-    """OpenAI's upload object; ``file`` is the item of the file that a completed upload became."""
-    return {
-        "id": item["sk"],
-        "object": "upload",
-        "bytes": item["bytes"],
-        "created_at": item["created_at"],
-        "expires_at": item["expires_at"],
-        "filename": item["filename"],
-        "purpose": item["purpose"],
-        "status": item["status"],
-        "file": file and file_object(file),
-    }
-
-
 def batch_object(item: dict[str, Any]) -> dict[str, Any]:
     """The batch object: every field of CONTRACT "The batch object", null when unset."""
     errors = item.get("errors")
@@ -60,21 +29,6 @@ def batch_object(item: dict[str, Any]) -> dict[str, Any]:
         "usage": item.get("usage"),
         "metadata": item.get("metadata"),
         "callback_url": item.get("callback_url"),
-    }
-
-
-def delivery_object(item: dict[str, Any]) -> dict[str, Any]:
-    """What happened to a webhook."""
-    return {
-        "id": item["id"],
-        "object": "webhook_delivery",
-        "event_id": item["event_id"],
-        "event_type": item["event_type"],
-        "url": item["url"],
-        "status": item["state"],
-        "created_at": item["created_at"],
-        "next_attempt_at": item.get("next_attempt_at"),
-        "attempts": item["attempts"],
     }
 
 

@@ -187,7 +187,7 @@ def _attribute(value: Any) -> dict[str, Any]:
             return {"N": repr(value)}
         case str():
             return {"S": value}
-        case list():
+        case list() | tuple():
             return {"L": [_attribute(each) for each in value]}
         case dict():
             return {"M": {name: _attribute(each) for name, each in value.items()}}

@@ -8,6 +8,7 @@ import msgspec
 
 from nightshift.core.errors import InvalidFileError, NotFoundError
 from nightshift.files import store as files
+from nightshift.files.record import File
 from nightshift.input import layout, plan
 from nightshift.input.file_check import MAX_FILE_BYTES, FileCheck
 from nightshift.input.layout import Segment
@@ -30,8 +31,8 @@ class Intake:
         return sum(segment.lines for segment in self.segments)
 
 
-def inspect(file: dict[str, Any], seconds: float) -> Intake | None:
-    """Check the file whose item is ``file`` and choose its route; None when that would take over ``seconds``.
+def inspect(file: File, seconds: float) -> Intake | None:
+    """Check ``file`` and choose its route; None when that would take over ``seconds``.
 
     Raises:
         InvalidFileError: ``batch_invalid_jsonl``, ``batch_multiple_models`` or ``batch_model_not_supported``.
@@ -39,7 +40,7 @@ def inspect(file: dict[str, Any], seconds: float) -> Intake | None:
         NotFoundError: the file's bytes are gone.
     """
     give_up = time.monotonic() + seconds
-    size = int(file["bytes"])
+    size = file.size
     if size > MAX_FILE_BYTES:
         raise InvalidFileError(
             f"The input file has {size} bytes; the limit is {MAX_FILE_BYTES}.",
@@ -49,7 +50,7 @@ def inspect(file: dict[str, Any], seconds: float) -> Intake | None:
     check = FileCheck()
     if seconds <= 0:
         return None
-    for block in files.read_blocks(file["pk"], file["sk"], size):
+    for block in files.read_blocks(file.account_id, file.id, size):
         check.feed(block)
         if time.monotonic() > give_up:
             return None
@@ -66,7 +67,7 @@ def plan_again(batch: dict[str, Any]) -> list[Task]:
     check = FileCheck()
     try:
         file = files.get(batch["pk"], batch["input_file_id"])
-        for block in files.read_blocks(batch["pk"], batch["input_file_id"], int(file["bytes"])):
+        for block in files.read_blocks(batch["pk"], batch["input_file_id"], file.size):
             check.feed(block)
     except NotFoundError:
         return []
