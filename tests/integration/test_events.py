@@ -1,4 +1,4 @@
-"""publish_events and deliver_webhook: one event for each status, delivered until somebody takes it."""
+"""publish_events and deliver_webhook: one event for each status, and each webhook tried until it is accepted."""
 
 import copy
 import json
@@ -279,7 +279,7 @@ def recorded(detail: dict[str, Any]) -> Delivery:
 
 
 @pytest.mark.usefixtures("local")
-def test_the_openai_sdk_accepts_what_is_delivered(alice: Caller, server: Server) -> None:
+def test_the_openai_sdk_accepts_a_webhook(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(200)
     secret = receivers.set_url(alice.account_id, f"{server.url}/hook")
     assert deliver(alice, None) == (True, 0.0)
@@ -294,7 +294,7 @@ def test_the_openai_sdk_accepts_what_is_delivered(alice: Caller, server: Server)
 
 
 @pytest.mark.usefixtures("local")
-def test_the_batchs_own_url_comes_before_the_accounts(alice: Caller, server: Server) -> None:
+def test_a_callback_url_comes_first(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(204)
     receivers.set_url(alice.account_id, f"{server.url}/default")
     assert deliver(alice, f"{server.url}/own")[0]
@@ -302,7 +302,7 @@ def test_the_batchs_own_url_comes_before_the_accounts(alice: Caller, server: Ser
 
 
 @pytest.mark.usefixtures("local")
-def test_a_batch_with_a_url_is_signed_even_where_the_account_never_set_a_webhook(alice: Caller, server: Server) -> None:
+def test_a_callback_url_alone_makes_a_secret(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(200)
     deliver(alice, server.url)
     [secret] = receivers.get(alice.account_id).signing_secrets
@@ -311,9 +311,7 @@ def test_a_batch_with_a_url_is_signed_even_where_the_account_never_set_a_webhook
 
 
 @pytest.mark.usefixtures("local")
-def test_after_a_rotation_both_secrets_verify_for_a_day(
-    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rotated_secret_signs_for_a_day(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.behave = lambda exchange: exchange.reply(200)
     old = receivers.set_url(alice.account_id, server.url)
     new = receivers.rotate_secret(alice.account_id)
@@ -328,9 +326,7 @@ def test_after_a_rotation_both_secrets_verify_for_a_day(
 
 
 @pytest.mark.usefixtures("local")
-def test_every_try_has_the_same_id_and_the_same_body_and_a_fresh_time(
-    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_try_has_the_same_id_and_body(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     receivers.set_url(alice.account_id, server.url)
     assert not deliver(alice, None)[0]
@@ -344,7 +340,7 @@ def test_every_try_has_the_same_id_and_the_same_body_and_a_fresh_time(
 
 @pytest.mark.usefixtures("local")
 @pytest.mark.parametrize("status", [200, 201, 204, 299, 410])
-def test_some_answers_end_it(alice: Caller, server: Server, status: int) -> None:
+def test_success_and_410_end_a_delivery(alice: Caller, server: Server, status: int) -> None:
     server.behave = lambda exchange: exchange.reply(status)
     assert deliver(alice, server.url) == (True, 0.0)
     delivery = recorded(detail_for(alice, server.url))
@@ -367,9 +363,7 @@ def test_some_answers_end_it(alice: Caller, server: Server, status: int) -> None
         pytest.param(Exchange.reset, id="reset"),
     ],
 )
-def test_any_other_answer_is_tried_again_and_no_redirect_is_followed(
-    alice: Caller, server: Server, behave: Behave
-) -> None:
+def test_any_other_response_is_tried_again(alice: Caller, server: Server, behave: Behave) -> None:
     server.behave = behave
     over, hidden = deliver(alice, server.url)
     assert not over
@@ -378,7 +372,7 @@ def test_any_other_answer_is_tried_again_and_no_redirect_is_followed(
 
 
 @pytest.mark.usefixtures("local")
-def test_a_receiver_that_hangs_is_given_up_on(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_hangs_times_out(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "WHOLE_SECONDS", 0.2)
     server.behave = server.hang
     assert not deliver(alice, server.url)[0]
@@ -395,9 +389,7 @@ def held_answer(first: bytes, server: Server) -> Behave:
 
 
 @pytest.mark.usefixtures("local")
-def test_the_status_decides_whatever_becomes_of_the_body(
-    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_status_counts_without_a_body(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "WHOLE_SECONDS", 0.2)
     server.behave = held_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", server)
     assert deliver(alice, server.url) == (True, 0.0)
@@ -405,9 +397,7 @@ def test_the_status_decides_whatever_becomes_of_the_body(
 
 
 @pytest.mark.usefixtures("local")
-def test_a_crash_at_the_last_try_loses_no_dead_letter(
-    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_loses_no_dead_letter(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     detail = detail_for(alice, server.url)
     enqueue(detail)
@@ -439,7 +429,7 @@ def test_a_crash_at_the_last_try_loses_no_dead_letter(
     ],
     ids=["body", "compressed body", "headers", "status line", "interim answers"],
 )
-def test_an_answer_without_an_end_is_left(
+def test_an_endless_response_is_cut_off(
     alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes, more: bytes, error: str | None
 ) -> None:
     monkeypatch.setattr(sender, "WHOLE_SECONDS", 0.5)
@@ -464,7 +454,7 @@ def test_an_answer_without_an_end_is_left(
 
 
 @pytest.mark.usefixtures("local")
-def test_there_are_nine_tries_with_growing_gaps_and_then_a_dead_letter(alice: Caller, server: Server) -> None:
+def test_a_dead_letter_follows_nine_tries(alice: Caller, server: Server) -> None:
     """SQS hides a message for 12 hours in all from the moment it was received: 43,200 s from now is refused."""
     server.behave = lambda exchange: exchange.reply(500)
     detail = detail_for(alice, server.url)
@@ -491,7 +481,7 @@ def test_there_are_nine_tries_with_growing_gaps_and_then_a_dead_letter(alice: Ca
 
 @pytest.mark.usefixtures("local")
 @pytest.mark.parametrize(("asked", "hidden"), [("60", 60), ("1", 5), ("86400", MAX_DELAY_SECONDS)])
-def test_retry_after_is_honoured_where_it_is_longer(alice: Caller, server: Server, asked: str, hidden: int) -> None:
+def test_a_longer_retry_after_is_honoured(alice: Caller, server: Server, asked: str, hidden: int) -> None:
     server.behave = lambda exchange: exchange.reply(429, Retry_After=asked)
     over, seconds = deliver(alice, server.url)
     assert not over
@@ -502,7 +492,7 @@ def test_retry_after_is_honoured_where_it_is_longer(alice: Caller, server: Serve
 
 
 @pytest.mark.usefixtures("local")
-def test_an_event_that_comes_twice_is_sent_once(alice: Caller, server: Server) -> None:
+def test_a_duplicate_event_is_sent_once(alice: Caller, server: Server) -> None:
     """Both the bus and the queue deliver at least once."""
     server.behave = lambda exchange: exchange.reply(200)
     for _ in range(2):
@@ -512,9 +502,7 @@ def test_an_event_that_comes_twice_is_sent_once(alice: Caller, server: Server) -
 
 
 @pytest.mark.usefixtures("local")
-def test_a_crash_before_the_try_was_written_down_sends_it_again(
-    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unrecorded_try_is_sent_again(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.behave = lambda exchange: exchange.reply(200)
 
     def crash(*_: Any) -> None:
@@ -532,7 +520,7 @@ def test_a_crash_before_the_try_was_written_down_sends_it_again(
 
 
 @pytest.mark.usefixtures("local")
-def test_a_webhook_that_is_removed_while_it_is_tried_ends_the_tries(alice: Caller, server: Server) -> None:
+def test_a_deleted_webhook_ends_its_tries(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     receivers.set_url(alice.account_id, server.url)
     assert not deliver(alice, None)[0]
@@ -545,7 +533,7 @@ def test_a_webhook_that_is_removed_while_it_is_tried_ends_the_tries(alice: Calle
     assert dead_letters() == []
 
 
-def test_an_account_without_a_receiver_wants_none(alice: Caller) -> None:
+def test_no_receiver_means_no_delivery(alice: Caller) -> None:
     assert deliver(alice, None) == (True, 0.0)
     receivers.set_url(alice.account_id, "https://hooks.example.com")
     receivers.delete_url(alice.account_id)
@@ -577,7 +565,7 @@ def listed(caller: Caller, batch_id: str = "batch_1") -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("local")
-def test_what_happened_to_a_delivery_can_be_read(alice: Caller, server: Server, ended: dict[str, Any]) -> None:
+def test_the_api_shows_each_attempt(alice: Caller, server: Server, ended: dict[str, Any]) -> None:
     assert listed(alice) == []
     server.behave = lambda exchange: exchange.reply(503)
     before = int(time.time())
@@ -614,7 +602,7 @@ def redeliver(caller: Caller, delivery_id: str, batch_id: str = "batch_1") -> Re
 
 
 @pytest.mark.usefixtures("local", "ended")
-def test_a_redelivery_is_a_new_round_of_tries_with_the_same_id_and_body(alice: Caller, server: Server) -> None:
+def test_a_redelivery_is_a_new_round_of_tries(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     while not work()[0]:
         pass
@@ -636,7 +624,7 @@ def test_a_redelivery_is_a_new_round_of_tries_with_the_same_id_and_body(alice: C
 
 
 @pytest.mark.usefixtures("local", "ended")
-def test_dead_letters_that_an_operator_moves_back_are_tried_again(alice: Caller, server: Server) -> None:
+def test_a_redriven_dead_letter_is_tried_aga(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     for _ in range(2):
         while not work()[0]:
@@ -657,7 +645,7 @@ def test_dead_letters_that_an_operator_moves_back_are_tried_again(alice: Caller,
 
 @pytest.mark.usefixtures("local", "ended")
 @pytest.mark.parametrize("status", [200, 410])
-def test_what_was_taken_or_gone_can_be_sent_again_too(alice: Caller, server: Server, status: int) -> None:
+def test_an_ended_delivery_can_be_redelivered(alice: Caller, server: Server, status: int) -> None:
     server.behave = lambda exchange: exchange.reply(status)
     assert work()[0]
     [before] = listed(alice)
@@ -672,7 +660,7 @@ def test_what_was_taken_or_gone_can_be_sent_again_too(alice: Caller, server: Ser
 
 
 @pytest.mark.usefixtures("local", "ended")
-def test_what_is_still_tried_is_not_sent_again(alice: Caller, server: Server) -> None:
+def test_a_pending_delivery_is_a_conflict(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     work()
     [pending] = listed(alice)
@@ -684,7 +672,7 @@ def test_what_is_still_tried_is_not_sent_again(alice: Caller, server: Server) ->
 
 
 @pytest.mark.usefixtures("local", "ended")
-def test_deliveries_are_their_accounts_and_their_batchs(alice: Caller, bob: Caller, server: Server) -> None:
+def test_deliveries_belong_to_one_account(alice: Caller, bob: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(200)
     work()
     [delivery] = listed(alice)
@@ -706,7 +694,7 @@ def test_deliveries_are_their_accounts_and_their_batchs(alice: Caller, bob: Call
 
 
 @pytest.mark.usefixtures("local")
-def test_a_redelivery_after_the_webhook_was_removed_comes_to_an_end(alice: Caller, server: Server) -> None:
+def test_a_redelivery_ends_without_a_webhook(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(200)
     receivers.set_url(alice.account_id, server.url)
     put_batch(alice, "batch_1")
@@ -723,7 +711,7 @@ def test_a_redelivery_after_the_webhook_was_removed_comes_to_an_end(alice: Calle
 
 
 @pytest.mark.usefixtures("local", "ended")
-def test_the_list_of_tries_has_an_end(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_attempts_are_kept(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_record, "MAX_ATTEMPTS_KEPT", 3)
     statuses = iter([500, 501, 502, 503, 200])
     server.behave = lambda exchange: exchange.reply(next(statuses))
@@ -747,15 +735,13 @@ def lead(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-def test_loopback_is_refused_where_it_is_not_allowed(alice: Caller, server: Server) -> None:
+def test_loopback_is_refused_by_default(alice: Caller, server: Server) -> None:
     assert not deliver(alice, server.url)[0]
     assert server.received == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1"])
-def test_a_public_name_that_leads_into_the_network_is_refused_by_the_address_connected_to(
-    monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_a_name_with_a_private_address_fails(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     made: list[Any] = []
 
     def judged(candidate: str) -> bool:
@@ -781,16 +767,12 @@ def test_a_public_name_that_leads_into_the_network_is_refused_by_the_address_con
         ("http://localhost:9/", "1.1.1.1"),
     ],
 )
-def test_a_local_stack_lets_plain_http_to_loopback_through_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, url: str, address: str
-) -> None:
+def test_a_local_stack_allows_loopback_alone(monkeypatch: pytest.MonkeyPatch, url: str, address: str) -> None:
     lead(monkeypatch, address)
     assert sender.post(url, b"{}", {}) == Outcome(error="refused_address")
 
 
-def test_a_name_that_is_slow_to_resolve_costs_no_more_than_a_slow_receiver(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_name_look_up_times_out(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
 
     def resolve(*_: Any, **__: Any) -> list[Any]:

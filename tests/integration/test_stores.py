@@ -48,7 +48,7 @@ def test_an_unknown_or_shared_name_finds_none() -> None:
         accounts.get("acct_unknown")
 
 
-def test_no_key_is_in_the_table(alice: Caller, bob: Caller) -> None:
+def test_a_key_is_stored_as_its_hash_alone(alice: Caller, bob: Caller) -> None:
     assert accounts.authenticate(alice.api_key) == alice.account_id
     assert accounts.authenticate(bob.api_key) == bob.account_id
     stored = str(aws.client("dynamodb").scan(TableName=settings.table("accounts"))["Items"])
