@@ -28,6 +28,7 @@ from nightshift.batches.record import RequestCounts
 from nightshift.core import aws, settings
 from nightshift.core.concat import MIN_PART_BYTES, ByteRange, parts
 from nightshift.core.log import logger
+from nightshift.core.table import Table
 from nightshift.input import layout, plan
 from nightshift.input.plan import Task
 from nightshift.results import store as results
@@ -98,7 +99,7 @@ def ours(batch_id: str, lines: int) -> float:
         "expires_at": now + 86_400,
         "lines": lines,
     }
-    aws.client("dynamodb").put_item(TableName=settings.table("batches"), Item=aws.item(item))
+    Table("batches").put(item)
     with contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
         started = time.perf_counter()
         answer = invoke("finalize_batch", {"account_id": ACCOUNT, "batch_id": batch_id, "chunks": ["done"]})

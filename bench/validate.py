@@ -28,6 +28,7 @@ from nightshift.core import aws, settings
 from nightshift.core.log import logger
 from nightshift.core.table import Table
 from nightshift.files import store as files
+from nightshift.files.record import File
 from nightshift.input import inspection
 
 from bench import report
@@ -41,8 +42,6 @@ OURS = "inspect and plan, whole"
 # What people write in a prompt: breaks, quotes, brackets.
 ENGLISH = 'The night shift answers [1]:\n"What the day has asked, the queue has kept." {see below}\n\n'
 OTHERS = "Die Nachtschicht beantwortet für 5 €:\n„Was der Tag gefragt hat“, 夜勤は答える。\n\n"
-
-File = dict[str, Any]
 
 
 def input_file(lines: int, text: str) -> bytes:
@@ -67,16 +66,16 @@ def ours(file: File) -> int:
     """What the create call does with a file; how many lines it found."""
     inspected = inspection.inspect(file, 300)
     assert inspected is not None
-    return planning.write_plan(file["pk"], "batch_bench", inspected).lines
+    return planning.write_plan(file.account_id, "batch_bench", inspected).lines
 
 
 def _lines(file: File) -> Iterator[bytes]:
     """The file's lines, by ranges of 8 MiB that are split at once: no faster way is known."""
-    s3, size, step = aws.client("s3"), file["bytes"], 8 * 1024 * 1024
+    s3, size, step = aws.client("s3"), file.size, 8 * 1024 * 1024
     rest = b""
     for start in range(0, size, step):
         span = f"bytes={start}-{min(start + step, size) - 1}"
-        block = s3.get_object(Bucket=settings.bucket(), Key=files.key(file["pk"], file["sk"]), Range=span)[
+        block = s3.get_object(Bucket=settings.bucket(), Key=files.key(file.account_id, file.id), Range=span)[
             "Body"
         ].read()
         lines = (rest + block).split(b"\n")
@@ -140,7 +139,7 @@ def pydantic_per_line(file: File) -> int:
 
 def iter_lines(file: File, chunk_size: int = 1024) -> int:
     """With botocore's own chunk size, or another."""
-    body = aws.client("s3").get_object(Bucket=settings.bucket(), Key=files.key(file["pk"], file["sk"]))["Body"]
+    body = aws.client("s3").get_object(Bucket=settings.bucket(), Key=files.key(file.account_id, file.id))["Body"]
     count = 0
     for line in body.iter_lines(chunk_size):
         json.loads(line)
@@ -169,8 +168,8 @@ class Rates:
         started, busy = time.perf_counter(), cpu_seconds()
         assert reader(file) == lines
         seconds, busy = time.perf_counter() - started, cpu_seconds() - busy
-        self.cpu[name].append(file["bytes"] / 1e6 / busy)
-        return float(file["bytes"] / 1e6 / seconds)
+        self.cpu[name].append(file.size / 1e6 / busy)
+        return float(file.size / 1e6 / seconds)
 
 
 # --- memory and the create call ---------------------------------------------------------------------------------------
@@ -215,7 +214,7 @@ class Creates:
 
         with mock.patch.object(inspection, "inspect", timed):
             started = time.perf_counter()
-            answer = self._caller("POST", "/batches", json_body={"input_file_id": self._file["sk"]})
+            answer = self._caller("POST", "/batches", json_body={"input_file_id": self._file.id})
             took = time.perf_counter() - started
         assert answer.status == 200, answer.body
         assert answer.json["request_counts"]["total"] == LINES, "it was not validated inside the call"

@@ -41,7 +41,7 @@ def create_account(
         from nightshift.accounts import store as accounts
 
         # Keys are made for an account by its name: a second one would make the name useless.
-        if any(name in (account.account_id, account.name) for account in accounts.list_accounts()):
+        if any(name in (account.id, account.name) for account in accounts.list_accounts()):
             raise CliError(f"There is already an account called {name}.")
         typer.echo(accounts.create_account(name))
 
@@ -52,7 +52,7 @@ def list_accounts(stack_name: StackName = "nightshift", region: Region = None, l
     with _operator(stack_name, region, local):
         from nightshift.accounts import store as accounts
 
-        found = [(one.account_id, one.name, show.moment(one.created_at)) for one in accounts.list_accounts()]
+        found = [(one.id, one.name, show.moment(one.created_at)) for one in accounts.list_accounts()]
     _print_table(("ID", "NAME", "CREATED"), found)
 
 
@@ -74,12 +74,12 @@ def account_quotas(
         from nightshift.accounts import store as accounts
         from nightshift.accounts.quotas import Quotas
 
-        account = accounts.get(accounts.find(name))
+        account = accounts.find(name)
         # Only what was set for this account is written: a limit that it does not have of its own follows the default.
-        own = {**(account.get("quotas") or {}), **changes}
+        own = {**account.own_quotas, **changes}
         if changes:
-            accounts.set_quotas(account["pk"], own)
-        limits = msgspec.to_builtins(Quotas.of({"quotas": own}))
+            accounts.set_quotas(account.id, own)
+        limits = msgspec.to_builtins(msgspec.convert(own, Quotas))
     rows = [
         (limit.replace("_", "-"), value, "account" if limit in own else "default") for limit, value in limits.items()
     ]
@@ -94,9 +94,9 @@ def create_key(
     with _operator(stack_name, region, local):
         from nightshift.accounts import store as accounts
 
-        api_key, key = accounts.create_key(accounts.find(account))
+        api_key, key = accounts.create_key(accounts.find(account).id)
     typer.echo(api_key)
-    typer.echo(f"{key.key_id} for {show.plain(account)}. Keep the key now: it cannot be shown again.", err=True)
+    typer.echo(f"{key.id} for {show.plain(account)}. Keep the key now: it cannot be shown again.", err=True)
 
 
 @keys_app.command("list")
@@ -107,8 +107,8 @@ def list_keys(
     with _operator(stack_name, region, local):
         from nightshift.accounts import store as accounts
 
-        found = accounts.list_keys(accounts.find(account))
-    _print_table(("ID", "KEY", "CREATED"), [(key.key_id, key.hint, show.moment(key.created_at)) for key in found])
+        found = accounts.list_keys(accounts.find(account).id)
+    _print_table(("ID", "KEY", "CREATED"), [(key.id, key.hint, show.moment(key.created_at)) for key in found])
 
 
 @keys_app.command("revoke")
@@ -123,7 +123,7 @@ def revoke_key(
     with _operator(stack_name, region, local):
         from nightshift.accounts import store as accounts
 
-        accounts.revoke_key(accounts.find(account), key_id)
+        accounts.revoke_key(accounts.find(account).id, key_id)
         typer.echo(f"Revoked {key_id}. It stops working within {accounts.KEY_CACHE_SECONDS} seconds.")
 
 

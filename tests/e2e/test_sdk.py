@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from nightshift.accounts import store as accounts
-from nightshift.core.aws import item, plain
 from nightshift.core.ids import new_id
+from nightshift.core.table import decode, encode
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, Sku
 from openai import (
@@ -59,9 +59,9 @@ def change_file(local: Local, account: Account, file_id: str, **fields: Any) -> 
     """Change a file's record behind the API's back."""
     local.aws("dynamodb").update_item(
         TableName=table(local, "Files"),
-        Key=item({"pk": account.id, "sk": file_id}),
+        Key=encode({"pk": account.id, "sk": file_id}),
         UpdateExpression="SET " + ", ".join(f"{name} = :{name}" for name in fields),
-        ExpressionAttributeValues=item({f":{name}": value for name, value in fields.items()}),
+        ExpressionAttributeValues=encode({f":{name}": value for name, value in fields.items()}),
     )
 
 
@@ -79,8 +79,8 @@ def copies_of(local: Local, account: Account, batch_id: str, statuses: list[str]
     """
     dynamodb = local.aws("dynamodb")
     name = table(local, "Batches")
-    key = item({"pk": account.id, "sk": batch_id})
-    original = plain(dynamodb.get_item(TableName=name, Key=key, ConsistentRead=True)["Item"])
+    key = encode({"pk": account.id, "sk": batch_id})
+    original = decode(dynamodb.get_item(TableName=name, Key=key, ConsistentRead=True)["Item"])
     now = time.time() - 60
     made = [
         {
@@ -93,7 +93,7 @@ def copies_of(local: Local, account: Account, batch_id: str, statuses: list[str]
         for age, status in enumerate(statuses)
     ]
     for start in range(0, len(made), 25):
-        requests = [{"PutRequest": {"Item": item(each)}} for each in made[start : start + 25]]
+        requests = [{"PutRequest": {"Item": encode(each)}} for each in made[start : start + 25]]
         assert not dynamodb.batch_write_item(RequestItems={name: requests}).get("UnprocessedItems")
     return [each["sk"] for each in made]
 
@@ -196,7 +196,7 @@ def test_an_expired_file_is_gone_at_once(local: Local, account: Account) -> None
 def test_the_bytes_of_a_record_that_ttl_removes_go_without_a_call(local: Local, account: Account) -> None:
     file_id = account.upload()
     # The emulator's own TTL writes nothing to the stream, which AWS's does as any delete does.
-    key = item({"pk": account.id, "sk": file_id})
+    key = encode({"pk": account.id, "sk": file_id})
     local.aws("dynamodb").delete_item(TableName=table(local, "Files"), Key=key)
 
     wait_for(lambda: not has_bytes(local, file_id))

@@ -23,6 +23,7 @@ from nightshift.batches.status import Status
 from nightshift.core import aws, settings
 from nightshift.core.table import Table
 from nightshift.files import store as files
+from nightshift.files.create import NewFile, create_file
 from nightshift.input import plan
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, Sku
@@ -171,8 +172,7 @@ class Caller:
     def upload(self, content: bytes | list[str]) -> str:
         """The id of a new input file."""
         whole = content if isinstance(content, bytes) else "".join(line + "\n" for line in content).encode()
-        item = files.create(self.account_id, filename="in.jsonl", purpose="batch", content=whole)
-        return str(item["sk"])
+        return create_file(self.account_id, NewFile(filename="in.jsonl", purpose="batch"), whole).id
 
     def create(self, lines: list[str] | bytes, **body: Any) -> str:
         """The id of a new batch of these lines."""

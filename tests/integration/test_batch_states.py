@@ -500,7 +500,7 @@ class BatchStates(RuleBasedStateMachine):
             return []
         key = files.key(self.caller.account_id, file_id)
         size = aws.client("s3").head_object(Bucket=stack_settings.bucket(), Key=key)["ContentLength"]
-        assert files.get(self.caller.account_id, file_id)["bytes"] == size > 0
+        assert files.get(self.caller.account_id, file_id).size == size > 0
         return self.caller.lines(file_id)
 
     # --- and in the end

@@ -249,8 +249,8 @@ def test_a_file_that_is_not_there_is_told_the_same_whatever_the_reason(alice: Ca
 
 
 def test_an_output_file_is_no_input(alice: Caller) -> None:
-    item = files.create(alice.account_id, filename="x", purpose="batch_output", content=b"{}\n")
-    reply = alice("POST", "/batches", json_body={"input_file_id": item["sk"]})
+    file = files.record(alice.account_id, "file_1", filename="x", purpose="batch_output", size=3, expires_at=None)
+    reply = alice("POST", "/batches", json_body={"input_file_id": file.id})
     assert (reply.status, reply.error["param"]) == (400, "input_file_id")
 
 

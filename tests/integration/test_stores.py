@@ -1,6 +1,7 @@
 """The modules that store: accounts, files, batches, results and routes, against moto."""
 
 import json
+import re
 import time
 import urllib.parse
 from typing import Any
@@ -11,8 +12,11 @@ from botocore.response import StreamingBody
 from nightshift.accounts import store as accounts
 from nightshift.core import aws, concat, settings
 from nightshift.core.concat import MIN_PART_BYTES, ByteRange
-from nightshift.core.errors import NotFoundError
+from nightshift.core.errors import BadRequestError, NotFoundError
 from nightshift.files import store as files
+from nightshift.files import uploads
+from nightshift.files.create import NewFile, create_presigned
+from nightshift.files.record import File, Upload
 from nightshift.input import plan
 from nightshift.input.layout import Segment
 from nightshift.input.plan import Task
@@ -25,23 +29,23 @@ from tests.integration.support import Caller, object_keys, route
 # --- accounts -------------------------------------------------------------------------------------------------------
 
 
-def test_an_account_is_found_by_its_name_and_its_id() -> None:
+def test_an_account_is_found_by_name_and_id() -> None:
     account_id = accounts.create_account("alice")
-    assert accounts.get(account_id)["name"] == "alice"
-    assert accounts.find("alice") == accounts.find(account_id) == account_id
+    assert accounts.get(account_id).name == "alice"
+    assert accounts.find("alice") == accounts.find(account_id) == accounts.get(account_id)
 
 
-def test_a_name_of_nobody_or_of_two_finds_nobody() -> None:
+def test_an_unknown_or_shared_name_finds_none() -> None:
     twins = [accounts.create_account("twin") for _ in range(2)]
     for name in ("nobody", "twin"):
         with pytest.raises(NotFoundError):
             accounts.find(name)
-    assert [accounts.find(twin) for twin in twins] == twins
+    assert [accounts.find(twin).id for twin in twins] == twins
     with pytest.raises(NotFoundError):
         accounts.get("acct_unknown")
 
 
-def test_a_key_belongs_to_its_account_and_is_nowhere_in_the_table(alice: Caller, bob: Caller) -> None:
+def test_a_key_is_stored_as_its_hash_alone(alice: Caller, bob: Caller) -> None:
     assert accounts.authenticate(alice.api_key) == alice.account_id
     assert accounts.authenticate(bob.api_key) == bob.account_id
     stored = str(aws.client("dynamodb").scan(TableName=settings.table("accounts"))["Items"])
@@ -49,71 +53,72 @@ def test_a_key_belongs_to_its_account_and_is_nowhere_in_the_table(alice: Caller,
     assert alice.api_key.removeprefix(accounts.KEY_PREFIX) not in stored
 
 
-def test_an_account_has_as_many_keys_as_it_wants_each_revoked_on_its_own(alice: Caller) -> None:
+def test_each_key_is_revoked_on_its_own(alice: Caller) -> None:
     second, shown = accounts.create_key(alice.account_id)
-    assert {key.key_id for key in accounts.list_keys(alice.account_id)} > {shown.key_id}
+    assert {key.id for key in accounts.list_keys(alice.account_id)} > {shown.id}
     assert (shown.account_id, shown.hint[-4:]) == (alice.account_id, second[-4:])
-    accounts.revoke_key(alice.account_id, shown.key_id)
+    accounts.revoke_key(alice.account_id, shown.id)
     assert accounts.authenticate(second) is None
     assert accounts.authenticate(alice.api_key) == alice.account_id
     assert shown not in accounts.list_keys(alice.account_id)
     with pytest.raises(NotFoundError):
-        accounts.revoke_key(alice.account_id, shown.key_id)
+        accounts.revoke_key(alice.account_id, shown.id)
 
 
-def test_a_key_is_revoked_by_its_own_account_only(alice: Caller, bob: Caller) -> None:
+def test_only_its_account_revokes_a_key(alice: Caller, bob: Caller) -> None:
     [key] = accounts.list_keys(alice.account_id)
     with pytest.raises(NotFoundError):
-        accounts.revoke_key(bob.account_id, key.key_id)
+        accounts.revoke_key(bob.account_id, key.id)
     assert accounts.authenticate(alice.api_key) == alice.account_id
 
 
-def test_a_revoked_key_is_dead_within_the_time_that_a_key_is_remembered(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_revoked_key_leaves_the_cache(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     accounts.authenticate(alice.api_key)
     [key] = accounts.list_keys(alice.account_id)
-    accounts.revoke_key(alice.account_id, key.key_id)
+    accounts.revoke_key(alice.account_id, key.id)
     monkeypatch.setattr(time, "monotonic", lambda: now + accounts.KEY_CACHE_SECONDS)
     assert accounts.authenticate(alice.api_key) is None
 
 
-def test_a_key_is_looked_up_once_while_it_is_remembered(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_key_needs_no_look_up(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     accounts.authenticate(alice.api_key)
     monkeypatch.delenv("ACCOUNTS_TABLE")
     assert accounts.authenticate(alice.api_key) == alice.account_id
 
 
 @pytest.mark.parametrize("guess", ["", "sk-ns-", "account", "acct_1", "\u00e9"])
-def test_what_is_no_key_is_nobodys(alice: Caller, guess: str) -> None:
+def test_other_text_is_no_key(alice: Caller, guess: str) -> None:
     assert accounts.authenticate(guess) is None
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
+FILE = File(
+    account_id="acct_1", id="file_1", filename="in.jsonl", purpose="batch", size=3, status="processed", created_at=1
+)
+NEW = NewFile(filename="in.jsonl", purpose="batch")
 
-def test_a_file_is_its_accounts_alone(alice: Caller, bob: Caller) -> None:
+
+def test_a_file_belongs_to_one_account(alice: Caller, bob: Caller) -> None:
     file_id = alice.upload(b"abc")
-    assert files.get(alice.account_id, file_id)["bytes"] == 3
+    assert files.get(alice.account_id, file_id).size == 3
     with pytest.raises(NotFoundError):
         files.get(bob.account_id, file_id)
 
 
 def test_an_expired_file_is_gone_at_once(alice: Caller) -> None:
     now = int(time.time())
-    named: dict[str, Any] = {"filename": "x", "purpose": "batch", "content": b"abc"}
-    alive = files.create(alice.account_id, **named, expires_at=now + 60)
-    dead = files.create(alice.account_id, **named, expires_at=now)
-    assert files.get(alice.account_id, alive["sk"])["expires_at"] == now + 60
+    for file_id, expires_at in (("file_alive", now + 60), ("file_dead", now)):
+        files.record(alice.account_id, file_id, filename="x", purpose="batch", size=3, expires_at=expires_at)
+    assert files.get(alice.account_id, "file_alive").expires_at == now + 60
     with pytest.raises(NotFoundError):
-        files.get(alice.account_id, dead["sk"])
+        files.get(alice.account_id, "file_dead")
 
 
-def test_a_file_is_read_consistently_because_a_batch_may_be_made_of_it_the_moment_it_is_there(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_read_consistently(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch may be made of a file as soon as the file is there."""
     file_id = alice.upload(b"abc")
     asked: list[dict[str, Any]] = []
     get_item = aws.client("dynamodb").get_item
@@ -139,9 +144,9 @@ def test_a_file_is_read_consistently_because_a_batch_may_be_made_of_it_the_momen
         ("\u202egnp.exe", "_gnp.exe"),
     ],
 )
-def test_no_file_name_can_break_out_of_its_header(alice: Caller, name: str, plain: str) -> None:
-    item = files.create(alice.account_id, filename=name, purpose="batch", content=b"abc")
-    query = urllib.parse.parse_qs(urllib.parse.urlsplit(files.download_url(item)).query)
+def test_a_file_name_stays_inside_its_header(alice: Caller, name: str, plain: str) -> None:
+    file = files.record(alice.account_id, "file_1", filename=name, purpose="batch", size=3, expires_at=None)
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(files.download_url(file)).query)
     [disposition] = query["response-content-disposition"]
     assert disposition.isascii()
     assert disposition.isprintable()
@@ -158,6 +163,59 @@ def test_a_file_is_read_in_ranges(alice: Caller, monkeypatch: pytest.MonkeyPatch
     assert files.read_range(alice.account_id, file_id, 3, 5) == b"34"
     with pytest.raises(NotFoundError):
         files.read_range(alice.account_id, "file_gone", 0, 1)
+
+
+def test_stored_bytes_are_those_that_count(alice: Caller) -> None:
+    """The table's TTL deletes late, and a completed upload counts as its file."""
+    now = int(time.time())
+    for expires_at in (None, now + 100, now - 100):
+        files.record(
+            alice.account_id, f"file_{expires_at}", filename="a", purpose="batch", size=10, expires_at=expires_at
+        )
+    create_presigned(alice.account_id, NEW, 200)
+    for end in (lambda upload: upload, uploads.cancel, completed):
+        end(uploads.create(alice.account_id, NEW, size=4_000, mime_type="text/jsonl"))
+    assert files.stored_bytes(alice.account_id) == 20 + 200 + 4_000 + 4_000
+
+
+def completed(upload: Upload) -> None:
+    """Complete an upload with one part."""
+    part_id = uploads.add_part(upload, b"a" * upload.size)
+    done, file = uploads.complete(upload, [part_id], None)
+    assert (done.status, done.file_id, file.size) == ("completed", file.id, upload.size)
+
+
+def test_an_upload_cancelled_meanwhile_is_refused(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = uploads.create(alice.account_id, NEW, size=1, mime_type="text/jsonl")
+    part_id = uploads.add_part(upload, b"a")
+    join = concat.join
+
+    def cancel_first(*arguments: Any) -> int:
+        uploads.cancel(upload)
+        return join(*arguments)
+
+    monkeypatch.setattr(concat, "join", cancel_first)
+    with pytest.raises(BadRequestError) as refused:
+        uploads.complete(upload, [part_id], None)
+    assert refused.value.code == "upload_not_pending"
+
+
+def test_no_filter_names_a_key_attribute(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DynamoDB rejects such a query; moto runs it."""
+    filters: list[str] = []
+    dynamodb = aws.client("dynamodb")
+
+    def noted(operation: str, request: dict[str, Any]) -> Any:
+        filters.append(request.get("FilterExpression", ""))
+        return call(operation, request)
+
+    call = dynamodb._make_api_call  # type: ignore[attr-defined]  # a paginator calls it without the client's method
+    monkeypatch.setattr(dynamodb, "_make_api_call", noted)
+    files.stored_bytes(alice.account_id)
+    files.list_page(alice.account_id, limit=1, after=None, ascending=True, purpose="batch")
+    assert len(filters) == 2
+    assert all(filters)
+    assert not {"pk", "sk"} & set(re.findall(r"\w+", " ".join(filters)))
 
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -402,12 +460,12 @@ def test_routes_are_listed_by_model_then_priority() -> None:
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-2"])
-def test_presigned_urls_name_the_buckets_own_region(monkeypatch: pytest.MonkeyPatch, region: str) -> None:
+def test_presigned_urls_name_the_region(monkeypatch: pytest.MonkeyPatch, region: str) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", region)
     aws._session.cache_clear()
     aws._client.cache_clear()
     try:
-        url = files.download_url({"pk": "acct_1", "sk": "file_1", "filename": "in.jsonl"})
+        url = files.download_url(FILE)
     finally:
         aws._session.cache_clear()
         aws._client.cache_clear()
@@ -417,7 +475,7 @@ def test_presigned_urls_name_the_buckets_own_region(monkeypatch: pytest.MonkeyPa
     assert urllib.parse.urlsplit(url).hostname in expected
 
 
-def test_an_operators_credentials_may_come_from_any_of_awss_ways() -> None:
+def test_credentials_may_come_from_sso() -> None:
     for service in ("sts", "sso", "sso-oidc"):
         assert aws._session().create_client(service)
 
@@ -438,9 +496,3 @@ def test_a_connection_that_breaks_while_an_object_is_read_is_tried_again(monkeyp
     assert aws.read_object(settings.bucket(), "work/x", 2, 5) == b"234"
     with pytest.raises(IncompleteReadError):
         aws.read_object(settings.bucket(), "work/x")
-
-
-def test_what_has_expired_is_not_stored_though_the_table_still_has_it() -> None:
-    for expires_at in (None, int(time.time()) + 100, int(time.time()) - 100):
-        files.record("acct_1", f"file_{expires_at}", filename="a", purpose="batch", size=10, expires_at=expires_at)
-    assert files.stored_bytes("acct_1") == 20

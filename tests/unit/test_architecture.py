@@ -21,20 +21,9 @@ PACKAGES = (
 # A module that reaches AWS or another server has one of these names; every other module is rules or a use case.
 EDGES = frozenset(
     {
-        "aws",
-        "concat",
-        "log",
-        "table",
-        "store",
-        "uploads",
-        "plan",
-        "client",
-        "deliveries",
-        "sender",
-        "app",
-        "bus",
-        "executions",
-    },
+        *("aws", "bucket", "table", "concat", "log", "store", "plan", "uploads", "client"),
+        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app"),
+    }
 )
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -12,7 +12,7 @@ import yaml
 from nightshift.batches import store as batches
 from nightshift.batches.status import TERMINAL
 from nightshift.engine.slice import MAX_VISITS
-from nightshift.webhooks.sender import MAX_DELAY_SECONDS
+from nightshift.webhooks.schedule import MAX_DELAY_SECONDS
 
 from functions.api.app import app as api
 from functions.create_batch.app import app as create_batch

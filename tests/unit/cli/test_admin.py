@@ -82,7 +82,7 @@ def test_quotas_are_the_defaults_until_they_are_set() -> None:
         "stored-bytes": ["107374182400", "default"],
     }
     assert quotas("--active-batches", "0")["active-batches"] == ["0", "account"]
-    assert "quotas" in accounts.get(account_id)
+    assert accounts.get(account_id).own_quotas == {"active_batches": 0}
 
 
 def test_setting_a_quota_leaves_the_others_as_they_were() -> None:
@@ -93,7 +93,7 @@ def test_setting_a_quota_leaves_the_others_as_they_were() -> None:
 
     assert [shown[name][0] for name in ("active-batches", "queued-requests", "stored-bytes")] == ["7", "8", "100"]
     assert shown == quotas()
-    assert Quotas.of(accounts.get(account_id)) == Quotas(active_batches=7, queued_requests=8, stored_bytes=100)
+    assert accounts.get(account_id).quotas == Quotas(active_batches=7, queued_requests=8, stored_bytes=100)
 
 
 def test_a_quota_below_nothing_is_wrong_usage() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from nightshift.webhooks.sender import new_secret, signed_headers
+from nightshift.webhooks.message import new_secret, signed_headers
 from nightshift_cli import client, receiver
 from nightshift_cli.errors import CliError
 from nightshift_cli.main import app

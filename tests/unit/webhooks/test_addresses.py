@@ -114,7 +114,7 @@ def test_a_public_url_is_let_through(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", HOSTILE)
-def test_a_hostile_url_is_refused_on_a_local_stack_too(url: str) -> None:
+def test_a_local_stack_refuses_hostile_urls(url: str) -> None:
     with pytest.raises(BadRequestError):
         check_url(url, allow_local=True)
 
@@ -122,7 +122,7 @@ def test_a_hostile_url_is_refused_on_a_local_stack_too(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://localhost:9/x", "http://127.0.0.1:8080", "http://127.9.9.9/", "http://[::1]:80/"]
 )
-def test_plain_http_to_loopback_is_for_local_stacks_only(url: str) -> None:
+def test_only_local_stacks_allow_loopback(url: str) -> None:
     check_url(url, allow_local=True)
     with pytest.raises(BadRequestError):
         check_url(url)
@@ -147,12 +147,12 @@ def test_plain_http_to_loopback_is_for_local_stacks_only(url: str) -> None:
         "http://a@localhost/",
     ],
 )
-def test_allow_local_lets_nothing_else_through(url: str) -> None:
+def test_allow_local_allows_loopback_alone(url: str) -> None:
     with pytest.raises(BadRequestError):
         check_url(url, allow_local=True)
 
 
-def test_the_message_names_the_parameter_it_is_about() -> None:
+def test_the_message_names_the_parameter() -> None:
     with pytest.raises(BadRequestError, match=r"^url must start with https://\.$"):
         check_url("http://hooks.example.com", param="url")
 

@@ -1,12 +1,10 @@
-"""What one account may hold at once, and the refusal when it would be more."""
-
-from typing import Any
+"""The limits of an account, and the errors of a request that would exceed them."""
 
 import msgspec
 
 from nightshift.core.errors import LimitExceededError
 
-# When it may be worth trying again: batches end, and files are deleted, at no time that we could know.
+# A guess: nobody can know when a batch ends or a file is deleted.
 RETRY_AFTER_SECONDS = 60
 
 
@@ -17,30 +15,35 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queued_requests: int = 5_000_000
     stored_bytes: int = 100 * 1024**3
 
-    @classmethod
-    def of(cls, account: dict[str, Any]) -> "Quotas":
-        """The quotas of an account's item; what it does not say has the default."""
-        return msgspec.convert(account.get("quotas") or {}, cls)
-
     def check_batches(self, active: int, queued: int) -> None:
-        """Refuse a batch more when ``active`` batches with ``queued`` requests in all have not ended.
+        """Check that one more batch is allowed beside ``active`` batches with ``queued`` requests in all.
 
         Raises:
             LimitExceededError: ``quota_exceeded``.
         """
         if active >= self.active_batches:
-            self._refuse(f"{active} batches have not ended, and {self.active_batches} may at once")
+            raise _exceeded(
+                f"The account has {active} active batches; the limit is {self.active_batches}. "
+                "Wait for one to end, or cancel one."
+            )
         if queued >= self.queued_requests:
-            self._refuse(f"{queued} requests are queued, and {self.queued_requests} may be at once")
+            raise _exceeded(
+                f"The account has {queued} queued requests; the limit is {self.queued_requests}. "
+                "Wait for a batch to end, or cancel one."
+            )
 
     def check_storage(self, stored: int, more: int) -> None:
-        """Refuse ``more`` bytes when ``stored`` are there.
+        """Check that ``more`` bytes are allowed beside ``stored`` bytes.
 
         Raises:
             LimitExceededError: ``quota_exceeded``.
         """
         if stored + more > self.stored_bytes:
-            self._refuse(f"the account stores {stored} bytes, and may store {self.stored_bytes}: delete files")
+            raise _exceeded(
+                f"The account stores {stored} bytes and cannot store {more} more; the limit is {self.stored_bytes}. "
+                "Delete files."
+            )
 
-    def _refuse(self, why: str) -> None:
-        raise LimitExceededError(f"The account is at its limit: {why}.", retry_after=RETRY_AFTER_SECONDS)
+
+def _exceeded(message: str) -> LimitExceededError:
+    return LimitExceededError(message, retry_after=RETRY_AFTER_SECONDS)

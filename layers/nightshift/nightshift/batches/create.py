@@ -2,12 +2,11 @@
 
 import hashlib
 import time
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from nightshift.accounts import store as accounts
-from nightshift.accounts.quotas import Quotas
 from nightshift.batches import executions, idempotency_keys, planning
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
@@ -16,6 +15,7 @@ from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
 from nightshift.core.ids import new_id
 from nightshift.core.log import logger
 from nightshift.files import store as files
+from nightshift.files.record import File
 from nightshift.input import inspection
 
 
@@ -90,13 +90,13 @@ def _same_request(existing: Batch, new: NewBatch) -> Batch:
     return existing
 
 
-def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
+def _input_file(account_id: str, file_id: str) -> File:
     file = files.get(account_id, file_id, param="input_file_id")
-    if file["status"] != "processed":
+    if file.status != "processed":
         message = "The file's bytes have not arrived yet: upload them to its upload_url first."
         raise NotFoundError(message, code="file_not_found", param="input_file_id")
-    if file["purpose"] != "batch":
-        message = f"The file's purpose is {file['purpose']!a}; the purpose of an input file is 'batch'."
+    if file.purpose != "batch":
+        message = f"The file's purpose is {file.purpose!a}; the purpose of an input file is 'batch'."
         raise BadRequestError(message, code="invalid_purpose", param="input_file_id")
     return file
 
@@ -104,7 +104,7 @@ def _input_file(account_id: str, file_id: str) -> dict[str, Any]:
 def _check_quotas(account_id: str) -> None:
     active = batches.open_of(account_id)
     queued = sum(batch.lines or 0 for batch in active)
-    Quotas.of(accounts.get(account_id)).check_batches(len(active), queued)
+    accounts.get(account_id).quotas.check_batches(len(active), queued)
 
 
 def _started(batch: Batch) -> Batch:

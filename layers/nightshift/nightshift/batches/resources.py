@@ -1,6 +1,5 @@
 """Batches as the API and the events show them. Every field is always there, null when unset."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -14,7 +13,7 @@ class BatchErrors(Struct, frozen=True, kw_only=True):
     """Why a batch failed."""
 
     object: Literal["list"] = "list"
-    data: Sequence[Fault]
+    data: list[Fault]
 
 
 class BatchResource(Struct, frozen=True, kw_only=True):
@@ -52,7 +51,7 @@ def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchReso
         id=batch.id,
         endpoint=batch.endpoint,
         model=plan.model if plan else None,
-        errors=BatchErrors(data=batch.errors) if batch.errors else None,
+        errors=BatchErrors(data=list(batch.errors)) if batch.errors else None,
         input_file_id=batch.input_file_id,
         completion_window=batch.completion_window,
         status=batch.status,

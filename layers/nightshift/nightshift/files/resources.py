@@ -1,8 +1,12 @@
 """Files and uploads as the API shows them. Every field is always there, null when unset."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
+
+from nightshift.files.create import PresignedFile
+from nightshift.files.record import File, Purpose, Upload
 
 
 class FileResource(Struct, frozen=True, kw_only=True):
@@ -14,7 +18,7 @@ class FileResource(Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int | None
     filename: str
-    purpose: Literal["batch", "batch_output"]
+    purpose: Purpose
     status: Literal["uploaded", "processed"]
     status_details: None = None
     asset_group: str | None
@@ -45,7 +49,7 @@ class UploadResource(Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int
     filename: str
-    purpose: Literal["batch"]
+    purpose: Purpose
     status: Literal["pending", "completed", "cancelled", "expired"]
     file: FileResource | None
 
@@ -59,40 +63,40 @@ class UploadPartResource(Struct, frozen=True, kw_only=True):
     upload_id: str
 
 
-def file_object(item: dict[str, Any]) -> FileResource:
-    """A file as the API shows it, from its item."""
-    return FileResource(**_file_fields(item))
-
-
-def presigned_file_object(item: dict[str, Any], url: str, headers: dict[str, str]) -> PresignedFileResource:
-    """A file that has no bytes yet, with the URL and the headers of the one PUT that uploads them."""
-    return PresignedFileResource(
-        **_file_fields(item), upload_url=url, upload_headers=headers, upload_expires_at=item["expires_at"]
+def file_object(file: File) -> FileResource:
+    """A file as the API shows it."""
+    return FileResource(
+        id=file.id,
+        bytes=file.size,
+        created_at=file.created_at,
+        expires_at=file.expires_at,
+        filename=file.filename,
+        purpose=file.purpose,
+        status=file.status,
+        asset_group=file.asset_group,
     )
 
 
-def _file_fields(item: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": item["sk"],
-        "bytes": item["bytes"],
-        "created_at": item["created_at"],
-        "expires_at": item.get("expires_at"),
-        "filename": item["filename"],
-        "purpose": item["purpose"],
-        "status": item["status"],
-        "asset_group": item.get("asset_group"),
-    }
+def presigned_file_object(presigned: PresignedFile) -> PresignedFileResource:
+    """A file that has no bytes yet, with the URL and the headers of the one PUT that uploads them."""
+    file = presigned.file
+    return PresignedFileResource(
+        **msgspec.structs.asdict(file_object(file)),
+        upload_url=presigned.url,
+        upload_headers=presigned.headers,
+        upload_expires_at=file.expires_at or file.created_at,
+    )
 
 
-def upload_object(item: dict[str, Any], file: dict[str, Any] | None = None) -> UploadResource:
-    """An upload as the API shows it; ``file`` is the item of the file that a completed upload became."""
+def upload_object(upload: Upload, file: File | None = None) -> UploadResource:
+    """An upload as the API shows it; ``file`` is the file that a completed upload has become."""
     return UploadResource(
-        id=item["sk"],
-        bytes=item["bytes"],
-        created_at=item["created_at"],
-        expires_at=item["expires_at"],
-        filename=item["filename"],
-        purpose=item["purpose"],
-        status=item["status"],
+        id=upload.id,
+        bytes=upload.size,
+        created_at=upload.created_at,
+        expires_at=upload.expires_at,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        status=upload.status,
         file=file_object(file) if file else None,
     )

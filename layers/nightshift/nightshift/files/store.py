@@ -1,56 +1,38 @@
 """Files: their records in the table ``Files`` (pk account, sk file id) and their bytes in the bucket.
 
-A record that goes, deleted or expired, takes its bytes along: PurgeFile follows the table's stream.
+When a record is deleted or expires, PurgeFile deletes the bytes: it reads the table's stream.
 """
 
 import time
 import urllib.parse
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from nightshift.core import aws, settings
+import msgspec
+
+from nightshift.core import bucket
 from nightshift.core.errors import NotFoundError
-from nightshift.core.ids import new_id
+from nightshift.core.table import Item, Table, decode
+from nightshift.files.record import File, Purpose
 
 BLOCK_BYTES = 4 * 1024 * 1024
-# Blocks that are read while one is looked at.
+# Blocks that are read while the caller works on one.
 BLOCKS_AHEAD = 2
 DOWNLOAD_SECONDS = 900
-# How long a presigned upload may take to begin.
-UPLOAD_SECONDS = 3600
 CONTENT_TYPE = "application/jsonl"
 
-
-def key(account_id: str, file_id: str) -> str:
-    """Where the file's bytes are."""
-    return f"files/{account_id}/{file_id}"
+_FILES = Table("files")
 
 
-def create(
-    account_id: str,
-    *,
-    filename: str,
-    purpose: str,
-    content: bytes,
-    expires_at: int | None = None,
-    asset_group: str | None = None,
-) -> dict[str, Any]:
-    """Store a small file whole and return its item. The bytes come first: a record never points at nothing."""
-    file_id = new_id("file")
-    aws.client("s3").put_object(
-        Bucket=settings.bucket(), Key=key(account_id, file_id), Body=content, ContentType=CONTENT_TYPE
-    )
-    return record(
-        account_id,
-        file_id,
-        filename=filename,
-        purpose=purpose,
-        size=len(content),
-        expires_at=expires_at,
-        asset_group=asset_group,
-    )
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+def put(file: File) -> File:
+    """Record a file and return it; a record with the same id is replaced."""
+    _FILES.put(msgspec.to_builtins(file))
+    return file
 
 
 def record(
@@ -58,94 +40,46 @@ def record(
     file_id: str,
     *,
     filename: str,
-    purpose: str,
+    purpose: Purpose,
     size: int,
     expires_at: int | None,
     created_at: int | None = None,
-    asset_group: str | None = None,
-) -> dict[str, Any]:
-    """Record a file whose bytes are in the bucket; the same id again replaces the record."""
-    item = {
-        "pk": account_id,
-        "sk": file_id,
-        "filename": filename,
-        "purpose": purpose,
-        "bytes": size,
-        "status": "processed",
-        "created_at": created_at or int(time.time()),
-        "expires_at": expires_at,
-        "asset_group": asset_group,
-    }
-    aws.client("dynamodb").put_item(TableName=settings.table("files"), Item=aws.item(item))
-    return item
-
-
-def expect(
-    account_id: str,
-    *,
-    filename: str,
-    purpose: str,
-    size: int,
-    expires_seconds: int | None = None,
-    asset_group: str | None = None,
-) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Record a file whose ``size`` bytes the caller will put into the bucket itself.
-
-    Returns its item (status ``uploaded``, gone after ``UPLOAD_SECONDS`` if nothing came), and the URL and the headers
-    of the one PUT that it takes: exactly so many bytes, and only where nothing was put before, so that a file cannot
-    change after it was checked.
-    """
-    now = int(time.time())
-    item = {
-        "pk": account_id,
-        "sk": new_id("file"),
-        "filename": filename,
-        "purpose": purpose,
-        "bytes": size,
-        "status": "uploaded",
-        "created_at": now,
-        "expires_at": now + UPLOAD_SECONDS,
-        "expires_seconds": expires_seconds,
-        "asset_group": asset_group,
-    }
-    aws.client("dynamodb").put_item(TableName=settings.table("files"), Item=aws.item(item))
-    url = aws.client("s3").generate_presigned_url(
-        "put_object",
-        Params={
-            "Bucket": settings.bucket(),
-            "Key": key(account_id, str(item["sk"])),
-            "ContentLength": size,
-            "ContentType": CONTENT_TYPE,
-            "IfNoneMatch": "*",
-        },
-        ExpiresIn=UPLOAD_SECONDS,
+) -> File:
+    """Record a file whose ``size`` bytes are in the bucket; a record with the same id is replaced."""
+    return put(
+        File(
+            account_id=account_id,
+            id=file_id,
+            filename=filename,
+            purpose=purpose,
+            size=size,
+            status="processed",
+            created_at=created_at or int(time.time()),
+            expires_at=expires_at,
+        )
     )
-    return item, url, {"Content-Length": str(size), "Content-Type": CONTENT_TYPE, "If-None-Match": "*"}
 
 
-def get(account_id: str, file_id: str, param: str = "file_id") -> dict[str, Any]:
-    """The file's item; ``param`` is what the caller named it by.
+def get(account_id: str, file_id: str, param: str = "file_id") -> File:
+    """The file with this id; ``param`` is the request's parameter that named it.
 
-    A file that the caller put itself turns ``processed`` as soon as its bytes are there.
+    A presigned file becomes ``processed`` as soon as its bytes are in the bucket.
 
     Raises:
-        NotFoundError: unknown, deleted, expired or another account's; the answer does not tell which.
+        NotFoundError: unknown, deleted, expired or another account's; the error is the same for all of them.
     """
-    # Only ids that we could have made reach the table: keys have a length limit there.
+    # DynamoDB limits the length of a key, so only an id of our own form is looked up.
     if file_id.startswith("file_") and len(file_id) < 64:
-        found = aws.client("dynamodb").get_item(
-            TableName=settings.table("files"), Key=aws.item({"pk": account_id, "sk": file_id}), ConsistentRead=True
-        )
-        if "Item" in found:
-            item = aws.plain(found["Item"])
-            # TTL deletes late; what has expired is gone at once.
-            if item.get("expires_at") is None or item["expires_at"] > time.time():
-                return _arrived(item) if item["status"] == "uploaded" else item
-    raise NotFoundError("No such file.", code="file_not_found", param=param)
+        found = _FILES.get(account_id, file_id, consistent=True)
+        file = found and _file(found)
+        # The table's TTL deletes late.
+        if file and not file.has_expired(time.time()):
+            return _with_arrival(file)
+    raise NotFoundError("File not found.", code="file_not_found", param=param)
 
 
 def exists(account_id: str, file_id: str) -> bool:
-    """Whether there is such a file."""
+    """Whether the account has this file."""
     try:
         get(account_id, file_id)
     except NotFoundError:
@@ -153,118 +87,128 @@ def exists(account_id: str, file_id: str) -> bool:
     return True
 
 
-def _arrived(item: dict[str, Any]) -> dict[str, Any]:
-    """The item of an expected file: ``processed``, and living as long as was asked, once its bytes are there."""
-    try:
-        aws.client("s3").head_object(Bucket=settings.bucket(), Key=key(item["pk"], item["sk"]))
-    except Exception as error:
-        if aws.error_code(error) in ("404", "NoSuchKey"):
-            return item
-        raise
-    seconds = item.get("expires_seconds")
-    dynamodb = aws.client("dynamodb")
-    try:
-        written = dynamodb.update_item(
-            TableName=settings.table("files"),
-            Key=aws.item({"pk": item["pk"], "sk": item["sk"]}),
-            UpdateExpression="SET #status = :processed"
-            + (", expires_at = :expires_at" if seconds else " REMOVE expires_at"),
-            ConditionExpression="#status = :uploaded",
-            ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues=aws.item(
-                {
-                    ":processed": "processed",
-                    ":uploaded": "uploaded",
-                    ":expires_at": item["created_at"] + seconds if seconds else None,
-                }
-            ),
-            ReturnValues="ALL_NEW",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        # Somebody else saw it first, or deleted it.
-        return get(item["pk"], item["sk"])
-    return aws.plain(written["Attributes"])
-
-
 def list_page(
     account_id: str, *, limit: int, after: str | None, ascending: bool, purpose: str | None
-) -> tuple[list[dict[str, Any]], bool]:
+) -> tuple[list[File], bool]:
     """The account's files by age, after the id ``after``; then whether there are more."""
-    now = int(time.time())
-    values: dict[str, Any] = {":pk": account_id, ":prefix": "file_", ":now": now}
-    conditions = ["(attribute_not_exists(expires_at) OR expires_at > :now)"]
+    conditions = ["(attribute_not_exists(#expires_at) OR #expires_at > :now)"]
+    values: dict[str, Any] = {"now": int(time.time())}
     if purpose is not None:
-        values[":purpose"] = purpose
-        conditions.append("purpose = :purpose")
-    query = {
-        "TableName": settings.table("files"),
-        "KeyConditionExpression": "pk = :pk AND begins_with(sk, :prefix)",
-        "FilterExpression": " AND ".join(conditions),
-        "ExpressionAttributeValues": aws.item(values),
-        "ScanIndexForward": ascending,
-    }
-    found, more = aws.page(query, {"pk": account_id, "sk": after} if after else None, limit)
-    return [_arrived(item) if item["status"] == "uploaded" else item for item in found], more
+        conditions.append("#purpose = :purpose")
+        values["purpose"] = purpose
+    found, more = _FILES.page(
+        "pk = :account_id AND begins_with(sk, :prefix)",
+        limit=limit,
+        after=(account_id, after) if after else None,
+        ascending=ascending,
+        filter=" AND ".join(conditions),
+        account_id=account_id,
+        prefix="file_",
+        **values,
+    )
+    return [_with_arrival(_file(item)) for item in found], more
 
 
 def stored_bytes(account_id: str) -> int:
-    """How many bytes the account's files have in all, those included that it may still send."""
-    pages = (
-        aws.client("dynamodb")
-        .get_paginator("query")
-        .paginate(
-            TableName=settings.table("files"),
-            KeyConditionExpression="pk = :pk",
-            # A completed upload is a file, and counts as one.
-            FilterExpression="(begins_with(sk, :file) OR #status = :pending)"
-            # TTL deletes late, and nobody else can delete what has expired.
-            " AND (attribute_not_exists(expires_at) OR expires_at > :now)",
-            ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues=aws.item(
-                {":pk": account_id, ":file": "file_", ":pending": "pending", ":now": int(time.time())}
-            ),
-        )
+    """How many bytes the account's files have, together with those of its presigned files and pending uploads."""
+    found = _FILES.query(
+        "pk = :account_id",
+        # A completed upload is left out, because its file counts. What has expired counts as deleted, because nobody
+        # but the table's TTL can delete it. A filter cannot name a key attribute, so it selects by status.
+        filter="#status IN (:uploaded, :processed, :pending)"
+        " AND (attribute_not_exists(#expires_at) OR #expires_at > :now)",
+        account_id=account_id,
+        uploaded="uploaded",
+        processed="processed",
+        pending="pending",
+        now=int(time.time()),
     )
-    return sum(aws.plain(found)["bytes"] for page in pages for found in page["Items"])
+    return sum(item["bytes"] for item in found)
 
 
 def delete(account_id: str, file_id: str) -> None:
-    """Delete the file: it is gone at once, and PurgeFile removes its bytes.
+    """Delete the file's record, and by it the file; PurgeFile deletes the bytes soon after.
 
     Raises:
         NotFoundError: there is no such file.
     """
     get(account_id, file_id)
-    aws.client("dynamodb").delete_item(
-        TableName=settings.table("files"), Key=aws.item({"pk": account_id, "sk": file_id})
+    _FILES.delete(account_id, file_id)
+
+
+def deleted_file(stream_record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The account and the id of the file whose record was deleted or has expired; None for any other change."""
+    if stream_record["eventName"] != "REMOVE":
+        return None
+    key_of_item = decode(stream_record["dynamodb"]["Keys"])
+    account_id, item_id = key_of_item["pk"], key_of_item["sk"]
+    return (account_id, item_id) if item_id.startswith("file_") else None
+
+
+def _file(item: Item) -> File:
+    return msgspec.convert(item, File)
+
+
+def _with_arrival(file: File) -> File:
+    """A presigned file whose bytes have arrived, as ``processed``; any other file as it is."""
+    if file.status != "uploaded" or bucket.head(key(file.account_id, file.id)) is None:
+        return file
+    expires_at = file.created_at + file.expires_seconds if file.expires_seconds else None
+    processed = _FILES.update(
+        file.account_id,
+        file.id,
+        set={"status": "processed", "expires_at": expires_at},
+        remove=() if expires_at else ("expires_at",),
+        condition="#status = :uploaded",
+        uploaded="uploaded",
     )
+    # Where the condition failed, another request has recorded the arrival or deleted the file.
+    return _file(processed) if processed else get(file.account_id, file.id)
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------
+
+
+def key(account_id: str, file_id: str) -> str:
+    """The key of the file's bytes in the bucket."""
+    return f"files/{account_id}/{file_id}"
+
+
+def put_content(file: File, content: bytes) -> None:
+    """Write the file's bytes."""
+    bucket.put(key(file.account_id, file.id), content, content_type=CONTENT_TYPE)
 
 
 def purge(account_id: str, file_id: str) -> None:
-    """Remove the bytes of a file whose record is gone."""
-    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=key(account_id, file_id))
+    """Delete the bytes of a file whose record is gone."""
+    bucket.delete(key(account_id, file_id))
 
 
-def download_url(item: dict[str, Any]) -> str:
-    """A presigned URL for the file's bytes, good for ``DOWNLOAD_SECONDS``, that saves under the original name."""
-    name = str(item["filename"])
-    plain_name = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in name)
-    encoded = urllib.parse.quote(name, safe="")
-    return aws.client("s3").generate_presigned_url(
-        "get_object",
-        Params={
-            "Bucket": settings.bucket(),
-            "Key": key(item["pk"], item["sk"]),
-            "ResponseContentType": CONTENT_TYPE,
-            # RFC 6266: the plain name for old clients, the encoded one for all others.
-            "ResponseContentDisposition": f"attachment; filename=\"{plain_name}\"; filename*=UTF-8''{encoded}",
-        },
-        ExpiresIn=DOWNLOAD_SECONDS,
+def upload_url(file: File, seconds: int) -> tuple[str, dict[str, str]]:
+    """A URL that takes the file's bytes in one PUT within ``seconds``, and the headers that the PUT has to carry."""
+    return bucket.presigned_put(
+        key(file.account_id, file.id), size=file.size, content_type=CONTENT_TYPE, seconds=seconds
     )
 
 
+def download_url(file: File) -> str:
+    """A URL that returns the file's bytes for ``DOWNLOAD_SECONDS``; clients save them under the file's name."""
+    return bucket.presigned_get(
+        key(file.account_id, file.id),
+        content_type=CONTENT_TYPE,
+        disposition=_attachment(file.filename),
+        seconds=DOWNLOAD_SECONDS,
+    )
+
+
+def _attachment(filename: str) -> str:
+    """A Content-Disposition (RFC 6266): a plain name for old clients, and the encoded one for all others."""
+    plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{urllib.parse.quote(filename, safe='')}"
+
+
 def read_blocks(account_id: str, file_id: str, size: int) -> Iterator[bytes]:
-    """The file's bytes in blocks, by ranged reads that run ahead of who looks at them.
+    """The first ``size`` bytes of the file in blocks; the next blocks are read while the caller works on one.
 
     Raises:
         NotFoundError: the bytes are gone.
@@ -285,8 +229,7 @@ def read_range(account_id: str, file_id: str, start: int, end: int) -> bytes:
     Raises:
         NotFoundError: the bytes are gone.
     """
-    s3 = aws.client("s3")
-    try:
-        return aws.read_object(settings.bucket(), key(account_id, file_id), start, end)
-    except s3.exceptions.NoSuchKey:
-        raise NotFoundError("No such file.", code="file_not_found", param="input_file_id") from None
+    content = bucket.read(key(account_id, file_id), start, end)
+    if content is None:
+        raise NotFoundError("File not found.", code="file_not_found", param="input_file_id")
+    return content

@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from nightshift.core.errors import Fault, InvalidFileError
 from nightshift.files import store as files
+from nightshift.files.record import File
 from nightshift.input import layout
 from nightshift.input.file_check import MAX_FILE_BYTES, FileCheck
 from nightshift.input.layout import Segment
@@ -27,7 +27,7 @@ class Inspected:
         return sum(segment.lines for segment in self.segments)
 
 
-def inspect(file: dict[str, Any], seconds: float) -> Inspected | None:
+def inspect(file: File, seconds: float) -> Inspected | None:
     """Check every line of ``file`` and choose its route; None where that would take more than ``seconds``.
 
     Raises:
@@ -36,7 +36,7 @@ def inspect(file: dict[str, Any], seconds: float) -> Inspected | None:
         NotFoundError: the file's bytes are gone.
     """
     give_up_at = time.monotonic() + seconds
-    size = int(file["bytes"])
+    size = file.size
     if size > MAX_FILE_BYTES:
         raise InvalidFileError(
             f"The input file has {size} bytes; the limit is {MAX_FILE_BYTES}.",
@@ -46,7 +46,7 @@ def inspect(file: dict[str, Any], seconds: float) -> Inspected | None:
     if seconds <= 0:
         return None
     check = FileCheck()
-    for block in files.read_blocks(file["pk"], file["sk"], size):
+    for block in files.read_blocks(file.account_id, file.id, size):
         check.feed(block)
         if time.monotonic() > give_up_at:
             return None
@@ -58,14 +58,14 @@ def inspect(file: dict[str, Any], seconds: float) -> Inspected | None:
     return Inspected(model, route, layout.segments(check.ends))
 
 
-def segments_of(file: dict[str, Any]) -> list[Segment]:
+def segments_of(file: File) -> list[Segment]:
     """The segments of a file that was inspected before.
 
     Raises:
         NotFoundError: the file's bytes are gone.
     """
     check = FileCheck()
-    for block in files.read_blocks(file["pk"], file["sk"], int(file["bytes"])):
+    for block in files.read_blocks(file.account_id, file.id, file.size):
         check.feed(block)
     check.finish()
     return layout.segments(check.ends)

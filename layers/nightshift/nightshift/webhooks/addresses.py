@@ -1,4 +1,4 @@
-"""Which addresses a webhook may go to: public ones, over HTTPS, and nothing that could reach into a network."""
+"""Which addresses webhooks may go to: public ones over HTTPS, and none inside a private network."""
 
 import ipaddress
 import re
@@ -8,9 +8,9 @@ from nightshift.core.errors import BadRequestError
 
 PORTS = frozenset({443, 8443})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# Not public, whatever the Python at hand says of them: IPv4-compatible and -translated, local NAT64 (RFC 8215),
+# Not public, though some versions of Python say so: IPv4-compatible and -translated, local NAT64 (RFC 8215),
 # site-local, and documentation (RFC 9637).
-_INSIDE = [
+_NOT_PUBLIC = [
     ipaddress.ip_network(each) for each in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "3fff::/20")
 ]
 _PRIVATE_SUFFIXES = frozenset({"localhost", "local", "internal", "arpa"})
@@ -19,40 +19,41 @@ _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}\.?", re.IGNORECASE)
 
 
 def is_public(address: str) -> bool:
-    """Whether a connection to the numeric ``address`` leaves for the public internet."""
+    """Whether the numeric ``address`` is on the public internet."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
-        # Addresses of IPv4 in disguise are judged by what they stand for.
-        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
-        if inner is None and parsed in _NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if any(parsed in network for network in _INSIDE):
+        # An IPv6 address that embeds an IPv4 address is as public as that one.
+        embedded = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if embedded is None and parsed in _NAT64:
+            embedded = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if embedded is not None:
+            return is_public(str(embedded))
+        if any(parsed in network for network in _NOT_PUBLIC):
             return False
     return parsed.is_global and not parsed.is_multicast
 
 
 def is_loopback(address: str) -> bool:
+    """Whether the numeric ``address`` is this machine's own."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    # An IPv4 address in disguise is none, whatever the Python at hand says of it.
+    # An embedded IPv4 address does not count, though some versions of Python say so.
     return parsed.is_loopback and not (isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped)
 
 
 def is_local(url: str) -> bool:
-    """Whether ``url`` is plain HTTP to loopback, by its name: what a local stack lets through besides."""
+    """Whether ``url`` is plain HTTP to loopback by its name, which a local stack allows too."""
     parts = urllib.parse.urlsplit(url)
     return parts.scheme == "http" and (parts.hostname == "localhost" or is_loopback(parts.hostname or ""))
 
 
 def check_url(url: str, *, allow_local: bool = False, param: str = "callback_url") -> None:
-    """Refuse what can be refused without looking the host up. ``allow_local`` lets plain HTTP to loopback through.
+    """Check the URL as far as that needs no look-up of its host. ``allow_local`` allows plain HTTP to loopback.
 
     Raises:
         BadRequestError: ``invalid_callback_url``.

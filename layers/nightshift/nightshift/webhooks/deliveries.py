@@ -1,109 +1,75 @@
-"""What happened to each webhook, in the table ``Batches``: pk the batch, sk ``delivery#<id>``.
+"""The deliveries of webhooks, in the table ``Batches``: pk the batch, sk ``delivery#<id>``.
 
-A batch ends once, so it has at most one delivery; its id depends on the event alone.
+A batch ends once, so it has at most one delivery. The delivery's id depends on the event's id alone.
 """
 
 import time
-from typing import Any
 
-from nightshift.core import aws, settings
+import msgspec
+
 from nightshift.core.errors import NotFoundError
 from nightshift.core.ids import derived_id
-from nightshift.webhooks.sender import Attempt
+from nightshift.core.table import Item, Table
+from nightshift.webhooks.message import Event
+from nightshift.webhooks.record import Delivery
 
-# Redelivery has no end; the list of what came of it has.
-MAX_ATTEMPTS_KEPT = 100
-
-
-def begin(event: dict[str, Any], url: str) -> dict[str, Any]:
-    """The delivery of an event's ``detail``, made if it is new."""
-    dynamodb = aws.client("dynamodb")
-    delivery_id = _id(event)
-    fresh: dict[str, Any] = {
-        "pk": event["batch"]["id"],
-        "sk": f"delivery#{delivery_id}",
-        "id": delivery_id,
-        "event_id": event["id"],
-        "event_type": f"batch.{event['batch']['status']}",
-        "url": url,
-        "state": "pending",
-        "created_at": int(time.time()),
-        "tries": 0,
-        "attempts": [],
-    }
-    try:
-        dynamodb.put_item(
-            TableName=settings.table("batches"),
-            Item=aws.item(fresh),
-            ConditionExpression="attribute_not_exists(pk)",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return get(fresh["pk"], delivery_id)
-    return fresh
+_BATCHES = Table("batches")
 
 
-def withdraw(event: dict[str, Any]) -> None:
-    """End the delivery of an event's ``detail``, if one has begun: the receiver was removed."""
-    try:
-        delivery = get(event["batch"]["id"], _id(event))
-    except NotFoundError:
-        return
-    if delivery["state"] == "pending":
-        record(delivery, delivery["url"], Attempt(error="webhook_deleted"), "failed", None)
+def begin(event: Event, url: str) -> Delivery:
+    """The delivery of ``event``: the one that exists, or a new one to ``url``."""
+    new = Delivery(
+        batch_id=event.batch_id,
+        id=_id_of(event),
+        event_id=event.id,
+        event_type=event.type,
+        url=url,
+        state="pending",
+        created_at=int(time.time()),
+    )
+    if _BATCHES.put(_item(new), condition="attribute_not_exists(pk)"):
+        return new
+    return get(new.batch_id, new.id)
 
 
-def get(batch_id: str, delivery_id: str) -> dict[str, Any]:
-    """The delivery's item.
+def find(event: Event) -> Delivery | None:
+    """The delivery of ``event``; None where none has begun."""
+    found = _BATCHES.get(event.batch_id, _sort_key(_id_of(event)), consistent=True)
+    return msgspec.convert(found, Delivery) if found else None
+
+
+def get(batch_id: str, delivery_id: str) -> Delivery:
+    """The batch's delivery with this id.
 
     Raises:
         NotFoundError: the batch has no such delivery.
     """
-    if len(delivery_id) < 64:
-        found = aws.client("dynamodb").get_item(
-            TableName=settings.table("batches"),
-            Key=aws.item({"pk": batch_id, "sk": f"delivery#{delivery_id}"}),
-            ConsistentRead=True,
-        )
-        if "Item" in found:
-            return aws.plain(found["Item"])
-    raise NotFoundError("No such delivery.", code="delivery_not_found", param="delivery_id")
+    # DynamoDB limits the length of a key, so only an id of our own length is looked up.
+    found = _BATCHES.get(batch_id, _sort_key(delivery_id), consistent=True) if len(delivery_id) < 64 else None
+    if found is None:
+        raise NotFoundError("Webhook delivery not found.", code="delivery_not_found", param="delivery_id")
+    return msgspec.convert(found, Delivery)
 
 
-def of_batch(batch_id: str) -> list[dict[str, Any]]:
-    found = aws.client("dynamodb").query(
-        TableName=settings.table("batches"),
-        KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
-        ExpressionAttributeValues=aws.item({":pk": batch_id, ":prefix": "delivery#"}),
-    )
-    return [aws.plain(item) for item in found["Items"]]
+def of_batch(batch_id: str) -> list[Delivery]:
+    """The batch's deliveries."""
+    found = _BATCHES.query("pk = :batch_id AND begins_with(sk, :prefix)", batch_id=batch_id, prefix=_sort_key(""))
+    return msgspec.convert(list(found), list[Delivery])
 
 
-def record(delivery: dict[str, Any], url: str, attempt: Attempt, state: str, next_try_at: int | None) -> None:
-    """Write down one try, and what is to come."""
-    now = int(time.time())
-    tried = {"attempted_at": now, "status_code": attempt.status, "error": attempt.error}
-    _write(
-        delivery
-        | {
-            "url": url,
-            "state": state,
-            "tries": delivery["tries"] + 1,
-            "attempts": [*delivery["attempts"], tried][-MAX_ATTEMPTS_KEPT:],
-            "next_attempt_at": next_try_at,
-        }
-    )
+def put(delivery: Delivery) -> Delivery:
+    """Record the delivery as it is now, and return it."""
+    _BATCHES.put(_item(delivery))
+    return delivery
 
 
-def restart(delivery: dict[str, Any]) -> dict[str, Any]:
-    """The delivery with all of its tries before it again."""
-    restarted = delivery | {"state": "pending", "tries": 0, "next_attempt_at": int(time.time())}
-    _write(restarted)
-    return restarted
+def _id_of(event: Event) -> str:
+    return derived_id("whd", event.id)
 
 
-def _id(event: dict[str, Any]) -> str:
-    return derived_id("whd", event["id"])
+def _sort_key(delivery_id: str) -> str:
+    return f"delivery#{delivery_id}"
 
 
-def _write(delivery: dict[str, Any]) -> None:
-    aws.client("dynamodb").put_item(TableName=settings.table("batches"), Item=aws.item(delivery))
+def _item(delivery: Delivery) -> Item:
+    return {"sk": _sort_key(delivery.id), **msgspec.to_builtins(delivery)}

@@ -1,9 +1,10 @@
 """Webhooks and their deliveries as the API shows them. Every field is always there, null when unset."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
+
+from nightshift.webhooks.record import Attempt, Delivery, State
 
 
 class WebhookResource(Struct, frozen=True, kw_only=True):
@@ -28,14 +29,6 @@ class WebhookDeletedResource(Struct, frozen=True, kw_only=True):
     deleted: Annotated[bool, Meta(extra_json_schema={"const": True})] = True
 
 
-class DeliveryAttempt(Struct, frozen=True, kw_only=True):
-    """One try of a delivery."""
-
-    attempted_at: int
-    status_code: Annotated[int | None, Meta(description="The status of the receiver's response; null without one.")]
-    error: str | None
-
-
 class DeliveryResource(Struct, frozen=True, kw_only=True):
     """A webhook of one batch, and every try to deliver it."""
 
@@ -44,21 +37,21 @@ class DeliveryResource(Struct, frozen=True, kw_only=True):
     event_id: Annotated[str, Meta(description="The webhook-id of every try.")]
     event_type: str
     url: str
-    status: Literal["pending", "succeeded", "failed"]
+    status: State
     created_at: int
     next_attempt_at: int | None
-    attempts: list[DeliveryAttempt]
+    attempts: list[Attempt]
 
 
-def delivery_object(item: dict[str, Any]) -> DeliveryResource:
-    """A delivery as the API shows it, from its item."""
+def delivery_object(delivery: Delivery) -> DeliveryResource:
+    """A delivery as the API shows it."""
     return DeliveryResource(
-        id=item["id"],
-        event_id=item["event_id"],
-        event_type=item["event_type"],
-        url=item["url"],
-        status=item["state"],
-        created_at=item["created_at"],
-        next_attempt_at=item.get("next_attempt_at"),
-        attempts=msgspec.convert(item["attempts"], list[DeliveryAttempt]),
+        id=delivery.id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        url=delivery.url,
+        status=delivery.state,
+        created_at=delivery.created_at,
+        next_attempt_at=delivery.next_attempt_at,
+        attempts=list(delivery.attempts),
     )

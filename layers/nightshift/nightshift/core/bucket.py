@@ -1,0 +1,66 @@
+"""Objects in the stack's bucket. An object that does not exist is an answer (None), not an error."""
+
+from typing import TYPE_CHECKING, Any
+
+from nightshift.core import aws, settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+
+_MISSING = frozenset({"404", "NoSuchKey"})
+
+
+def head(key: str) -> "HeadObjectOutputTypeDef | None":
+    """The object's size and metadata, as S3's HeadObject returns them; None where there is no such object."""
+    s3 = aws.client("s3")
+    try:
+        return s3.head_object(Bucket=settings.bucket(), Key=key)
+    except s3.exceptions.ClientError as error:
+        if aws.error_code(error) in _MISSING:
+            return None
+        raise
+
+
+def put(key: str, content: bytes, *, content_type: str | None = None) -> None:
+    """Write an object, in place of one with the same key."""
+    typed: Any = {} if content_type is None else {"ContentType": content_type}
+    aws.client("s3").put_object(Bucket=settings.bucket(), Key=key, Body=content, **typed)
+
+
+def read(key: str, start: int = 0, end: int | None = None) -> bytes | None:
+    """Bytes ``start`` to ``end`` (not included), all of the object without ``end``; None where there is no object."""
+    try:
+        return aws.read_object(settings.bucket(), key, start, end)
+    except aws.client("s3").exceptions.NoSuchKey:
+        return None
+
+
+def delete(key: str) -> None:
+    """Delete an object, where there is one."""
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=key)
+
+
+def sizes(prefix: str) -> dict[str, int]:
+    """The bytes of each object whose key begins with ``prefix``, by the rest of the key."""
+    pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=settings.bucket(), Prefix=prefix)
+    return {found["Key"].removeprefix(prefix): found["Size"] for page in pages for found in page.get("Contents", [])}
+
+
+def presigned_put(key: str, *, size: int, content_type: str, seconds: int) -> tuple[str, dict[str, str]]:
+    """A URL that takes one PUT of ``size`` bytes within ``seconds``, and the headers that the PUT has to carry.
+
+    The PUT fails where the object exists.
+    """
+    signed = {"ContentLength": size, "ContentType": content_type, "IfNoneMatch": "*"}
+    url = aws.client("s3").generate_presigned_url(
+        "put_object", Params={"Bucket": settings.bucket(), "Key": key, **signed}, ExpiresIn=seconds
+    )
+    return url, {"Content-Length": str(size), "Content-Type": content_type, "If-None-Match": "*"}
+
+
+def presigned_get(key: str, *, content_type: str, disposition: str, seconds: int) -> str:
+    """A URL that returns the object for ``seconds``, with these two headers."""
+    shown = {"ResponseContentType": content_type, "ResponseContentDisposition": disposition}
+    return aws.client("s3").generate_presigned_url(
+        "get_object", Params={"Bucket": settings.bucket(), "Key": key, **shown}, ExpiresIn=seconds
+    )

@@ -1,0 +1,90 @@
+"""Create a file: from its bytes, or for bytes that the caller puts into S3 with a presigned URL."""
+
+import time
+
+import msgspec
+
+from nightshift.accounts import store as accounts
+from nightshift.core.ids import new_id
+from nightshift.files import store as files
+from nightshift.files.record import File, Purpose
+
+# A presigned PUT has to begin within this time.
+UPLOAD_SECONDS = 3600
+
+
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller says of a file. With ``expires_seconds`` it expires that long after its creation."""
+
+    filename: str
+    purpose: Purpose
+    expires_seconds: int | None = None
+    asset_group: str | None = None
+
+
+class PresignedFile(msgspec.Struct, frozen=True):
+    """A file without its bytes, with the URL and the headers of the PUT that uploads them.
+
+    The URL ends at ``file.expires_at``.
+    """
+
+    file: File
+    url: str
+    headers: dict[str, str]
+
+
+def create_file(account_id: str, new: NewFile, content: bytes) -> File:
+    """Store a file that is small enough to come in one request.
+
+    Raises:
+        LimitExceededError: the account's quota of stored bytes would be exceeded.
+    """
+    check_storage(account_id, len(content))
+    now = int(time.time())
+    file = File(
+        account_id=account_id,
+        id=new_id("file"),
+        filename=new.filename,
+        purpose=new.purpose,
+        size=len(content),
+        status="processed",
+        created_at=now,
+        expires_at=now + new.expires_seconds if new.expires_seconds else None,
+        asset_group=new.asset_group,
+    )
+    # The bytes are written first, so that no record is without them.
+    files.put_content(file, content)
+    return files.put(file)
+
+
+def create_presigned(account_id: str, new: NewFile, size: int) -> PresignedFile:
+    """Record a file of ``size`` bytes that the caller uploads itself.
+
+    Raises:
+        LimitExceededError: the account's quota of stored bytes would be exceeded.
+    """
+    check_storage(account_id, size)
+    now = int(time.time())
+    file = File(
+        account_id=account_id,
+        id=new_id("file"),
+        filename=new.filename,
+        purpose=new.purpose,
+        size=size,
+        status="uploaded",
+        created_at=now,
+        expires_at=now + UPLOAD_SECONDS,
+        expires_seconds=new.expires_seconds,
+        asset_group=new.asset_group,
+    )
+    url, headers = files.upload_url(file, UPLOAD_SECONDS)
+    return PresignedFile(files.put(file), url, headers)
+
+
+def check_storage(account_id: str, more: int) -> None:
+    """Check that the account may store ``more`` bytes.
+
+    Raises:
+        LimitExceededError: its quota of stored bytes would be exceeded.
+    """
+    accounts.get(account_id).quotas.check_storage(files.stored_bytes(account_id), more)

@@ -1,0 +1,24 @@
+"""What one HTTP request to a receiver comes to."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The ``status`` of the response or, without a response, a short ``error`` that names no address.
+
+    ``retry_after`` is the wait that the receiver asks for, in seconds.
+    """
+
+    status: int | None = None
+    error: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def gone(self) -> bool:
+        """Whether the receiver has answered that it is gone for good."""
+        return self.status == 410
