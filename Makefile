@@ -1,10 +1,10 @@
-# Everything starts here. `make help` lists what there is.
+# `make help` lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 UV_VERSION := 0.13.9
-# uv from the machine where there is one, otherwise our own copy.
+# The installed uv, or our own copy.
 export UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(dir $(UV)):$(PATH)
 export SAM_CLI_TELEMETRY := 0
@@ -31,29 +31,29 @@ logs: ## Follow every function's log
 
 ##@ Tests and checks
 
-check: install ## Format check, lint, types, template
+check: install ## Check formatting, lint, types and the template
 	ruff format --check .
 	ruff check .
 	mypy
 	sam validate --lint
 
-unit: install ## Unit tests: rules, architecture, template
+unit: install ## Run the unit tests: rules, architecture, template
 	pytest tests/unit
 
-integration: install ## Stores and handlers on moto
+integration: install ## Run stores and handlers on moto
 	pytest tests/integration
 
-e2e: install ## The real template on the emulator, driven by the OpenAI SDKs
+e2e: install ## Test the real template on the emulator through the OpenAI SDKs
 	pytest tests/e2e
 
-chaos: install ## The chaos tests, large: 20,000 lines each
+chaos: install ## Run the chaos tests with 20,000 lines each
 	CHAOS_LINES=20000 pytest tests/e2e/test_chaos.py -s --timeout 3000
 
-format: install ## Format and fix what can be fixed
+format: install ## Format the code and apply automatic fixes
 	ruff format .
 	ruff check --fix .
 
-bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale ## All that is compared: ratios against a named peer or bound
+bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale ## Run the benchmarks against named peers and limits
 
 bench-%: install
 	python -m bench.$*
@@ -61,7 +61,7 @@ bench-%: install
 
 ##@ The rest
 
-openapi: install ## Write the OpenAPI document from the code
+openapi: install ## Generate the OpenAPI document from the code
 	python -m tools.openapi
 
 build: install ## Build the artifacts for AWS (arm64)
@@ -69,12 +69,12 @@ build: install ## Build the artifacts for AWS (arm64)
 
 NODE_MODULES := tests/e2e/node/node_modules
 
-install: .venv/installed .local/emulator/installed $(NODE_MODULES)/installed ## Install everything that is needed
+install: .venv/installed .local/emulator/installed $(NODE_MODULES)/installed ## Install all dependencies
 
-clean: down ## Stop the stack and delete everything that was installed or built
+clean: down ## Stop the stack and delete everything installed or built
 	rm -rf $(NODE_MODULES) .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-help: ## Show this
+help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 
@@ -86,12 +86,12 @@ $(CURDIR)/.uv/bin/uv:
 	$(UV) sync --quiet --frozen
 	touch $@
 
-# The emulator runs the functions with its own Python: what Lambda's runtime has and no more.
+# The emulator runs the functions with its own Python, which has only the packages of Lambda's runtime.
 .local/emulator/installed: pyproject.toml uv.lock | $(UV)
 	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
 	touch $@
 
-# The OpenAI SDK for Node, which the end-to-end tests drive.
+# The OpenAI SDK for Node, for the end-to-end tests.
 $(NODE_MODULES)/installed: tests/e2e/node/package.json tests/e2e/node/package-lock.json
 	npm ci --silent --no-audit --no-fund --prefix tests/e2e/node
 	touch $@

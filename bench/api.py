@@ -1,10 +1,10 @@
 """How many calls the API answers: create (20 lines), retrieve and list, with 32 clients at once on a local stack.
 
-Throughput and latency are the emulator's as much as ours: it is API Gateway, Lambda, DynamoDB and S3 in one Python
-process. So the CPU time of our functions' processes is told apart from the emulator's: requests per CPU second of our
-own code is what a Lambda with a whole core could answer.
+Throughput and latency depend on the emulator as much as on our code, because it runs API Gateway, Lambda, DynamoDB and
+S3 in one Python process. So the CPU time of our functions is measured separately. Requests per CPU second of our own
+code are what a Lambda with a whole core could answer.
 
-The state machine of this stack does nothing, so that only create is measured, and not the batches that it starts.
+The state machine of this stack does nothing, so that the batches do not run.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ NOTHING = json.dumps({"StartAt": "Nothing", "States": {"Nothing": {"Type": "Succ
 
 @dataclass
 class Figures:
-    """Of one kind of call: a figure for each turn, and every call's seconds."""
+    """Figures of one kind of call: one for each turn, and the seconds of every call."""
 
     rates: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
@@ -52,10 +52,10 @@ class Load:
             "retrieve": ("GET", f"/batches/{batch.id}", None),
             "list": ("GET", "/batches?limit=20", None),
         }
-        self._kept = batch.id
+        self._listed = batch.id
 
     def run(self, name: str, seconds: float, figures: Figures | None = None) -> None:
-        """All clients at once, each one call after the other, for so long."""
+        """Run all clients for ``seconds``, each with one call at a time."""
         method, path, body = self.calls[name]
         url = self._local.description["base_url"] + path
         headers = {"Authorization": f"Bearer {self._local.description['api_key']}"}
@@ -87,17 +87,17 @@ class Load:
             print(f"  {name}: {len(taken) / took:.1f} a second", file=sys.stderr, flush=True)
 
     def _cpu(self) -> tuple[float, float]:
-        """CPU seconds so far: of our functions' processes, of the emulator's."""
+        """CPU seconds so far, of our functions and of the emulator."""
         ours = sum(cpu_seconds(pid) for pid, _ in workers(self._local.folder))
         return ours, cpu_seconds(self._local.description["pids"]["emulator"])
 
-    def forget(self) -> None:
-        """Delete the batches that create left open: every create reads an account's open ones."""
+    def delete_created(self) -> None:
+        """Delete the batches that create has made, because every create reads the open batches of the account."""
         dynamodb = self._local.aws("dynamodb")
         [table] = [name for name in dynamodb.list_tables()["TableNames"] if "-Batches-" in name]
         pages = dynamodb.get_paginator("scan").paginate(TableName=table, ProjectionExpression="pk, sk")
         for item in [item for page in pages for item in page["Items"]]:
-            if item["sk"]["S"] != self._kept:
+            if item["sk"]["S"] != self._listed:
                 dynamodb.delete_item(TableName=table, Key=item)
 
 
@@ -110,13 +110,13 @@ def main() -> None:
     figures: defaultdict[str, Figures] = defaultdict(Figures)
     with stack("api") as local:
         load = Load(local)
-        for name in load.calls:  # so that every worker has had its cold start
+        for name in load.calls:  # for the cold start of every worker
             load.run(name, 2)
         for _ in range(turns):
             for name in load.calls:
                 load.run(name, seconds, figures[name])
-                if name == "list":  # which had batches to list
-                    load.forget()
+                if name == "list":  # only now, so that there are batches to list
+                    load.delete_created()
     rows: list[dict[str, Any]] = []
     for name, found in figures.items():
         each = [1000 * second for second in found.seconds]

@@ -1,10 +1,9 @@
-"""What a cold start costs: import and first request of each function in a fresh interpreter, layers as they ship.
+"""The cost of a cold start: import and first request of each function in a new interpreter, with the shipped layers.
 
-The layers are built by their own Makefiles for this Python. boto3 lies beside them, compiled too, as in Lambda's
-runtime; nothing else can be imported. AWS, the upstream and a webhook's receiver are canned answers on loopback, so
-that clients are made and used and nobody else's time is measured. The peer is the usual handler: as Powertools'
-documentation shows it, its packages compiled in the same way. The bounds are botocore as it comes, one client and one
-call: who calls AWS by it can hardly go below.
+The layers are built by their own Makefiles for this Python. As on Lambda, a compiled boto3 is beside them, and nothing
+else can be imported. AWS, the upstream and the webhook receiver are canned answers on loopback, so that clients are
+created and used, and no other server's time is measured. The peer is the usual handler from Powertools' documentation,
+with its packages compiled in the same way. The lower bounds are plain botocore with one client and one call.
 """
 
 import argparse
@@ -37,18 +36,18 @@ from bench import report
 from local.stack import ROOT, ROOT_CREDENTIALS, emulator_python
 
 USUAL = "usual_handler"
-# What a function's cold start may cost, of the usual handler's.
+# The target of each function's cold start, as a share of the usual handler's.
 TARGETS = {
     **dict.fromkeys(("api", "create_batch"), 0.45),
     **dict.fromkeys(("validate_batch", "run_chunk", "finalize_batch", "close_abandoned"), 0.6),
     **dict.fromkeys(("sweep", "publish_events", "deliver_webhook", "purge_file"), 0.6),
 }
-# These are measured without bytecode too, to tell what it is worth.
+# Also measured without bytecode, to show its effect.
 UNCOMPILED = (USUAL, "api", "create_batch", "run_chunk")
 
-# What Lambda's Python runtime has beside the standard library.
+# The packages of Lambda's Python runtime.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six.py")
-# What the peer needs: the versions that our lock file has, and of what it has not, these.
+# The peer's packages: with the versions of our lock file, and those that only the peer needs.
 PEER_PACKAGES = (
     *("aws-lambda-powertools", "pydantic", "pydantic-core", "annotated-types"),
     *("typing-extensions", "typing-inspection"),
@@ -110,7 +109,7 @@ WRITTEN_HERE = {
     "only_botocore_2_clients_aiohttp": 'import aiohttp\nSERVICES = ["dynamodb", "s3"]\n' + BOUND,
 }
 
-# What the fresh interpreter runs: import, one call, and on the last line how long each took and what was answered.
+# The new interpreter runs this: import and one call. The last line has the seconds of each, and the answer.
 RUN = """\
 import json, sys, time
 sys.path[:0], event = json.loads(sys.argv[1])
@@ -155,8 +154,10 @@ COMPLETION = {
 
 
 class Server(ThreadingHTTPServer):
-    """Canned AWS: one account, file and route, a batch in each status, called ``batch_<status>``, and a small S3. It is
-    the upstream and a webhook's receiver too."""
+    """Canned AWS: one account, file and route, a batch ``batch_<status>`` in each status, and a small S3.
+
+    It is also the upstream and the webhook receiver.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -170,7 +171,7 @@ class Server(ThreadingHTTPServer):
         self.written: dict[str, bytes] = {}
 
     def furnish(self) -> None:
-        """Let the package write what it expects in the bucket."""
+        """Let the package write the objects that it expects in the bucket."""
         aws.client("s3").put_object(Bucket=BUCKET, Key=files.key(ACCOUNT, FILE), Body=INPUT)
         inspected = inspection.Inspected("m", self.route, [layout.Segment(0, len(INPUT), 0, INPUT.count(b"\n"))])
         for status in ("in_progress", "finalizing"):
@@ -275,7 +276,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 def environment(url: str) -> dict[str, str]:
-    """What Lambda and the template give the functions, as far as it matters here."""
+    """The environment that Lambda and the template give the functions, as far as it matters here."""
     return {
         **ROOT_CREDENTIALS,
         "AWS_ENDPOINT_URL": url,
@@ -283,7 +284,7 @@ def environment(url: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_LAMBDA_FUNCTION_NAME": "bench",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        # Powertools' Tracer takes these for being in Lambda; without them it does nothing.
+        # Without these, Powertools' Tracer does nothing, because it does not detect Lambda.
         "LAMBDA_TASK_ROOT": "/var/task",
         "_X_AMZN_TRACE_ID": "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1",
         "BUCKET": BUCKET,
@@ -316,7 +317,7 @@ def canned() -> Iterator[Server]:
 
 
 def call(method: str, path: str, resource: str, body: Any = None) -> dict[str, Any]:
-    """API Gateway's event."""
+    """An event of API Gateway."""
     return {
         "httpMethod": method,
         "path": path,
@@ -333,7 +334,7 @@ def call(method: str, path: str, resource: str, body: Any = None) -> dict[str, A
 
 
 def first_events(server: Server) -> dict[str, Any]:
-    """For each function one event, as AWS would send it, that makes it do its work."""
+    """An event for each function, as AWS sends it, that makes the function do its work."""
     wanted = {"input_file_id": FILE, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     ended = server.batch("batch_completed")
     retrieve = call("GET", "/batches/batch_in_progress", "/batches/{batch_id}")
@@ -373,7 +374,7 @@ def first_events(server: Server) -> dict[str, Any]:
 
 
 def built(folder: Path) -> None:
-    """Build the layers, the runtime's packages and the peer's into ``folder``, and each again without bytecode."""
+    """Build the layers, the runtime's packages and the peer's into ``folder``, with and without bytecode."""
     uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     python = sys.executable
     settings = {"UV": uv, "RUNTIME": python, "LAYER_TARGET": f"--python {python}"}
@@ -410,14 +411,15 @@ def _run(command: list[str], folder: Path = ROOT, variables: dict[str, str] | No
 
 
 def cold_start(folder: Path, server: Server, name: str, event: Any, *, bytecode: bool = True) -> tuple[float, float]:
-    """Milliseconds of the import, then of the first request."""
+    """The milliseconds of the import and of the first request."""
     layers = ("peer",) if name == USUAL else ("nightshift", "dependencies")
     paths = [str(folder / name)]
     paths += [str(folder / (layer if bytecode else f"{layer}-source") / "python") for layer in layers]
     paths += [str(folder / "runtime" / "python")]
     server.written = {}
     done = subprocess.run(
-        # Isolated, without site-packages, writing no bytecode: /opt and /var/task cannot be written in Lambda.
+        # Isolated, without site-packages, and without writing bytecode, because /opt and /var/task are read-only on
+        # Lambda.
         [sys.executable, "-I", "-S", "-B", "-c", RUN, json.dumps([paths, event])],
         env=environment(server.url),
         capture_output=True,

@@ -1,11 +1,11 @@
-"""What a million lines cost: what a batch of 50,000 uses of AWS, counted in a real run, at list prices.
+"""What a million lines cost: what a batch of 50,000 lines uses of AWS, counted in a real run, at list prices.
 
-The run is the whole system on a local stack, with 256 requests in flight as a full worker has them, and answers after a
-fraction of a second: ten seconds a line would take 33 minutes (`--long` does that). What depends on the time is then
-computed for ten seconds a line: see ``at_latency``. Everything else is priced as it was counted.
+The run is the whole system on a local stack, with the 256 requests in flight of a full worker. Answers take a fraction
+of a second, because ten seconds would take 33 minutes (`--long` does that). ``at_latency`` then computes what depends
+on the time for ten seconds a line. Everything else is priced as counted.
 
-The functions' own seconds are this machine's, at a whole core; they are priced as if all of them were CPU time that a
-smaller function has less of, which is the most that they can be.
+The seconds of the functions are measured on a whole core of this machine. They are priced as if all of them were CPU
+time, of which a smaller function has less. That is an upper bound.
 """
 
 import math
@@ -34,9 +34,9 @@ SECONDS_PER_LINE = 10.0
 SHORT_MS = 200.0
 MODEL = "bench-model"
 INVOCATION_SECONDS = 900
-# Memory at which Lambda gives one vCPU.
+# The memory with which Lambda gives one vCPU.
 WHOLE_CORE_GB = 1769 / 1024
-# A caller looks once a minute.
+# How often a caller polls the batch.
 POLL_SECONDS = 60
 
 
@@ -69,18 +69,18 @@ PRICES = {
     "trace": Price(5.00, 1e6, "aws.amazon.com/xray/pricing: traces recorded"),
 }
 
-Amounts = dict[tuple[str, str], float]  # by what is priced, and whose it is
+Amounts = dict[tuple[str, str], float]  # by priced unit and user, such as ("s3_put", "RunChunk")
 
 
 def amounts(usage: Usage, memory: Mapping[str, float]) -> Amounts:
-    """What was used, in the units that are priced."""
+    """The usage in priced units. ``memory`` is each function's in GB."""
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, seconds in usage.seconds.items():
         share = min(1.0, memory[name] / WHOLE_CORE_GB)
-        # RunChunk waits for answers nearly all of its time; of the others all is taken for CPU time.
+        # RunChunk waits nearly all of its time. All time of the other functions counts as CPU time.
         found["lambda_gb_second", name] = memory[name] * seconds / (1 if name == "RunChunk" else share)
         found["lambda_request", name] = float(usage.invocations[name])
-        # X-Ray takes one call a second and then every twentieth: this is all of them.
+        # An upper bound: X-Ray samples one call a second and 5 % of the others.
         found["trace", name] = float(usage.invocations[name])
     found["state_transition", "RunBatch"] = usage.transitions
     for (name, service, operation), count in usage.calls.items():
@@ -90,7 +90,7 @@ def amounts(usage: Usage, memory: Mapping[str, float]) -> Amounts:
             found["secret_call", name] += count
         elif service == "awsevents":
             found["event", name] += count
-    found["s3_get", "RunBatch"] = 1  # the Map reads the plan
+    found["s3_get", "RunBatch"] = 1  # The Map reads the plan.
     for (name, kind), taken in usage.units.items():
         found[f"dynamodb_{kind}", name] += taken
     found["api_request", "Api"] = usage.invocations["Api"]
@@ -102,21 +102,21 @@ def amounts(usage: Usage, memory: Mapping[str, float]) -> Amounts:
 
 
 def at_latency(usage: Usage, count: int, latency: float, timeout: float = 600) -> Usage:
-    """The same batch with answers after ``latency`` seconds, in full slices of one worker.
+    """The usage of the same batch with answers after ``latency`` seconds, in full slices of one worker.
 
-    What is added to the counts: the seconds of more waiting; a part, a progress write and a look at the status for
-    every KEEP_SECONDS of them; and for each further slice an invocation's start, the HEADs of the segments, a list of
-    the parts, and a read of those of the open segments. A slice starts no request in its last ``timeout`` + 20 seconds,
-    and is billed until the last one is answered.
+    It adds the seconds of waiting; for every KEEP_SECONDS of them a result part, a progress write and a read of the
+    status; and for each further slice a start, a HEAD of each segment, a list of the result parts, and a read of those
+    of open segments. A slice sends no request in its last ``timeout`` + 20 seconds, and is billed until the last
+    answer.
     """
     scaled = deepcopy(usage)
     work = count / layout.WORKER_CONCURRENCY * latency
     starting = INVOCATION_SECONDS - LIMITS.slice_margin_seconds - timeout
     slices = max(1, math.ceil(work / (starting + latency)))
-    # What the run took beyond its rounds of requests is what a slice needs to start and to end.
+    # The time beyond the rounds of requests is what a slice needs to start and to end.
     rounds = math.ceil(count / layout.WORKER_CONCURRENCY)
     overhead = max(0.0, usage.seconds["RunChunk"] - rounds * usage.latency)
-    # At the end of each slice requests run dry: half of one's time is lost, as they are not all sent at once.
+    # At the end of a slice, half of a request's time is lost, because requests end one after another.
     seconds = work + slices * (overhead + latency / 2)
     keeps = max(0.0, seconds - usage.seconds["RunChunk"]) / LIMITS.store_seconds
     further = slices - 1
@@ -141,7 +141,7 @@ def at_latency(usage: Usage, count: int, latency: float, timeout: float = 600) -
 
 
 def dollars(used: Amounts) -> dict[str, float]:
-    """The price of ``used``, by what is priced; RunChunk's GB-seconds apart, as all else is orchestration."""
+    """The price of ``used`` by priced unit. RunChunk's GB-seconds are separate; the rest is orchestration."""
     prices: defaultdict[str, float] = defaultdict(float)
     for (what, whose), amount in used.items():
         key = "RunChunk's GB-seconds" if (what, whose) == ("lambda_gb_second", "RunChunk") else what
@@ -154,7 +154,7 @@ def orchestration(prices: Mapping[str, float]) -> float:
 
 
 def run_batch(local: Local, meter: Meter, count: int, latency_ms: float, url: str, polls: int = 0) -> Usage:
-    """Run one batch from upload to download and count what it uses, with ``polls`` looks at it on the way."""
+    """Run one batch from upload to download and count what it uses, with ``polls`` reads by its caller."""
     route = Route(
         model=MODEL, provider="stub", base_url=url, upstream_model="stub", sku=Sku("bench"), api_key_secret=SECRET
     )
@@ -169,13 +169,13 @@ def run_batch(local: Local, meter: Meter, count: int, latency_ms: float, url: st
     stepfunctions = local.aws("stepfunctions")
     arn = execution(local, batch.id)
 
-    # Not asked of the API, whose calls are counted.
+    # The end is read from Step Functions, because calls of the API are counted.
     def ended() -> bool:
         return bool(stepfunctions.describe_execution(executionArn=arn)["status"] != "RUNNING")
 
     wait_for(ended, 3600)
     took = time.monotonic() - started
-    time.sleep(3)  # for the last event and its delivery
+    time.sleep(3)  # the last event and its delivery
     batch = local.client.batches.retrieve(batch.id)
     assert batch.request_counts is not None
     assert batch.output_file_id is not None
@@ -188,17 +188,18 @@ def run_batch(local: Local, meter: Meter, count: int, latency_ms: float, url: st
 
 
 def memory_of(local: Local) -> dict[str, float]:
+    """Each function's memory in GB."""
     return {name: int(found["MemorySize"]) / 1024 for name, found in configured(local).items()}
 
 
-# --- what people use instead, by the same prices: a million lines at SECONDS_PER_LINE --------------------------------
+# --- alternatives, at the same prices: a million lines at SECONDS_PER_LINE --------------------------------
 
 
 def lambda_per_request(memory_gb: float, express: bool) -> float:
-    """A Distributed Map with one Lambda for each line; its ResultWriter gathers the results in a few objects."""
+    """A Distributed Map with one Lambda for each line. Its ResultWriter writes the results into a few objects."""
     one = PRICES["lambda_gb_second"].of(memory_gb * SECONDS_PER_LINE) + PRICES["lambda_request"].of(1)
     one += PRICES["state_transition"].of(1)  # each child's start
-    if express:  # as its documentation advises for children shorter than five minutes; 64 MB is the least billed
+    if express:  # as AWS advises for children shorter than five minutes; at least 64 MB are billed
         one += PRICES["express_request"].of(1) + PRICES["express_gb_second"].of(64 / 1024 * SECONDS_PER_LINE)
     else:
         one += PRICES["state_transition"].of(1)  # its one state
@@ -206,8 +207,8 @@ def lambda_per_request(memory_gb: float, express: bool) -> float:
 
 
 def sqs_by_ten(memory_gb: float, results_per_object: int) -> float:
-    """A message for each line, sent, received and deleted by tens; a Lambda sends its ten requests at once and keeps
-    the answers in S3."""
+    """A message for each line, sent, received and deleted in tens. A Lambda sends ten requests at once and writes the
+    answers to S3."""
     ten = PRICES["lambda_gb_second"].of(memory_gb * SECONDS_PER_LINE) + PRICES["lambda_request"].of(1)
     ten += PRICES["sqs_request"].of(3) + PRICES["s3_put"].of(10 / results_per_object)
     return 1e5 * ten
@@ -225,8 +226,8 @@ def row(name: str, figure: float, unit: str, base: float | None = None) -> dict[
     return report.row(name, [figure], unit, None if base is None else [base])
 
 
-def look_ups(count: int) -> int:
-    """How often a caller looks at such a batch, at ten seconds a line."""
+def polls_of(count: int) -> int:
+    """How often a caller polls a batch of ``count`` lines, at ten seconds a line."""
     return round(count / layout.WORKER_CONCURRENCY * SECONDS_PER_LINE / POLL_SECONDS)
 
 
@@ -235,12 +236,24 @@ def main() -> None:
     latency_ms = SECONDS_PER_LINE * 1000 if long else SHORT_MS
     with stub.upstream(latency_ms) as url, stack("cost-long" if long else "cost") as local, metered(local) as meter:
         memory = memory_of(local)
-        counted = run_batch(local, meter, LINES, latency_ms, url, look_ups(LINES))
+        counted = run_batch(local, meter, LINES, latency_ms, url, polls_of(LINES))
     publish(counted, memory, long)
 
 
+def run_chunk_rows(megabytes: int, gb_seconds_per_gb: float, cpu: float) -> list[dict[str, Any]]:
+    """Price and load of RunChunk with this memory. ``cpu``: seconds a line on a whole core."""
+    share = min(1.0, megabytes / 1024 / WHOLE_CORE_GB)
+    price = PRICES["lambda_gb_second"].of(gb_seconds_per_gb * megabytes / 1024) * 1e6 / LINES
+    busy = layout.WORKER_CONCURRENCY * cpu / share
+    return [
+        row(f"RunChunk at {megabytes} MB: $ per 1M lines at 10 s", price, "$"),
+        row(f"RunChunk at {megabytes} MB: share of its CPU that it uses at 10 s", busy / SECONDS_PER_LINE, ""),
+        row(f"RunChunk at {megabytes} MB: full while answers take at least", busy, "s"),
+    ]
+
+
 def publish(counted: Usage, memory: Mapping[str, float], long: bool = False) -> None:
-    """The cost of a batch of ``LINES`` of which ``counted`` was used; ``long`` where it took ten seconds a line."""
+    """Publish the cost of a batch of ``LINES`` with the usage ``counted``. ``long``: it took ten seconds a line."""
     usage = counted if long else at_latency(counted, LINES, SECONDS_PER_LINE)
     before, used = amounts(counted, memory), amounts(usage, memory)
     prices = {what: amount * 1e6 / LINES for what, amount in dollars(used).items()}
@@ -258,20 +271,9 @@ def publish(counted: Usage, memory: Mapping[str, float], long: bool = False) -> 
         ]
     rows += [row(f"$ per 1M lines at 10 s: {what}", amount, "$", total) for what, amount in sorted(prices.items())]
     rows += [row("$ per 1M lines at 10 s: all", total, "$")]
+    gb_seconds_per_gb = used["lambda_gb_second", "RunChunk"] / memory["RunChunk"]
     for megabytes in (256, 512, 1024, 1769):
-        share = min(1.0, megabytes / 1024 / WHOLE_CORE_GB)
-        rate = layout.WORKER_CONCURRENCY / SECONDS_PER_LINE
-        gb_seconds = used["lambda_gb_second", "RunChunk"] * (megabytes / 1024) / memory["RunChunk"]
-        price = PRICES["lambda_gb_second"].of(gb_seconds) * 1e6 / LINES
-        rows += [
-            row(f"RunChunk at {megabytes} MB: $ per 1M lines at 10 s", price, "$"),
-            row(f"RunChunk at {megabytes} MB: share of its CPU that it uses at 10 s", cpu * rate / share, ""),
-            row(
-                f"RunChunk at {megabytes} MB: full while answers take at least",
-                layout.WORKER_CONCURRENCY * cpu / share,
-                "s",
-            ),
-        ]
+        rows += run_chunk_rows(megabytes, gb_seconds_per_gb, cpu)
     peers = {name: priced() for name, priced in PEERS.items()}
     rows += [row(f"$ per 1M lines at 10 s: {name}", theirs, "$", total) for name, theirs in peers.items()]
     targets = [

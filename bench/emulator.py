@@ -1,4 +1,4 @@
-"""An emulated AWS in a process of its own, for as long as a benchmark runs: S3 alone, or all that the API calls."""
+"""An emulated AWS in its own process while a benchmark runs: S3 only, or everything that the API calls."""
 
 import os
 import subprocess
@@ -18,8 +18,10 @@ _NOTHING = '{"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}'
 
 @contextmanager
 def emulated_s3(*more: str) -> Iterator[str]:
-    """Start ministack on loopback with S3 and the services ``more``, make the bucket, and point the package at them;
-    gives the endpoint."""
+    """Start ministack on loopback with S3 and the services ``more``, create the bucket, and point the package at them.
+
+    Yields the endpoint.
+    """
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:

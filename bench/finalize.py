@@ -1,12 +1,12 @@
 """How fast the results are joined, against a bare copy of the same bytes, and how much memory that takes.
 
-Ours is the whole handler of `functions/finalize_batch`: every segment looked up, both files joined in order, counts and
-usage summed, files recorded, the terminal status written. The peers copy the same sealed objects, in order, on the same
-emulated S3 (in a process of its own) by multipart upload, and know beforehand what there is to copy: through one
-thread, through as many threads as ours has, and by S3 itself where a part has the 5 MiB that this takes.
+Ours is the whole handler of `functions/finalize_batch`: it reads every seal, joins both files in order, sums counts and
+usage, records the files, and writes the terminal status. The peers copy the same sealed objects in order by multipart
+upload, and have the list of what to copy. They use the same emulated S3, which runs in its own process: with one
+thread, with as many threads as ours, and with copies by S3 where a part has the required 5 MiB.
 
-One answer in fifty failed. A segment of the short and of the middling ones is too small for S3 to copy; a segment of
-the long ones is not.
+One answer in fifty has failed. Segments of short and middling answers are too small for S3 to copy; segments of long
+answers are not.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from bench.emulator import emulated_aws
 from bench.tls import memory
 from tests.integration.support import invoke
 
-FAILED = 50  # one answer in so many
+FAILED = 50  # one answer in 50 has failed
 # How many answers, and how many bytes each has.
 KINDS = {
     "short": (50_000, 1_400),
@@ -47,14 +47,14 @@ KINDS = {
     "middling": (40_000, 4_900),
     "long": (25_000, 8_000),
 }
-FLAT = ("half as many middling", "middling")  # the peak is to be the same
+FLAT = ("half as many middling", "middling")  # the peak of both should be the same
 THREADS = 16
 ACCOUNT = "acct_bench"
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A batch whose segments are all sealed: what there is of its output file, and of its error file."""
+    """A batch whose segments are all sealed, with the byte ranges of its output file and of its error file."""
 
     batch_id: str
     lines: int
@@ -88,7 +88,7 @@ def seal(kind: str) -> Sealed:
 
 
 def ours(batch_id: str, lines: int) -> float:
-    """Finalize the batch, as if for the first time; seconds."""
+    """Finalize the batch as if for the first time. Returns seconds."""
     now = int(time.time())
     item = {
         "pk": ACCOUNT,
@@ -112,7 +112,7 @@ def ours(batch_id: str, lines: int) -> float:
 
 
 def bare_copy(sealed: Sealed, threads: int, by_s3: bool = False) -> float:
-    """Copy the same bytes into two objects; seconds."""
+    """Copy the same bytes into two objects. Returns seconds."""
     s3, bucket = aws.client("s3"), settings.bucket()
 
     def send(upload: dict[str, Any], number: int, group: list[ByteRange]) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def main() -> None:
 
             peaks[kind] = partial(peak, sealed)
             if kind == FLAT[0]:
-                continue  # for the memory only
+                continue  # measured for its memory only
 
             def rate(run: Callable[[], float], size: float = size) -> float:
                 return size / run()

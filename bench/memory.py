@@ -1,7 +1,7 @@
-"""How much memory each function needs for the largest legal batches, against what the template gives it.
+"""How much memory each function needs for the largest legal batches, against its MemorySize in the template.
 
-The whole system on a local stack of its own; a function's peak is the high-water mark of its processes' resident set.
-Every variant starts with new processes.
+The whole system runs on its own local stack. The peak of a function is the high-water mark of the resident set of its
+processes. Every variant starts with new processes.
 """
 
 import os
@@ -24,7 +24,7 @@ from local.stack import workers
 from tests.e2e.conftest import ENDED, Local, wait_for
 
 MB = 1024 * 1024
-# More than this share of its MemorySize, and a function has too little left.
+# The highest share of its MemorySize that a function should use.
 WANTED = 0.8
 
 
@@ -40,12 +40,12 @@ class Variant:
 
 
 def abort(local: Local, batch: Batch) -> None:
-    """Stop the execution, so that CloseAbandoned answers for every line."""
+    """Stop the execution, so that CloseAbandoned ends the batch."""
     local.aws("stepfunctions").stop_execution(executionArn=execution(local, batch.id))
 
 
 def kill_the_worker(local: Local, _: Batch) -> None:
-    """Kill RunChunk once it has kept answers, so that another one starts from them."""
+    """Kill RunChunk after it has saved answers, so that another worker starts from them."""
     wait_for(lambda: local.upstream.counters()["by_status"].get("200", 0) > 40)
     time.sleep(3)
     for pid, function in workers(local.folder):
@@ -74,37 +74,37 @@ VARIANTS = [
 
 
 class Watch(threading.Thread):
-    """Notes each function's highest peak until it is stopped."""
+    """Records each function's highest peak until it is stopped."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
         self.peaks: defaultdict[str, int] = defaultdict(int)
         self._folder = folder
-        self._over = threading.Event()
+        self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(0.1):
-            self.look()
+        while not self._stopped.wait(0.1):
+            self.measure()
 
-    def look(self) -> None:
+    def measure(self) -> None:
         for pid, function in workers(self._folder):
             try:
                 status = Path(f"/proc/{pid}/status").read_text()
             except OSError:
-                continue  # it ended meanwhile
+                continue  # the process has ended
             for line in status.splitlines():
                 if line.startswith("VmHWM:"):
                     self.peaks[function] = max(self.peaks[function], int(line.split()[1]) * 1024)
 
     def stop(self) -> dict[str, int]:
-        self.look()
-        self._over.set()
+        self.measure()
+        self._stopped.set()
         self.join()
         return dict(self.peaks)
 
 
 def run(local: Local, variant: Variant) -> dict[str, int]:
-    """Run one batch; the peak of each function that took part."""
+    """Run one batch. Returns the peak of each function that took part, in bytes."""
     for pid, _ in workers(local.folder):
         os.kill(pid, signal.SIGKILL)
     local.upstream.reset()

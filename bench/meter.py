@@ -1,8 +1,8 @@
 """Counts what a batch on a local stack uses of AWS.
 
-Every function's calls go through a proxy that counts them: AWS_ENDPOINT_URL in the function's environment, no product
-code. Invocations and their milliseconds are from the log that Lambda keeps of each (START, REPORT), state transitions
-from the histories of the execution and of the Map's children.
+The calls of every function go through a proxy that counts them. It is set by AWS_ENDPOINT_URL in the function's
+environment, without product code. Invocations and their milliseconds come from Lambda's log (START, REPORT), and state
+transitions from the histories of the execution and of the Map's children.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from bench.stack import FUNCTIONS, configured, cpu_seconds
 from local.stack import workers
 from tests.e2e.conftest import Local
 
-# Headers that are about one connection, and are made anew for the next one.
-HOP = frozenset({"connection", "transfer-encoding", "content-length", "expect"})
+# Headers of one connection, which are not forwarded.
+HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "expect"})
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
-# A child workflow's start is billed as one transition, beside the states that it enters.
+# The start of a child workflow is billed as one transition, in addition to the states that it enters.
 CHILD_START = 1
-# What CloudWatch adds to each event's bytes.
-LOG_OVERHEAD = 26
+# The bytes that CloudWatch adds to each log event.
+LOG_OVERHEAD_BYTES = 26
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a function to AWS. ``units`` are DynamoDB's request units, at most: by bytes on the wire."""
+    """One call of a function to AWS. ``units`` are DynamoDB's request units, as an upper bound from the bytes sent."""
 
     function: str
     service: str
@@ -45,7 +45,7 @@ class Call:
 
 @dataclass
 class Usage:
-    """What was used between two moments."""
+    """What was used between the start and the stop of the meter."""
 
     calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     units: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
@@ -54,11 +54,12 @@ class Usage:
     slices: Counter[str] = field(default_factory=Counter)
     cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     transitions: int = 0
-    took: float = 0  # from upload to the end, in seconds
-    latency: float = 0  # of a request
+    took: float = 0  # seconds from the upload to the end of the batch
+    latency: float = 0  # seconds of a request
     log_bytes: int = 0
 
     def of(self, service: str, *operations: str) -> int:
+        """How many calls of these operations there were."""
         return sum(
             count for (_, found, operation), count in self.calls.items() if found == service and operation in operations
         )
@@ -75,7 +76,7 @@ class Meter:
         self._cpu = {pid: cpu_seconds(pid) for pid, _ in workers(self._local.folder)}
 
     def stop(self, batch_id: str) -> Usage:
-        """What was used since ``start``, by everything and, for state transitions, by this batch."""
+        """What was used since ``start``: by all functions, and state transitions by this batch."""
         usage = Usage()
         for pid, function in workers(self._local.folder):
             usage.cpu[function] += cpu_seconds(pid) - self._cpu.get(pid, 0.0)
@@ -91,14 +92,14 @@ class Meter:
 
     async def handle(self, request: web.Request, function: str, session: aiohttp.ClientSession) -> web.Response:
         body = await request.read()
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_HEADERS}
         url = self._local.description["aws_endpoint_url"] + request.raw_path
         async with session.request(
             request.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
         ) as answer:
             content = await answer.read()
             self._calls.append(call_of(function, request, body, content))
-            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_HEADERS}
             if request.method == "HEAD":
                 kept["Content-Length"] = answer.headers.get("Content-Length", "0")
             return web.Response(status=answer.status, headers=kept, body=content)
@@ -112,7 +113,7 @@ class Meter:
                 logGroupName=_log_group(function), startTime=int(self._since * 1000)
             )
             for message in (event["message"] for page in pages for event in page["events"]):
-                usage.log_bytes += len(message.encode()) + LOG_OVERHEAD
+                usage.log_bytes += len(message.encode()) + LOG_OVERHEAD_BYTES
                 report = re.match(r"REPORT RequestId: \S+\tDuration: ([\d.]+) ms", message)
                 if report:
                     usage.invocations[function] += 1
@@ -121,10 +122,10 @@ class Meter:
                     usage.slices[json.loads(message)["state"]] += 1
 
     def _transitions(self, batch_id: str, slices: Counter[str]) -> int:
-        """States entered by the execution and by the Map's children, and the children's starts.
+        """The states that the execution and the Map's children enter, and the children's starts.
 
-        The emulator keeps no history of a child: its states follow from its slices. Each enters RunChunk and
-        IsChunkDone, and some WaitForUpstream; at the end there is ChunkDone.
+        The emulator has no history of a child, so its states are computed from its slices. Each slice enters RunChunk
+        and IsChunkDone, some enter WaitForUpstream, and the child ends in ChunkDone.
         """
         stepfunctions = self._local.aws("stepfunctions")
         parent = execution(self._local, batch_id)
@@ -159,8 +160,10 @@ def call_of(function: str, request: web.Request, body: bytes, answer: bytes) -> 
 
 
 def units(operation: str, body: bytes, answer: bytes) -> float:
-    """DynamoDB's units for one call, at most. The JSON of an item is longer than the item; a write to a batch that its
-    index has is counted twice, as an index that holds less than the item costs no more than the item."""
+    """An upper bound of DynamoDB's request units for one call: the JSON of an item is longer than the item.
+
+    A write to a batch in the index counts twice, because the index holds less than the item.
+    """
     if operation in WRITES:
         size = max(1, math.ceil(max(len(body), len(answer)) / 1024))
         indexed = b'"acct_' in body and b"batch_" in body
@@ -171,7 +174,7 @@ def units(operation: str, body: bytes, answer: bytes) -> float:
 
 @contextmanager
 def metered(local: Local) -> Iterator[Meter]:
-    """Send every function's calls through a proxy, one port for each, for as long as the block lasts."""
+    """Send the calls of every function through a proxy while the block runs. Each function has its own port."""
     meter = Meter(local)
     loop = asyncio.new_event_loop()
     ports: dict[str, int] = {}
@@ -203,7 +206,7 @@ def metered(local: Local) -> Iterator[Meter]:
     ready.wait(10)
     try:
         with ExitStack() as environments:
-            # A log of its own for each function, or the REPORT lines do not say whose they are.
+            # Each function has its own log group, because REPORT lines do not name their function.
             for name, found in configured(local).items():
                 log = {"LogFormat": "JSON", "LogGroup": _log_group(name)}
                 local.aws("logs").create_log_group(logGroupName=log["LogGroup"])

@@ -2,11 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["aiohttp", "litellm", "openai[aiohttp]"]
 # ///
-"""What people would use instead of a worker, each as its documentation advises, in a process of its own.
+"""Clients that could be used instead of a worker, each as its documentation advises, in its own process.
 
-The clients have an environment of their own, so that they are the versions that people install today, whatever ours
-are: it is locked in `peers.py.lock`, made by uv when first asked for, and renewed by `uv lock --upgrade --script
-bench/peers.py`. They only send and read answers; the input and the results are not their business.
+They have their own environment, with the versions that people install today. It is locked in `peers.py.lock`, created
+by uv at the first use, and updated by `uv lock --upgrade --script bench/peers.py`. The clients only send requests and
+read answers. They read no input and write no results.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Send = Callable[[], Awaitable[Any]]
 
 
 class _Connection(asyncio.Protocol):
-    """The least that a client can do: write bytes, and see that as many come back as were announced."""
+    """A minimal client: it writes bytes, and reads as many as Content-Length announces."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -57,7 +57,7 @@ class _Connection(asyncio.Protocol):
 
 @asynccontextmanager
 async def protocol(url: str) -> AsyncIterator[Send]:
-    """A bare asyncio protocol: the limit."""
+    """A bare asyncio protocol, as the upper limit."""
     address = urlsplit(url)
     head = f"POST {address.path}/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(BODY)}"
     request = head.encode() + b"\r\n\r\n" + BODY
@@ -104,7 +104,7 @@ def openai_default(url: str) -> AbstractAsyncContextManager[Send]:
 
 
 def openai_aiohttp(url: str) -> AbstractAsyncContextManager[Send]:
-    """The same with aiohttp below, as its README advises for concurrency."""
+    """The OpenAI SDK with aiohttp, as its README advises for concurrency."""
     import openai
 
     return _openai(url, http_client=openai.DefaultAioHttpClient())
@@ -113,7 +113,7 @@ def openai_aiohttp(url: str) -> AbstractAsyncContextManager[Send]:
 @asynccontextmanager
 async def litellm(url: str) -> AsyncIterator[Send]:
     """LiteLLM with one aiohttp session for all calls, as its page "Shared Session Support" advises."""
-    # Without it, it goes on asking GitHub for prices.
+    # Otherwise LiteLLM loads prices from GitHub.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import aiohttp
     from litellm import acompletion  # type: ignore[import-not-found]  # only the peers' environment has it
@@ -134,13 +134,13 @@ PEERS: dict[str, Callable[[str], AbstractAsyncContextManager[Send]]] = {
 
 
 def cpu_seconds() -> float:
-    """What this process's threads have worked so far."""
+    """The CPU seconds of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 async def _run(peer: str, url: str, count: int) -> tuple[float, float]:
-    """Send so many requests; the seconds that it took, and those of them that the CPU was busy."""
+    """Send ``count`` requests. Returns the seconds and the CPU seconds."""
     async with PEERS[peer](url) as send:
         numbers = iter(range(count))
 
@@ -154,7 +154,7 @@ async def _run(peer: str, url: str, count: int) -> tuple[float, float]:
 
 
 class Peer:
-    """One of ``PEERS`` in a process of its own: ours, or one with the peers' environment."""
+    """One of ``PEERS`` in its own process, with our environment or with that of the peers."""
 
     def __init__(self, name: str) -> None:
         command = [sys.executable]
@@ -185,7 +185,7 @@ def started(*names: str) -> Iterator[list[Peer]]:
     peers: list[Peer] = []
     try:
         for name in names:
-            peers.append(Peer(name))  # noqa: PERF401 (those that were started are stopped where one cannot be)
+            peers.append(Peer(name))  # noqa: PERF401 (a comprehension would not stop the first ones if a later one fails)
         yield peers
     finally:
         for peer in peers:
@@ -193,7 +193,7 @@ def started(*names: str) -> Iterator[list[Peer]]:
 
 
 def _main() -> None:
-    """Answer, line by line: the versions first, then for each "URL COUNT" what ``_run`` says."""
+    """Print the versions, then for each line "URL COUNT" of stdin what ``_run`` returns."""
     peer = sys.argv[1]
     packages = {"protocol": (), "aiohttp": ("aiohttp",), "litellm": ("litellm", "openai", "aiohttp")}
     used = packages.get(peer, ("openai", "aiohttp"))

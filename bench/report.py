@@ -1,4 +1,4 @@
-"""Tables of ratios, and the same as JSON in bench/results/.
+"""Prints tables of ratios, and writes them as JSON to bench/results/.
 
 `python -m bench.report` writes the tables of all results into bench/README.md.
 """
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def repeat(runs: Mapping[str, Callable[[], float]], times: int = 5) -> dict[str, list[float]]:
-    """Each of ``runs`` ``times`` times, in turns, so that a noisy minute hits them all."""
+    """Do each of ``runs`` ``times`` times, in turns, so that a noisy minute affects all of them."""
     figures: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(times):
         for name, run in runs.items():
@@ -38,7 +38,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def row(name: str, figures: list[float], unit: str, base: list[float] | None = None) -> dict[str, Any]:
-    """One row: the median, the spread, and the ratio to ``base``'s median."""
+    """One row: the median, the lowest and the highest figure, and the ratio to the median of ``base``."""
     median = statistics.median(figures)
     return {
         "name": name,
@@ -77,7 +77,7 @@ def target(what: str, figure: float, wanted: float, *, at_least: bool = True) ->
 README = Path(__file__).parent / "README.md"
 MARK = "<!-- the tables below are written by `python -m bench.report` -->"
 SUBJECTS = ("run_chunk", "validate", "finalize", "cold_start", "cost", "cost_long", "tls", "api", "scale", "memory")
-# Rows that are told elsewhere: each count of a batch, each quota.
+# Rows that are only in the JSON: the counts of a batch, and the quotas.
 LEFT_OUT = ("counted", "scaled to", "100 x")
 
 

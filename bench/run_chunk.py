@@ -1,13 +1,12 @@
-"""How close a worker comes to the limit, how far it is ahead of what people would use instead, and how near to the best
-that any scheduler could do.
+"""A worker's rate against the limit, against other clients, and against the best possible schedule.
 
-Ours is the whole handler of `functions/run_chunk`: the input read from an emulated S3 by ranges, parsed, sent, judged,
-counted, the model rewritten, parts written, segments sealed. The peers (`peers.py`) only send and read answers. All
-have 256 requests in flight against the same stub upstream on loopback.
+Ours is the whole handler of `functions/run_chunk`: it reads the input from an emulated S3 by ranges, parses it, sends
+the requests, judges and counts the answers, rewrites the model, writes result parts and seals segments. The peers
+(`peers.py`) only send requests and read answers. All have 256 requests in flight, against the same stub upstream on
+loopback.
 
-Two figures tell two things. Requests/s is what a user sees; but with 50 ms of latency nobody can have more than
-256 / 0.05 = 5,120, and the machine's noise is in it. CPU ms/request is what the client itself costs, whatever it waits
-for: it is the steadier figure, and says how many requests one vCPU carries.
+Requests/s is what a user sees, but it is noisy, and with 50 ms of latency it cannot exceed 256 / 0.05 = 5,120. CPU
+ms/request is the cost of the client itself. It is steadier, and says how many requests one vCPU can send.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from tests.integration.support import invoke
 
 Rows = list[dict[str, Any]]
 OURS = "run_chunk, whole"
-# What each sends in one run at 50 ms, so that each runs for about two seconds.
+# How many requests each sends in one run at 50 ms. Each run takes about two seconds.
 REQUESTS = {
     "protocol": 6_000,
     "aiohttp": 8_000,
@@ -56,9 +55,9 @@ SHOWN = {
     "aiohttp": "bare aiohttp, bytes in and out",
     "openai": "openai, default",
 }
-# How much faster than each the worker is to be.
+# The target of the worker's rate, as a multiple of each.
 WANTED = {"aiohttp": 0.6, "openai[aiohttp]": 5, "openai": 12, "litellm": 12}
-# Latencies are a twentieth of those meant, median 2 s and p99 20 s: 50,000 lines take half a minute then, not eleven.
+# A twentieth of the latencies in question (median 2 s, p99 20 s), so that 50,000 lines take half a minute.
 MEDIAN_MS, P99_MS = 100, 1000
 
 
@@ -71,9 +70,9 @@ def input_file(count: int) -> bytes:
 
 
 def ours(url: str, count: int) -> tuple[float, float]:
-    """One chunk of so many lines; the seconds that it took, and those of them that the CPU was busy.
+    """Run one chunk of ``count`` lines. Returns the seconds and the CPU seconds.
 
-    Only the table is not there: the batch is at hand, and the two small calls every four seconds are left out.
+    The table is replaced, so the two small calls to it every four seconds are not included.
     """
     content = input_file(count)
     check = FileCheck()
@@ -106,7 +105,7 @@ def ours(url: str, count: int) -> tuple[float, float]:
 
 
 class Rates:
-    """Requests/s and CPU ms/request of everybody, against one stub."""
+    """Requests/s and CPU ms/request of all clients, against one stub."""
 
     def __init__(self, url: str, processes: dict[str, peers.Peer], share: int) -> None:
         self._url = url
@@ -124,7 +123,7 @@ class Rates:
 
 
 def against_peers(times: int, share: int) -> tuple[Rows, Rows, dict[str, str]]:
-    """Everybody at 50 ms of latency, with a ``share``-th of the requests: rows, targets, the peers' versions."""
+    """All clients at 50 ms of latency, with 1/``share`` of the requests: rows, targets, the versions of the peers."""
     names = [name for name in REQUESTS if name != OURS]
     with stub.upstream(50) as url, peers.started(*names) as started:
         processes = dict(zip(names, started, strict=True))
@@ -143,7 +142,7 @@ def against_peers(times: int, share: int) -> tuple[Rows, Rows, dict[str, str]]:
 
 
 def against_ideal(times: int, rounds: int) -> tuple[Rows, Rows]:
-    """At one second of latency nobody can have more than ``IN_FLIGHT`` requests/s."""
+    """With one second of latency, at most ``IN_FLIGHT`` requests/s are possible."""
     count = rounds * IN_FLIGHT
     with stub.upstream(1000) as url:
         figures = report.repeat({f"1 s: {OURS}": lambda: count / ours(url, count)[0]}, times)
@@ -152,10 +151,10 @@ def against_ideal(times: int, rounds: int) -> tuple[Rows, Rows]:
 
 
 def against_best_schedule(times: int, count: int) -> tuple[Rows, Rows]:
-    """Log-normal latencies, each run with draws of its own.
+    """Log-normal latencies, with other draws in each run.
 
-    No schedule is shorter than all latencies shared out evenly, nor than the longest of them. Nobody knows them before,
-    so "in the input's order" is what a client without any cost of its own would have had.
+    No schedule is shorter than the sum of all latencies shared out evenly, or than the longest of them. The latencies
+    are not known in advance, so "in the input's order" is what a client without its own cost would take.
     """
     seeds = iter(range(1, times + 1))
     bounds: list[float] = []

@@ -1,4 +1,4 @@
-"""The whole system on a local stack of its own, for as long as a benchmark runs."""
+"""The whole system on its own local stack while a benchmark runs."""
 
 import json
 import os
@@ -22,14 +22,14 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def stack(name: str, **environment: str) -> Iterator[Local]:
-    """A stack in a folder and at a port of its own; ``environment`` is as for ``python -m local.stack up``."""
+    """A stack with its own folder and port. ``environment`` is that of ``python -m local.stack up``."""
     folder = ROOT / ".local" / f"bench-{name}"
     os.environ |= {"NIGHTSHIFT_PORT": str(free_port()), **environment}
     started = Stack(folder)
     try:
         yield Local(folder, started.up())
     finally:
-        # Nothing of it is to be kept, so nothing is saved.
+        # Killed, so that the emulator does not spend time on saving its state.
         if description := started.read():
             os.kill(description["pids"]["emulator"], signal.SIGKILL)
         started.down()
@@ -37,7 +37,7 @@ def stack(name: str, **environment: str) -> Iterator[Local]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """The CPU time that a process has used so far, its threads' included; none where it has ended."""
+    """The CPU time of a process so far, with all its threads; zero if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -46,7 +46,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def configured(local: Local) -> dict[str, dict[str, Any]]:
-    """What Lambda says of each function, by its logical id."""
+    """The configuration of each function, by its logical id."""
     functions = local.aws("lambda").list_functions()["Functions"]
     return {
         name: found
@@ -57,7 +57,7 @@ def configured(local: Local) -> dict[str, dict[str, Any]]:
 
 
 def input_file(lines: int, line_bytes: int, model: str = "demo-model") -> bytes:
-    """So many lines, each of just about so many bytes."""
+    """An input file of ``lines`` lines with about ``line_bytes`` bytes each."""
 
     def line(number: int, text: str) -> str:
         body = {"model": model, "messages": [{"role": "user", "content": text}]}
@@ -70,7 +70,7 @@ def input_file(lines: int, line_bytes: int, model: str = "demo-model") -> bytes:
 
 
 def upload(local: Local, content: bytes) -> str:
-    """The presigned upload of CONTRACT: one PUT, straight to S3."""
+    """Upload by one presigned PUT to S3 (docs/contract.md). Returns the file's id."""
     wanted = {"purpose": "batch", "filename": "input.jsonl", "bytes": len(content)}
     file = local.client.post("/files", cast_to=dict[str, Any], body=wanted)
     request = urllib.request.Request(file["upload_url"], content, dict(file["upload_headers"]), method="PUT")
@@ -79,7 +79,7 @@ def upload(local: Local, content: bytes) -> str:
 
 
 def empty(local: Local) -> None:
-    """Delete what batches left in the bucket: disks are small."""
+    """Delete the objects of batches, because they would fill the disk."""
     s3 = local.aws("s3")
     for name in [found["Name"] for found in s3.list_buckets()["Buckets"]]:
         for prefix in ("files/", "work/"):

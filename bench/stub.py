@@ -1,7 +1,7 @@
-"""A stub upstream as cheap as Python allows: a bare asyncio protocol in a process of its own.
+"""A stub upstream that costs little CPU: a bare asyncio protocol in its own process.
 
-It answers every POST with the same chat completion after a latency, constant or log-normal, so that what is measured is
-the client; a GET, at once, with what it gave so far. `python -m bench.stub --help` says what it can do.
+It answers every POST with the same chat completion after a constant or log-normal latency, so that the client is
+measured. It answers a GET at once with the totals so far. `python -m bench.stub --help` lists its options.
 """
 
 import argparse
@@ -40,9 +40,9 @@ RESPONSE = _response(BODY)
 
 
 class Latency:
-    """Seconds that an answer takes: ``median``, or log-normal where a ``p99`` is given.
+    """The seconds of an answer: always ``median``, or log-normal if there is a ``p99``.
 
-    The draws depend on ``seed`` alone, so who knows it knows what the stub gave, in order.
+    The draws depend on ``seed`` only, so another instance with the same seed gives the same latencies.
     """
 
     def __init__(self, median: float, p99: float | None = None, seed: int | None = None) -> None:
@@ -103,9 +103,9 @@ async def _serve(port: int, latency: Latency, certificate: str | None) -> None:
 def upstream(
     latency_ms: float, p99_ms: float | None = None, seed: int | None = None, certificate: Path | None = None
 ) -> Iterator[str]:
-    """A stub in a process of its own, for as long as the block lasts; gives its base URL.
+    """A stub in its own process while the block runs. Yields its base URL.
 
-    With a ``certificate`` (a PEM file with its key) it speaks TLS.
+    With a ``certificate`` (a PEM file with its key) it uses TLS.
     """
     from local.stack import free_port
 
@@ -127,7 +127,7 @@ def upstream(
 
 
 def given(url: str) -> dict[str, Any]:
-    """What the stub at ``url`` gave so far: ``answers``, the ``seconds`` they took together, the ``longest``."""
+    """The totals of the stub at ``url``: ``answers``, the sum of their ``seconds``, and the ``longest``."""
     with urllib.request.urlopen(url, timeout=30) as answer:
         content: dict[str, Any] = json.load(answer)
     return content
@@ -137,9 +137,9 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description="A stub upstream that answers until it is killed.")
     parser.add_argument("port", type=int)
     parser.add_argument("latency_ms", type=float)
-    parser.add_argument("--p99-ms", type=float, help="makes the latency log-normal; the other is its median then")
+    parser.add_argument("--p99-ms", type=float, help="makes the latency log-normal, with latency_ms as its median")
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--certificate", help="a PEM file with its key: speak TLS")
+    parser.add_argument("--certificate", help="use TLS, with this PEM file that also holds the key")
     given = parser.parse_args()
     latency = Latency(given.latency_ms / 1000, given.p99_ms and given.p99_ms / 1000, given.seed)
     asyncio.run(_serve(given.port, latency, given.certificate))

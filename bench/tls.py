@@ -1,8 +1,8 @@
-"""What connections cost a worker over TLS: memory, and CPU for each request, with stdlib asyncio as Lambda runs it.
+"""The cost of TLS connections in a worker: memory, and CPU for each request, with asyncio's event loop, as on Lambda.
 
-Each figure is from a new process that has imported what the worker imports and made its clients, and sends through the
-real `Upstream`: first all requests at once, so that so many connections are open, then some rounds more on the same
-connections. The certificate is made for the run and trusted by SSL_CERT_FILE, beside those that are trusted anyway.
+Each figure comes from a new process with the worker's imports and AWS clients, which sends with the real `Upstream`:
+first all requests at once, which opens the connections, then some rounds on the same connections. SSL_CERT_FILE adds
+the certificate of the run to the trusted ones.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from bench.peers import BODY, cpu_seconds
 CONNECTIONS = (1, 256, 800)
 ROUNDS = 5
 
+Figures = Mapping[str, list[float]]
+
 
 def certificate(folder: Path) -> Path:
     """A certificate for 127.0.0.1 with its key, in one PEM file."""
@@ -45,7 +47,7 @@ def certificate(folder: Path) -> Path:
 
 
 def memory(name: str) -> float:
-    """``VmRSS`` (what is resident) or ``VmHWM`` (the most that was), in MB."""
+    """``VmRSS`` (resident now) or ``VmHWM`` (the peak of it), in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
@@ -53,7 +55,7 @@ def memory(name: str) -> float:
 
 
 async def client(url: str, connections: int) -> dict[str, float]:
-    """What this process has with so many connections: ``base`` MB before the first, ``peak`` MB, ``cpu`` ms/request."""
+    """Memory in MB before the first connection and at the ``peak``; CPU ms/request, also of ``connecting``."""
     route = Route(model="m", provider="stub", base_url=url, upstream_model="stub", sku=Sku("stub"))
 
     async def round_of(upstream: Upstream, number: int) -> None:
@@ -76,16 +78,8 @@ async def client(url: str, connections: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--client", nargs=2, help=argparse.SUPPRESS, metavar=("URL", "CONNECTIONS"))
-    given = parser.parse_args()
-    if given.client:
-        import functions.run_chunk.app  # noqa: F401 (the worker's own memory is in the figures)
-
-        aws.client("s3"), aws.client("dynamodb")
-        print(json.dumps(asyncio.run(client(given.client[0], int(given.client[1])))))
-        return
+def measure() -> dict[str, Figures]:
+    """Every figure of ``client`` by "<connections> over <protocol>", one value for each run."""
     figures: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
         made = certificate(Path(folder))
@@ -106,21 +100,42 @@ def main() -> None:
                 for name, url in (("HTTP", plain), ("TLS", tls))
             }
             report.repeat(runs)
-    rows: list[dict[str, Any]] = []
-    first = figures["peak"]["1 over HTTP"]
-    rows += [report.row(f"peak, {name}", values, "MB", first) for name, values in figures["peak"].items()]
+    return dict(figures)
+
+
+def memory_rows(peaks: Figures) -> list[dict[str, Any]]:
+    """Every peak, and what one connection adds to it."""
+    rows = [report.row(f"peak, {name}", values, "MB", peaks["1 over HTTP"]) for name, values in peaks.items()]
     for count in CONNECTIONS[1:]:
         for name in ("HTTP", "TLS"):
-            one, many = figures["peak"][f"1 over {name}"], figures["peak"][f"{count} over {name}"]
-            each = [1024 * (b - a) / (count - 1) for a, b in zip(one, many, strict=True)]
+            pairs = zip(peaks[f"1 over {name}"], peaks[f"{count} over {name}"], strict=True)
+            each = [1024 * (many - one) / (count - 1) for one, many in pairs]
             rows.append(report.row(f"each of {count} over {name}", each, "KiB"))
-    for figure, what in (("cpu", "CPU, keep-alive"), ("connecting", "CPU, connecting and first answer")):
-        for count in CONNECTIONS[1:]:
-            base = figures[figure][f"{count} over HTTP"]
-            rows += [
-                report.row(f"{what}, {count} over {name}", figures[figure][f"{count} over {name}"], "ms/req", base)
-                for name in ("HTTP", "TLS")
-            ]
+    return rows
+
+
+def cpu_rows(what: str, found: Figures) -> list[dict[str, Any]]:
+    return [
+        report.row(f"{what}, {count} over {name}", found[f"{count} over {name}"], "ms/req", found[f"{count} over HTTP"])
+        for count in CONNECTIONS[1:]
+        for name in ("HTTP", "TLS")
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--client", nargs=2, help=argparse.SUPPRESS, metavar=("URL", "CONNECTIONS"))
+    given = parser.parse_args()
+    if given.client:
+        import functions.run_chunk.app  # noqa: F401 (the figures include the worker's own memory)
+
+        aws.client("s3"), aws.client("dynamodb")
+        print(json.dumps(asyncio.run(client(given.client[0], int(given.client[1])))))
+        return
+    figures = measure()
+    rows = memory_rows(figures["peak"])
+    rows += cpu_rows("CPU, keep-alive", figures["cpu"])
+    rows += cpu_rows("CPU, connecting and first answer", figures["connecting"])
     report.publish("tls", rows, [], report.versions("aiohttp"))
 
 

@@ -1,12 +1,12 @@
-"""How fast an input file is checked and planned, against the limit and against what people would write instead, and how
-much memory that takes; and what the create call does besides.
+"""How fast an input file is checked and planned, against the limit and against simpler readers; how much memory that
+takes; and what else the create call does.
 
-Everybody reads the same objects from the same emulated S3 (in a process of its own), all but `iter_lines` by ranges
-of 8 MiB; ours by 4 MiB, and two of them ahead. The peers only parse: no peer looks for a custom_id that is there
-twice, for a second model or for too deep nesting, and none says what is wrong with a line. The slow ones read a
-smaller file: MB/s are compared.
+All read the same objects from the same emulated S3, which runs in its own process: ours by ranges of 4 MiB, two of them
+ahead, `iter_lines` in one stream, and the other peers by ranges of 8 MiB. The peers only parse. They do not look for
+duplicate custom_ids, a second model or deep nesting, and do not describe errors. The slow ones read a smaller file,
+because MB/s are compared.
 
-MB/s is what a user sees, the time that S3 takes included. MB for each CPU second is what the reader itself costs.
+MB/s is what a user sees, including the time of S3. MB for each CPU second is the cost of the reader itself.
 """
 
 import argparse
@@ -39,17 +39,19 @@ from tests.integration.support import MODEL, Caller, apply_route, new_caller
 
 LINES, LINE_BYTES = 50_000, 4_160
 OURS = "inspect and plan, whole"
-# What people write in a prompt: breaks, quotes, brackets.
+# As in real prompts: line breaks, quotes, brackets.
 ENGLISH = 'The night shift answers [1]:\n"What the day has asked, the queue has kept." {see below}\n\n'
 OTHERS = "Die Nachtschicht beantwortet für 5 €:\n„Was der Tag gefragt hat“, 夜勤は答える。\n\n"
 
+Figures = dict[str, list[float]]
+
 
 def input_file(lines: int, text: str) -> bytes:
-    """So many lines of just about ``LINE_BYTES``, in UTF-8."""
+    """An input file of ``lines`` lines with about ``LINE_BYTES`` each, in UTF-8."""
 
     def line(number: int, content: str) -> bytes:
-        body = {"model": MODEL, "messages": [{"role": "system", "content": "Be brief."}]}
-        body["messages"] += [{"role": "user", "content": content}]  # type: ignore[operator]
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+        body = {"model": MODEL, "messages": messages}
         request = {"custom_id": f"r{number:05d}", "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(request, ensure_ascii=False).encode() + b"\n"
 
@@ -63,14 +65,14 @@ def input_file(lines: int, text: str) -> bytes:
 
 
 def ours(file: File) -> int:
-    """What the create call does with a file; how many lines it found."""
+    """Check and plan the file as the create call does. Returns its number of lines."""
     inspected = inspection.inspect(file, 300)
     assert inspected is not None
     return planning.write_plan(file.account_id, "batch_bench", inspected).lines
 
 
 def _lines(file: File) -> Iterator[bytes]:
-    """The file's lines, by ranges of 8 MiB that are split at once: no faster way is known."""
+    """The file's lines, from ranges of 8 MiB, which is the fastest way known."""
     s3, size, step = aws.client("s3"), file.size, 8 * 1024 * 1024
     rest = b""
     for start in range(0, size, step):
@@ -138,7 +140,7 @@ def pydantic_per_line(file: File) -> int:
 
 
 def iter_lines(file: File, chunk_size: int = 1024) -> int:
-    """With botocore's own chunk size, or another."""
+    """The default of ``chunk_size`` is botocore's."""
     body = aws.client("s3").get_object(Bucket=settings.bucket(), Key=files.key(file.account_id, file.id))["Body"]
     count = 0
     for line in body.iter_lines(chunk_size):
@@ -147,7 +149,7 @@ def iter_lines(file: File, chunk_size: int = 1024) -> int:
     return count
 
 
-# Who reads, which file, and what ours is to be of theirs.
+# By name: the title, the reader, and the target of our rate as a multiple of its rate.
 SHOWN: dict[str, tuple[str, Callable[[File], int], float | None]] = {
     "split": ("split and index, no parse (the limit)", split, None),
     "msgspec": ("bare msgspec loop, UTF-8 checked", bare_msgspec, 0.75),
@@ -176,7 +178,7 @@ class Rates:
 
 
 def added_memory(*checked: File) -> float:
-    """By how many MB the peak of a new process grows with the second file, where it checked the first before."""
+    """How many MB the peak of a new process grows when it checks the second file after the first."""
     command = [sys.executable, "-m", "bench.validate", "--memory", json.dumps(checked)]
     small, large = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return float(large - small)
@@ -184,7 +186,7 @@ def added_memory(*checked: File) -> float:
 
 def peaks(checked: list[File]) -> list[float]:
     """This process's peak in MB after each of the files."""
-    import functions.create_batch.app  # noqa: F401 (what the function has in memory anyway)
+    import functions.create_batch.app  # noqa: F401 (the function's own memory)
 
     after = []
     for file in checked:
@@ -199,7 +201,8 @@ class Creates:
     def __init__(self, caller: Caller, file: File) -> None:
         self._caller = caller
         self._file = file
-        self.other: list[float] = []
+        self.seconds: list[float] = []
+        self.other: list[float] = []  # milliseconds outside of ``inspect``
         self.share: list[float] = []
 
     def once(self) -> float:
@@ -218,7 +221,10 @@ class Creates:
             took = time.perf_counter() - started
         assert answer.status == 200, answer.body
         assert answer.json["request_counts"]["total"] == LINES, "it was not validated inside the call"
-        Table("batches").delete(self._caller.account_id, answer.json["id"])  # or every next create would read it too
+        Table("batches").delete(
+            self._caller.account_id, answer.json["id"]
+        )  # because every create reads the open batches
+        self.seconds.append(took)
         self.other.append(1000 * (took - inside[0]))
         self.share.append(1 - inside[0] / took)
         return took
@@ -234,50 +240,67 @@ def main() -> None:
         print(json.dumps(peaks(json.loads(given.memory))))
         return
     times = 2 if given.quick else 5
-    rates = Rates()
     with emulated_aws():
         apply_route()
         caller = new_caller("bench")
-
-        def stored(lines: int, text: str) -> File:
-            return files.get(caller.account_id, caller.upload(input_file(lines, text)))
-
-        large, small, others = stored(LINES, ENGLISH), stored(LINES // 4, ENGLISH), stored(LINES // 4, OTHERS)
-        tiny = stored(10, ENGLISH)
-        runs: dict[str, Callable[[], float]] = {}
-        for name, (what, reader, _) in SHOWN.items():
-            file, lines = (small, LINES // 4) if name.startswith("iter_lines") else (large, LINES)
-            runs[f"ASCII: {what}"] = partial(rates.measure, f"ASCII: {what}", reader, file, lines)
-            if not name.startswith("iter_lines"):
-                runs[f"UTF-8: {what}"] = partial(rates.measure, f"UTF-8: {what}", reader, others, LINES // 4)
-            reader(tiny)
-        figures = report.repeat(runs, times)
-        creates = Creates(caller, large)
-        creates.once()
-        creates.other.clear()
-        creates.share.clear()
-        rest = report.repeat({"create": creates.once, "memory": lambda: added_memory(tiny, large)}, times)
-    rows: list[dict[str, Any]] = []
-    targets: list[dict[str, Any]] = []
-    for unit, each in (("MB/s", figures), ("MB/CPU s", rates.cpu)):
-        for name, found in each.items():
-            base = each[f"{name.partition(':')[0]}: {SHOWN['msgspec'][0]}"]
-            rows.append(report.row(f"{name}{', CPU' if unit != 'MB/s' else ''}", found, unit, base))
-    for what, _, wanted in SHOWN.values():
-        for kind in ("ASCII", "UTF-8"):
-            if wanted and f"{kind}: {what}" in figures:
-                ratio = median(figures[f"{kind}: {OURS}"]) / median(figures[f"{kind}: {what}"])
-                targets.append(report.target(f"{kind}: {OURS}, against {what}", ratio, wanted))
+        rates, figures = read_rates(caller, times)
+        creates, memories = create_figures(caller, times)
+    rows = [*rate_rows("MB/s", "", figures), *rate_rows("MB/CPU s", ", CPU", rates.cpu)]
     rows += [
-        report.row(f"create call, {LINES:,} lines, 208 MB", rest["create"], "s"),
+        report.row(f"create call, {LINES:,} lines, 208 MB", creates.seconds, "s"),
         report.row("create call: all but inspect", creates.other, "ms"),
-        report.row("memory that 208 MB add to the peak", rest["memory"], "MB"),
+        report.row("memory that 208 MB add to the peak", memories, "MB"),
     ]
-    targets += [
+    targets = [
+        *rate_targets(figures),
         report.target("create call: all but inspect, of it", median(creates.share), 0.15, at_least=False),
-        report.target("memory that 208 MB add to the peak, MB", median(rest["memory"]), 48, at_least=False),
+        report.target("memory that 208 MB add to the peak, MB", median(memories), 48, at_least=False),
     ]
     report.publish("validate", rows, targets, report.versions("msgspec", "pydantic", "botocore"))
+
+
+def stored(caller: Caller, lines: int, text: str) -> File:
+    return files.get(caller.account_id, caller.upload(input_file(lines, text)))
+
+
+def read_rates(caller: Caller, times: int) -> tuple[Rates, Figures]:
+    """All readers on ASCII files, and all but the slow ones on UTF-8 files: their rates by kind and title."""
+    rates = Rates()
+    large, small = stored(caller, LINES, ENGLISH), stored(caller, LINES // 4, ENGLISH)
+    others, tiny = stored(caller, LINES // 4, OTHERS), stored(caller, 10, ENGLISH)
+    runs: dict[str, Callable[[], float]] = {}
+    for name, (what, reader, _) in SHOWN.items():
+        is_slow = name.startswith("iter_lines")
+        file, lines = (small, LINES // 4) if is_slow else (large, LINES)
+        runs[f"ASCII: {what}"] = partial(rates.measure, f"ASCII: {what}", reader, file, lines)
+        if not is_slow:
+            runs[f"UTF-8: {what}"] = partial(rates.measure, f"UTF-8: {what}", reader, others, LINES // 4)
+        reader(tiny)  # for its imports and its connection
+    return rates, report.repeat(runs, times)
+
+
+def create_figures(caller: Caller, times: int) -> tuple[Creates, list[float]]:
+    """The create calls of a large file, and the MB that the file adds to the peak of a process."""
+    large, tiny = stored(caller, LINES, ENGLISH), stored(caller, 10, ENGLISH)
+    Creates(caller, large).once()  # for its imports and its connections
+    creates = Creates(caller, large)
+    figures = report.repeat({"create": creates.once, "memory": lambda: added_memory(tiny, large)}, times)
+    return creates, figures["memory"]
+
+
+def rate_rows(unit: str, suffix: str, figures: Figures) -> list[dict[str, Any]]:
+    """A row for each reader, against bare msgspec on the same kind of file."""
+    base = {kind: figures[f"{kind}: {SHOWN['msgspec'][0]}"] for kind in ("ASCII", "UTF-8")}
+    return [report.row(f"{name}{suffix}", found, unit, base[name.partition(":")[0]]) for name, found in figures.items()]
+
+
+def rate_targets(figures: Figures) -> list[dict[str, Any]]:
+    return [
+        report.target(f"{kind}: {OURS}, against {what}", median(figures[f"{kind}: {OURS}"]) / median(theirs), wanted)
+        for what, _, wanted in SHOWN.values()
+        for kind in ("ASCII", "UTF-8")
+        if wanted and (theirs := figures.get(f"{kind}: {what}"))
+    ]
 
 
 if __name__ == "__main__":

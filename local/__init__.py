@@ -1,1 +1,1 @@
-"""The local stack: the real template on an emulator, and an upstream that can be made to fail."""
+"""The local stack: the real template on an emulator, and an upstream simulator that can be made to fail."""

@@ -1,7 +1,7 @@
 """The demo: 200 questions about Python's standard library, answered as one batch on the local stack.
 
-`make demo` starts the stack and runs this. It does what a user would do: write a JSONL file, hand it to
-`nightshift run`, read the answers, and take the signed webhook that says the batch has ended.
+`make demo` starts the stack and runs this. It does what a user would do: write a JSONL file, run it with
+`nightshift run`, read the answers, and receive the signed webhook at the end of the batch.
 """
 
 import ast
@@ -15,23 +15,39 @@ import sysconfig
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from openai import APIConnectionError, InvalidWebhookSignatureError, OpenAI
+from openai.types import Batch
 
 from local.stack import MODEL, ROOT, Stack
 
 LINES = 200
 WEBHOOK_SECONDS = 30
-# Modules written in Python with good docstrings; they are read as text, never imported.
+# Modules written in Python with good docstrings. They are read as text, not imported.
 MODULES = (
     *("json", "pathlib", "statistics", "textwrap", "shutil", "random", "heapq", "functools", "tempfile", "zipfile"),
     *("datetime", "argparse", "inspect", "threading", "subprocess", "difflib", "fractions", "calendar", "collections"),
     *("csv", "configparser", "contextlib", "http.client", "urllib.parse", "logging", "tarfile", "uuid", "ast", "os"),
 )
 
-Webhook = tuple[dict[str, str], str]
+Webhook = tuple[dict[str, str], str]  # headers and body
+
+
+class DemoError(Exception):
+    """The demo did not end as it should; the message says what to check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """A webhook receiver at ``url``, which puts what arrives into ``received``."""
+
+    url: str
+    received: "queue.Queue[Webhook]"
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
@@ -48,7 +64,7 @@ def docstrings() -> Iterator[tuple[str, str]]:
 
 
 def write_requests(path: Path) -> dict[str, str]:
-    """Write the input file; return each line's question by its custom_id."""
+    """Write the input file, and return the question of each line by its custom_id."""
     texts = dict(islice(dict(docstrings()).items(), LINES))
     questions = {name: f"Summarise in one sentence what {name} does.\n\n{text}" for name, text in texts.items()}
     with path.open("w") as file:
@@ -59,10 +75,12 @@ def write_requests(path: Path) -> dict[str, str]:
     return questions
 
 
-def receive_webhooks(received: "queue.Queue[Webhook]") -> http.server.ThreadingHTTPServer:
-    """A receiver on a free port of this machine that takes every webhook it is sent."""
+@contextmanager
+def webhook_receiver() -> Iterator[Receiver]:
+    """A receiver on a free port of this machine that accepts every webhook."""
+    received: queue.Queue[Webhook] = queue.Queue()
 
-    class Receiver(http.server.BaseHTTPRequestHandler):
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             self.send_response(204)
@@ -72,17 +90,82 @@ def receive_webhooks(received: "queue.Queue[Webhook]") -> http.server.ThreadingH
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield Receiver(f"http://127.0.0.1:{server.server_port}/webhook", received)
+        finally:
+            server.shutdown()
 
 
-def main() -> int:
-    stack = Stack(Path(os.environ.get("NIGHTSHIFT_LOCAL_DIR") or ROOT / ".local"))
+def rotate_secret(client: OpenAI) -> str:
+    """The account's new signing secret."""
+    # The SDK has no method for the account's webhook, but its HTTP methods reach every path.
+    try:
+        secret: str = client.post("/webhook/rotate", cast_to=dict)["secret"]
+    except APIConnectionError:
+        raise DemoError("The local stack does not answer. Start it again with `make demo`.") from None
+    return secret
+
+
+def run_batch(stack: Stack, client: OpenAI, requests: Path, answers: Path, callback_url: str) -> Batch:
+    """Run the file with `nightshift run`, and return the batch."""
+    run_id = uuid.uuid4().hex
+    command = [
+        *(sys.executable, "-m", "nightshift_cli", "run", str(requests), "--output", str(answers), "--local"),
+        *("--callback-url", callback_url, "--metadata", f"demo={run_id}"),
+    ]
+    print(f"$ nightshift {' '.join(command[3:])}", flush=True)
+    environment = {**os.environ, "NIGHTSHIFT_LOCAL_DIR": str(stack.folder)}
+    exit_code = subprocess.run(command, env=environment, check=False).returncode
+    batch = next((batch for batch in client.batches.list() if batch.metadata == {"demo": run_id}), None)
+    if exit_code != 0 or batch is None:
+        raise DemoError("The batch failed. Check that the stack was started with NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1.")
+    print(f"\nThe batch:\n{batch.to_json()}\n")
+    return batch
+
+
+def show_answers(answers: Path, questions: dict[str, str]) -> int:
+    """Print the first answers, and return how many there are."""
+    print("Some of its answers (from a simulator, unless UPSTREAM_BASE_URL is set to a real provider):\n")
+    lines: list[dict[str, Any]] = [json.loads(line) for line in answers.read_text().splitlines()]
+    for line in lines[:3]:
+        print(f"  {line['custom_id']}")
+        print(f"    question: {' '.join(questions[line['custom_id']].split())[:90]}...")
+        print(f"    answer:   {line['response']['body']['choices'][0]['message']['content']}")
+    return len(lines)
+
+
+def check_webhook(client: OpenAI, receiver: Receiver, secret: str, batch: Batch) -> None:
+    """Wait for the webhook, and verify it with the OpenAI SDK."""
+    try:
+        headers, body = receiver.received.get(timeout=WEBHOOK_SECONDS)
+        event = client.webhooks.unwrap(body, headers, secret=secret)
+    except queue.Empty:
+        raise DemoError(f"No webhook arrived within {WEBHOOK_SECONDS} s.") from None
+    except InvalidWebhookSignatureError as error:
+        raise DemoError(f"A webhook arrived, but its signature is wrong: {error}") from None
+    batch_id = json.loads(body)["data"]["id"]
+    print(f"\nThe webhook, with its signature verified by the OpenAI SDK:\n  {event.id} {event.type} {batch_id}")
+    if batch_id != batch.id:
+        raise DemoError("The webhook is about another batch.")
+
+
+def check_counts(batch: Batch, answered: int) -> None:
+    counts = batch.request_counts
+    if batch.status != "completed" or counts is None or not counts.completed == counts.total == answered == LINES:
+        raise DemoError(f"Not all {LINES} lines were answered.")
+
+
+def demo(stack: Stack) -> None:
+    """Run the demo.
+
+    Raises:
+        DemoError: a step failed.
+    """
     description = stack.read()
     if description is None or "base_url" not in description:
-        print("The local stack is not up: `make demo` starts it.", file=sys.stderr)
-        return 1
+        raise DemoError("The local stack is not running. Start it with `make demo`.")
     folder = stack.folder / "demo"
     folder.mkdir(exist_ok=True)
     requests, answers = folder / "requests.jsonl", folder / "answers.jsonl"
@@ -90,63 +173,26 @@ def main() -> int:
     print(f"Wrote {len(questions)} questions to {requests}.\n")
 
     client = OpenAI(base_url=description["base_url"], api_key=description["api_key"])
-    # The SDK has no call for the account's webhook; any of its HTTP methods reaches the path.
-    try:
-        secret = client.post("/webhook/rotate", cast_to=dict)["secret"]
-    except APIConnectionError:
-        print("The local stack does not answer: `make demo` starts it again.", file=sys.stderr)
-        return 1
-    received: queue.Queue[Webhook] = queue.Queue()
-    server = receive_webhooks(received)
-    run_id = uuid.uuid4().hex
-    command = [
-        *(sys.executable, "-m", "nightshift_cli", "run", str(requests), "--output", str(answers), "--local"),
-        *("--callback-url", f"http://127.0.0.1:{server.server_port}/webhook", "--metadata", f"demo={run_id}"),
-    ]
-    print(f"$ nightshift {' '.join(command[3:])}", flush=True)
-    environment = {**os.environ, "NIGHTSHIFT_LOCAL_DIR": str(stack.folder)}
-    ended = subprocess.run(command, env=environment, check=False).returncode
-    batch = next((batch for batch in client.batches.list() if batch.metadata == {"demo": run_id}), None)
-    if ended != 0 or batch is None:
-        print("The batch did not end well. Is the stack up with NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1?", file=sys.stderr)
-        return 1
-    print(f"\nThe batch:\n{batch.to_json()}\n")
-
-    print("Some of its answers (from a simulator, unless UPSTREAM_BASE_URL names a model's real API):\n")
-    answered = [json.loads(line) for line in answers.read_text().splitlines()]
-    for line in answered[:3]:
-        print(f"  {line['custom_id']}")
-        print(f"    asked:    {' '.join(questions[line['custom_id']].split())[:90]}...")
-        print(f"    answered: {line['response']['body']['choices'][0]['message']['content']}")
-
-    try:
-        headers, body = received.get(timeout=WEBHOOK_SECONDS)
-        event = client.webhooks.unwrap(body, headers, secret=secret)
-    except queue.Empty:
-        print(f"\nNo webhook came within {WEBHOOK_SECONDS} s.", file=sys.stderr)
-        return 1
-    except InvalidWebhookSignatureError as error:
-        print(f"\nA webhook came, but its signature is wrong: {error}", file=sys.stderr)
-        return 1
-    finally:
-        server.shutdown()
-        server.server_close()
-    about = json.loads(body)["data"]["id"]
-    print(f"\nThe webhook that came, its signature verified by the OpenAI SDK:\n  {event.id} {event.type} {about}")
-
-    if about != batch.id:
-        print("\nIt is about another batch.", file=sys.stderr)
-        return 1
-    counts = batch.request_counts
-    if batch.status != "completed" or counts is None or not counts.completed == counts.total == len(answered) == LINES:
-        print(f"\nNot all {LINES} lines were answered.", file=sys.stderr)
-        return 1
+    secret = rotate_secret(client)
+    with webhook_receiver() as receiver:
+        batch = run_batch(stack, client, requests, answers, receiver.url)
+        answered = show_answers(answers, questions)
+        check_webhook(client, receiver, secret, batch)
+    check_counts(batch, answered)
     print(f"""
-All {LINES} of {LINES} lines were answered. Where to go next:
-  nightshift run --local your.jsonl -o answers.jsonl    your own batch (model {MODEL})
+All {LINES} of {LINES} lines were answered. Next steps:
+  nightshift run --local your.jsonl -o answers.jsonl    run your own batch (model {MODEL})
   README.md, docs/                                      how it works, and how to deploy it to AWS
-  make logs                                             what the functions are doing
+  make logs                                             follow the functions' logs
   make down                                             stop the local stack""")
+
+
+def main() -> int:
+    try:
+        demo(Stack(Path(os.environ.get("NIGHTSHIFT_LOCAL_DIR") or ROOT / ".local")))
+    except DemoError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,7 +1,8 @@
 """The local stack: ministack, the real template on it, two accounts, a route, and the upstream simulator.
 
-`python -m local.stack up` is what `make up` calls; `down` and `logs` likewise. All it keeps is in one folder
-(`.local`, or NIGHTSHIFT_LOCAL_DIR): the emulator's state, logs, the build, and `stack.json` for whoever uses it.
+`make up` calls `python -m local.stack up`; `make down` and `make logs` do likewise. One folder (`.local`, or
+NIGHTSHIFT_LOCAL_DIR) holds everything: the emulator's state, logs, the build, and `stack.json`, which describes the
+running stack to its users.
 """
 
 import argparse
@@ -27,17 +28,17 @@ REGION = "us-east-1"
 STACK_NAME = "nightshift"
 MODEL = "demo-model"
 SECRET = "nightshift/upstream"
-# Under AUTH=true this key is the emulator's root user; everybody else is held to their policies.
+# With AUTH=true this key is the emulator's root user, and IAM policies apply to all others.
 ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 START_SECONDS = 60
 
 
 class StackError(Exception):
-    """The stack cannot do what was asked; the message says what to do about it."""
+    """A command failed; the message says what to do."""
 
 
 class _StateLostError(Exception):
-    """The emulator runs, and does not know the stack."""
+    """The emulator runs, but its saved state has no stack."""
 
 
 class Stack:
@@ -46,31 +47,31 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.description = folder / "stack.json"
-        self._memory = folder / "memory.json"
+        self._deployment = folder / "deployment.json"
         self._build = folder / "build"
         self._logs = folder / "logs"
 
     # --- up ------------------------------------------------------------------------------------------------------
 
     def up(self) -> dict[str, Any]:
-        """Start what does not run, deploy what has changed, and describe it in ``stack.json``."""
+        """Start what does not run, deploy what has changed, and write ``stack.json``."""
         port = int(os.environ.get("NIGHTSHIFT_PORT", "4566"))
-        wanted = self._wanted(port)
+        digest = self._digest(port)
         running = self.read()
-        if running and all(_alive(pid) for pid in running["pids"].values()) and self._recall().get("wanted") == wanted:
+        is_current = self._deployed().get("digest") == digest
+        if running and is_current and all(_is_alive(pid) for pid in running["pids"].values()):
             return running
         self.down()
-        memory = self._recall()
-        if memory.get("wanted") == wanted and (self.folder / "state").is_dir():
+        if is_current and (self.folder / "state").is_dir():
             try:
-                return self._start(port, wanted, memory["keys"])
+                return self._start(port, digest, self._deployed()["keys"])
             except _StateLostError:
-                # The emulator was killed before it could save its state.
+                # The emulator was killed before it saved its state.
                 self.down()
-        return self._start(port, wanted, None)
+        return self._start(port, digest, None)
 
-    def _start(self, port: int, wanted: str, keys: dict[str, str] | None) -> dict[str, Any]:
-        """Start everything: with ``keys`` on the state that was saved, without them from nothing."""
+    def _start(self, port: int, digest: str, keys: dict[str, str] | None) -> dict[str, Any]:
+        """Start everything: from the saved state if ``keys`` are given, otherwise from scratch."""
         self._logs.mkdir(parents=True, exist_ok=True)
         if keys is None:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
@@ -85,7 +86,7 @@ class Stack:
             "upstream": self._start_upstream(upstream_port, control_port),
         }
         endpoint = f"http://127.0.0.1:{port}"
-        # From here on `down` finds the processes, whatever happens.
+        # Written early, so that `down` finds the processes if a later step fails.
         self._describe({"aws_endpoint_url": endpoint, "region": REGION, "stack_name": STACK_NAME, "pids": pids})
         self._wait_for(f"{endpoint}/_ministack/health", pids["emulator"], "emulator")
         self._wait_for(f"http://127.0.0.1:{control_port}/control", pids["upstream"], "upstream")
@@ -94,8 +95,8 @@ class Stack:
         outputs = self._outputs(endpoint)
         upstream_url = os.environ.get("UPSTREAM_BASE_URL") or f"http://127.0.0.1:{upstream_port}/v1"
         keys = self._provision(endpoint, outputs, upstream_url, keys)
-        self._memory.touch(mode=0o600)
-        self._memory.write_text(json.dumps({"wanted": wanted, "keys": keys}))
+        self._deployment.touch(mode=0o600)
+        self._deployment.write_text(json.dumps({"digest": digest, "keys": keys}))
         return self._describe(
             {
                 "base_url": f"http://localhost:{port}/_aws/execute-api/{outputs['RestApiId']}/v1",
@@ -111,7 +112,7 @@ class Stack:
         )
 
     def read(self) -> dict[str, Any] | None:
-        """What ``stack.json`` says; None where there is none."""
+        """The content of ``stack.json``; None if there is none."""
         try:
             description: dict[str, Any] = json.loads(self.description.read_text())
         except FileNotFoundError:
@@ -123,15 +124,16 @@ class Stack:
         self.description.write_text(json.dumps(description, indent=2) + "\n")
         return description
 
-    def _recall(self) -> dict[str, Any]:
+    def _deployed(self) -> dict[str, Any]:
+        """The digest and the API keys of the last deployment; empty if there is none."""
         try:
-            memory: dict[str, Any] = json.loads(self._memory.read_text())
+            deployed: dict[str, Any] = json.loads(self._deployment.read_text())
         except FileNotFoundError:
             return {}
-        return memory
+        return deployed
 
-    def _wanted(self, port: int) -> str:
-        """A digest of all that a deployment depends on. The port is in the URLs of queues."""
+    def _digest(self, port: int) -> str:
+        """A digest of everything that a deployment depends on; the port too, because queue URLs contain it."""
         digest = hashlib.sha256(json.dumps([sys.version, port, self._parameters()]).encode())
         for path in _deployed_files():
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
@@ -149,8 +151,8 @@ class Stack:
         return {name: value for name, value in given.items() if value is not None}
 
     def _forget_stream_positions(self) -> None:
-        """The emulator saves how far its functions have read the tables' streams, but not the streams: after a restart
-        they would wait for as many records as there were before."""
+        """Delete the saved positions in the tables' streams. The emulator does not save the streams, so after a restart
+        the functions would wait for as many records as before."""
         saved = self.folder / "state" / "lambda.json"
         if saved.exists():
             state = json.loads(saved.read_text())
@@ -176,7 +178,7 @@ class Stack:
             "S3_DATA_DIR": str(state / "s3"),
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
-            # Lambda runs what the layer holds; here its bytecode is all there is to go by.
+            # As on Lambda, the only bytecode is what the layers ship.
             "PYTHONDONTWRITEBYTECODE": "1",
             "LOG_LEVEL": "INFO",
             **ROOT_CREDENTIALS,
@@ -195,7 +197,7 @@ class Stack:
 
     def _spawn(self, name: str, command: list[str], environment: dict[str, str]) -> int:
         with (self._logs / f"{name}.log").open("wb") as log:
-            # A session of its own, so that `down` can end it with the workers it starts.
+            # A new session, so that `down` can end the process with the workers that it starts.
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -208,17 +210,17 @@ class Stack:
         return process.pid
 
     def _wait_for(self, url: str, pid: int, name: str) -> None:
-        give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(url, timeout=2):
                     return
             except (urllib.error.URLError, OSError):
-                if not _alive(pid):
+                if not _is_alive(pid):
                     break
                 time.sleep(0.05)
         tail = (self._logs / f"{name}.log").read_text(errors="replace")[-2000:]
-        raise StackError(f"the {name} did not start; the end of {self._logs / name}.log:\n{tail}")
+        raise StackError(f"the {name} did not start. The end of {self._logs / name}.log:\n{tail}")
 
     def _deploy(self, endpoint: str) -> None:
         environment = {
@@ -261,7 +263,7 @@ class Stack:
     def _provision(
         self, endpoint: str, outputs: dict[str, str], upstream_url: str, keys: dict[str, str] | None
     ) -> dict[str, str]:
-        """Two accounts with a key each, and the route to the upstream, by the same code as `nightshift admin`."""
+        """Create the route, and two accounts with a key each, with the code of `nightshift admin`. Returns the keys."""
         os.environ.update(admin_environment(endpoint, outputs))
         from nightshift.accounts import store as accounts
         from nightshift.routes import store as routes
@@ -296,17 +298,17 @@ class Stack:
     # --- down and logs -------------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        """Stop what ``up`` started, by its process ids, and wait until it is gone."""
+        """Stop the processes that ``up`` started, by their ids, and wait until they have ended."""
         for name, pid in ((self.read() or {}).get("pids") or {}).items():
             _stop(pid, seconds=20 if name == "emulator" else 5)
         self.description.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "tmp", ignore_errors=True)
 
     def logs(self) -> Iterator[str]:
-        """The lines of every function's log, from now on, as they come."""
+        """New lines of every function's log, as they are written."""
         description = self.read()
         if description is None:
-            raise StackError("the stack is not up; `make up` starts it")
+            raise StackError("the stack is not running; start it with `make up`")
         client = _client("logs", description["aws_endpoint_url"])
         since, seen = int(time.time() * 1000), set[tuple[int, str]]()
         while True:
@@ -321,20 +323,20 @@ class Stack:
 
 
 def workers(folder: Path) -> Iterator[tuple[int, str]]:
-    """The Lambda processes of the stack in ``folder``: each one's id, and its function's logical id."""
+    """The Lambda processes of the stack in ``folder``: process ids with their function's logical id."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 command = (process / "cmdline").read_text()
             except OSError:
-                continue  # it ended meanwhile
+                continue  # the process has ended
             function = re.search(rf"ministack-lambda-{STACK_NAME}-(\w+)-", command)
             if function and str(folder) in command:
                 yield int(process.name), function[1]
 
 
 def admin_environment(endpoint: str, outputs: dict[str, str]) -> dict[str, str]:
-    """What the package needs to act as the operator of the local stack."""
+    """The environment variables with which the package operates the local stack."""
     return {
         **ROOT_CREDENTIALS,
         "AWS_ENDPOINT_URL": endpoint,
@@ -345,7 +347,7 @@ def admin_environment(endpoint: str, outputs: dict[str, str]) -> dict[str, str]:
 
 
 def emulator_python() -> Path:
-    """The emulator's own Python: it has what Lambda's runtime has, so that a package missing in a layer is missed."""
+    """The emulator's Python. It has only Lambda's packages, so that a package missing in a layer is found."""
     return ROOT / ".local" / "emulator" / "bin" / "python"
 
 
@@ -361,7 +363,7 @@ def _require_free(port: int, name: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise StackError(f"port {port} is taken; set {name} to a free one") from None
+            raise StackError(f"port {port} is in use; set {name} to a free one") from None
 
 
 def _deployed_files() -> list[Path]:
@@ -383,7 +385,7 @@ def _client(service: str, endpoint: str) -> Any:
     )
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text() if Path("/proc").is_dir() else ""
         os.kill(pid, 0)
@@ -393,16 +395,16 @@ def _alive(pid: int) -> bool:
 
 
 def _stop(pid: int, seconds: float) -> None:
-    """End the process and its session: politely, so that the emulator saves its state, then not."""
-    for sign, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
-        if not _alive(pid):
+    """End the process and its session: by SIGTERM, so that the emulator saves its state, then by SIGKILL."""
+    for sign, wait in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
+        if not _is_alive(pid):
             break
         os.kill(pid, sign)
-        give_up = time.monotonic() + patience
-        while _alive(pid) and time.monotonic() < give_up:
+        deadline = time.monotonic() + wait
+        while _is_alive(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
     try:
-        os.killpg(pid, signal.SIGKILL)  # workers that the emulator left
+        os.killpg(pid, signal.SIGKILL)  # workers that the emulator has left
     except ProcessLookupError:
         return
 
@@ -415,7 +417,7 @@ def main() -> int:
     try:
         if command == "up":
             description = stack.up()
-            print(f"The stack is up: {description['base_url']} (details in {stack.description})")
+            print(f"The stack is running: {description['base_url']} (details in {stack.description})")
         elif command == "down":
             stack.down()
         else:

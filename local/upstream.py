@@ -1,18 +1,18 @@
-"""An OpenAI-compatible upstream that answers at once, or as slowly and badly as it is told to.
+"""An OpenAI-compatible upstream simulator. It answers at once, and can be made slow or faulty.
 
-`python -m local.upstream --port 8400 --control-port 8401` serves `POST /v1/chat/completions` on the one port and, so
-that it stays within reach while the upstream is down, its control on the other:
+`python -m local.upstream --port 8400 --control-port 8401` serves `POST /v1/chat/completions` on the first port. The
+second port serves its control, also while the upstream is down:
 
-PUT /control  any of these, the rest keeps its value:
-    latency_ms (0), jitter_ms (0): an answer takes latency ± jitter, uniformly
-    error_rate ({}): share of requests by status, such as {"429": 0.05, "500": 0.05}
-    retry_after_s (null): sent with 429 and 503
-    hang_rate (0), reset_rate (0): shares never answered, and cut off in the middle of the answer
-    answer_bytes (0): a completion's text goes on until the answer has at least so many bytes
+PUT /control  changes any of these settings:
+    latency_ms (0), jitter_ms (0): an answer takes latency ± jitter, uniformly distributed
+    error_rate ({}): share of requests that get an error status, such as {"429": 0.05, "500": 0.05}
+    retry_after_s (null): Retry-After of 429 and 503
+    hang_rate (0), reset_rate (0): share of requests never answered, and of answers that break off
+    answer_bytes (0): minimum size of an answer, filled up with text
     down (false): refuse connections
-GET /control  the settings and the counters; `requests` counts how often each request was received, by its
-    Idempotency-Key or, without one, a digest of its body
-DELETE /control  settings and counters as at the start
+GET /control  returns the settings and the counters. `requests` counts how often each request was received, by its
+    Idempotency-Key or a digest of its body
+DELETE /control  resets settings and counters
 """
 
 import argparse
@@ -43,10 +43,10 @@ class Settings:
     down: bool = False
 
     def change(self, wanted: dict[str, Any]) -> None:
-        """Set what ``wanted`` names.
+        """Change the settings in ``wanted``.
 
         Raises:
-            ValueError: it names something else.
+            ValueError: a setting is unknown.
         """
         known = {each.name for each in fields(self)}
         if unknown := wanted.keys() - known:
@@ -89,7 +89,7 @@ class Upstream:
             await web.TCPSite(self._runner, self._host, self._port, backlog=2048).start()
 
     async def close(self) -> None:
-        """Refuse new connections and cut off the open ones, as a crash does."""
+        """Refuse new connections and break open ones, as a crash does."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
@@ -162,8 +162,8 @@ class Upstream:
 
 
 def _completion(wanted: dict[str, Any], at_least: int = 0) -> dict[str, Any]:
-    """A chat completion whose text is the first sentence of the last message's last paragraph, then filled up until
-    it has ``at_least`` so many bytes."""
+    """A chat completion whose text is the first sentence of the last paragraph of the last message, with filler text
+    up to ``at_least`` bytes."""
     content = wanted["messages"][-1]["content"]
     text = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
     paragraph = text.strip().split("\n\n")[-1]

@@ -1,4 +1,4 @@
-"""`python -m nightshift_cli` is `nightshift`."""
+"""`python -m nightshift_cli` runs `nightshift`."""
 
 from nightshift_cli.main import app
 

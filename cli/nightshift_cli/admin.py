@@ -1,22 +1,32 @@
-"""`nightshift admin`: accounts, keys and routes, by the package's own functions on the stack's own tables."""
+"""`nightshift admin`: accounts, keys and routes, with the package's functions on the tables of a stack."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.connection import read_stack
+from nightshift_cli.connection import Local, read_stack
 from nightshift_cli.errors import CliError
+from nightshift_cli.options import with_options
 
 if TYPE_CHECKING:
     from nightshift.routes.route import Route
 
-app = typer.Typer(help="Operate a stack: its accounts, keys and routes.", no_args_is_help=True)
-accounts_app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
+HELP = """Operate a stack: its accounts, keys and routes.
+
+\b
+Examples:
+  nightshift admin routes apply docs/routes.example.yaml
+  nightshift admin accounts create my-team
+  nightshift admin keys create --account my-team
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True)
+accounts_app = typer.Typer(help="Accounts and their quotas.", no_args_is_help=True)
 keys_app = typer.Typer(help="The API keys of an account.", no_args_is_help=True)
 routes_app = typer.Typer(help="Which upstream answers which model.", no_args_is_help=True)
 app.add_typer(accounts_app, name="accounts")
@@ -24,32 +34,35 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(routes_app, name="routes")
 
 StackName = Annotated[str, typer.Option(help="The CloudFormation stack.")]
-Region = Annotated[str | None, typer.Option(help="Its AWS region. Otherwise the one that AWS is configured for.")]
-Local = Annotated[bool, typer.Option("--local", help="Use the local stack that `make up` started.")]
+Region = Annotated[str | None, typer.Option(help="The stack's AWS region. Default: the configured one.")]
 Account = Annotated[str, typer.Option(metavar="NAME", help="The account's name or id.")]
+# A block in which the package's functions work on the tables of the chosen stack.
+Operator = AbstractContextManager[None]
+
+
+def operator_options(stack_name: StackName = "nightshift", region: Region = None, local: Local = False) -> Operator:
+    """The options of every command here."""
+    return _stack_tables(stack_name, region, local)
 
 
 @accounts_app.command("create")
-def create_account(
-    name: Annotated[str, typer.Argument()],
-    stack_name: StackName = "nightshift",
-    region: Region = None,
-    local: Local = False,
-) -> None:
+@with_options(operator_options)
+def create_account(operator: Operator, name: Annotated[str, typer.Argument()]) -> None:
     """Create an account and print its id."""
-    with _operator(stack_name, region, local):
+    with operator:
         from nightshift.accounts import store as accounts
 
-        # Keys are made for an account by its name: a second one would make the name useless.
+        # The other commands find an account by its name, so the name has to be unique.
         if any(name in (account.id, account.name) for account in accounts.list_accounts()):
-            raise CliError(f"There is already an account called {name}.")
+            raise CliError(f"An account named {name} already exists.")
         typer.echo(accounts.create_account(name))
 
 
 @accounts_app.command("list")
-def list_accounts(stack_name: StackName = "nightshift", region: Region = None, local: Local = False) -> None:
+@with_options(operator_options)
+def list_accounts(operator: Operator) -> None:
     """List every account."""
-    with _operator(stack_name, region, local):
+    with operator:
         from nightshift.accounts import store as accounts
 
         found = [(one.id, one.name, show.moment(one.created_at)) for one in accounts.list_accounts()]
@@ -57,25 +70,24 @@ def list_accounts(stack_name: StackName = "nightshift", region: Region = None, l
 
 
 @accounts_app.command("quotas")
+@with_options(operator_options)
 def account_quotas(
+    operator: Operator,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")],
     active_batches: Annotated[int | None, typer.Option(min=0, help="Batches that have not ended.")] = None,
     queued_requests: Annotated[int | None, typer.Option(min=0, help="Lines of batches that have not ended.")] = None,
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of all its files.")] = None,
-    stack_name: StackName = "nightshift",
-    region: Region = None,
-    local: Local = False,
 ) -> None:
-    """Show what an account may hold at once; with an option, change that limit first."""
+    """Show the quotas of an account. Each option changes one of them first."""
     given = {"active_batches": active_batches, "queued_requests": queued_requests, "stored_bytes": stored_bytes}
     changes = {limit: value for limit, value in given.items() if value is not None}
-    with _operator(stack_name, region, local):
+    with operator:
         import msgspec
         from nightshift.accounts import store as accounts
         from nightshift.accounts.quotas import Quotas
 
         account = accounts.find(name)
-        # Only what was set for this account is written: a limit that it does not have of its own follows the default.
+        # Only limits that were set for this account are stored. The others follow the defaults.
         own = {**account.own_quotas, **changes}
         if changes:
             accounts.set_quotas(account.id, own)
@@ -87,11 +99,10 @@ def account_quotas(
 
 
 @keys_app.command("create")
-def create_key(
-    account: Account, stack_name: StackName = "nightshift", region: Region = None, local: Local = False
-) -> None:
-    """Create a key. It alone goes to stdout, and it is never shown again."""
-    with _operator(stack_name, region, local):
+@with_options(operator_options)
+def create_key(operator: Operator, account: Account) -> None:
+    """Create a key and print it, only this once."""
+    with operator:
         from nightshift.accounts import store as accounts
 
         api_key, key = accounts.create_key(accounts.find(account).id)
@@ -100,11 +111,10 @@ def create_key(
 
 
 @keys_app.command("list")
-def list_keys(
-    account: Account, stack_name: StackName = "nightshift", region: Region = None, local: Local = False
-) -> None:
-    """List an account's keys, as hints."""
-    with _operator(stack_name, region, local):
+@with_options(operator_options)
+def list_keys(operator: Operator, account: Account) -> None:
+    """List an account's keys. Of each key only a hint is shown."""
+    with operator:
         from nightshift.accounts import store as accounts
 
         found = accounts.list_keys(accounts.find(account).id)
@@ -112,15 +122,10 @@ def list_keys(
 
 
 @keys_app.command("revoke")
-def revoke_key(
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID")],
-    account: Account,
-    stack_name: StackName = "nightshift",
-    region: Region = None,
-    local: Local = False,
-) -> None:
+@with_options(operator_options)
+def revoke_key(operator: Operator, key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], account: Account) -> None:
     """Revoke a key of an account."""
-    with _operator(stack_name, region, local):
+    with operator:
         from nightshift.accounts import store as accounts
 
         accounts.revoke_key(accounts.find(account).id, key_id)
@@ -128,26 +133,25 @@ def revoke_key(
 
 
 @routes_app.command("apply")
+@with_options(operator_options)
 def apply_routes(
-    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", exists=True, dir_okay=False)],
-    stack_name: StackName = "nightshift",
-    region: Region = None,
-    local: Local = False,
+    operator: Operator, file: Annotated[Path, typer.Argument(metavar="FILE.yaml", exists=True, dir_okay=False)]
 ) -> None:
-    """Make the file's routes all the routes of the models it names. Other models keep theirs."""
-    wanted = read_routes(file)
-    with _operator(stack_name, region, local):
+    """Replace all routes of the models that the file names. Other models keep theirs."""
+    given = read_routes(file)
+    with operator:
         from nightshift.routes import store as routes
 
-        put, deleted = routes.apply(wanted)
-    typer.echo(f"Routes put: {put}; deleted: {deleted}.")
+        put, deleted = routes.apply(given)
+    typer.echo(f"Routes written: {put}; deleted: {deleted}.")
 
 
 @routes_app.command("list")
-def list_routes(stack_name: StackName = "nightshift", region: Region = None, local: Local = False) -> None:
-    """List every route, in the order in which a model's routes are preferred."""
+@with_options(operator_options)
+def list_routes(operator: Operator) -> None:
+    """List every route, those of a model in order of preference."""
     head = ("MODEL", "PROVIDER", "UPSTREAM MODEL", "BASE URL", "BATCH", "SKU", "ACTIVE", "PRIORITY", "WEIGHT", "MAX")
-    with _operator(stack_name, region, local):
+    with operator:
         from nightshift.routes import store as routes
 
         found = [
@@ -164,7 +168,7 @@ def read_routes(file: Path) -> "list[Route]":
     """The routes in a YAML file.
 
     Raises:
-        CliError: the file is not a list of routes; the message names every wrong entry and its first wrong field.
+        CliError: the file is not a list of valid routes. The notes name every wrong entry and its first wrong field.
     """
     import msgspec
     import yaml
@@ -175,7 +179,7 @@ def read_routes(file: Path) -> "list[Route]":
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CliError(f"{file} is not valid YAML.", notes=str(error).splitlines()) from None
     if not isinstance(entries, list) or not entries:
-        raise CliError(f"{file} does not hold a YAML list of routes.")
+        raise CliError(f"{file} is not a YAML list of routes.")
     found: dict[tuple[str, str, str], Route] = {}
     wrong = []
     for number, entry in enumerate(entries, 1):
@@ -189,10 +193,10 @@ def read_routes(file: Path) -> "list[Route]":
             continue
         identity = (route.model, route.provider, route.sku.id)
         if identity in found:
-            wrong.append(f"{name}: model, provider and sku.id are those of an earlier entry")
+            wrong.append(f"{name}: an earlier entry has the same model, provider and sku.id")
         found[identity] = route
     if wrong:
-        raise CliError(f"{file} has wrong routes. Nothing was changed.", notes=wrong)
+        raise CliError(f"{file} has invalid routes. Nothing was changed.", notes=wrong)
     return list(found.values())
 
 
@@ -205,15 +209,15 @@ def stack_outputs(stack_name: str) -> dict[str, str]:
 
 
 @contextmanager
-def _operator(stack_name: str, region: str | None, local: bool) -> Iterator[None]:
-    """The package's functions work on the stack's tables in here; what AWS or they refuse is told, not raised."""
+def _stack_tables(stack_name: str, region: str | None, local: bool) -> Iterator[None]:
+    """Point the package at the stack's tables, and turn its errors and those of AWS into a ``CliError``."""
     from botocore.exceptions import BotoCoreError, ClientError
     from nightshift.core.errors import NightshiftError
 
     if local:
         stack = read_stack()
         stack_name = stack["stack_name"]
-        # Nothing that is set up for AWS may reach the emulator, nor the other way round.
+        # Settings for AWS must not reach the emulator, and the emulator's must not reach AWS.
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(
@@ -228,7 +232,7 @@ def _operator(stack_name: str, region: str | None, local: bool) -> Iterator[None
         outputs = stack_outputs(stack_name)
         for variable, name in (("ACCOUNTS_TABLE", "AccountsTable"), ("ROUTES_TABLE", "RoutesTable")):
             if name not in outputs:
-                raise CliError(f"The stack {stack_name} has no output {name}. Is it Nightshift, and wholly deployed?")
+                raise CliError(f"The stack {stack_name} has no output {name}. It is not a complete Nightshift stack.")
             os.environ[variable] = outputs[name]
         yield
     except NightshiftError as error:
@@ -241,6 +245,6 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _print_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def _print_table(head: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
     for line in show.table([head, *rows]):
         typer.echo(line)

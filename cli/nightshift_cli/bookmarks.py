@@ -1,4 +1,4 @@
-"""How far an upload has come, kept in the user's cache directory until the upload is whole."""
+"""Bookmarks of unfinished uploads, in the user's cache directory, so that the same command can resume them."""
 
 import contextlib
 import hashlib
@@ -8,70 +8,70 @@ from pathlib import Path
 
 import msgspec
 
-# The API forgets an upload after an hour; what is older than that in the folder is of no use.
+# The API deletes an unfinished upload after an hour, so older bookmarks are useless.
 LIFETIME_SECONDS = 3600
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """What tells that a file is still the one that was begun with."""
+class FileVersion(msgspec.Struct, frozen=True):
+    """Size and time of a file. A change of either means that the file has changed."""
 
     size: int
     modified_ns: int
 
     @classmethod
-    def of(cls, descriptor: int) -> "Identity":
+    def of(cls, descriptor: int) -> "FileVersion":
         found = os.fstat(descriptor)
         return cls(found.st_size, found.st_mtime_ns)
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part that the API has, and the md5 of its bytes."""
+    """A part that the API has stored, and the md5 of its bytes."""
 
     id: str
     md5: str
 
 
 class Bookmark(msgspec.Struct):
-    """One upload that has begun."""
+    """One unfinished upload, with the parts that are stored so far."""
 
     path: str
-    file: Identity
+    file: FileVersion
     upload_id: str
     expires_at: float
     parts: list[Part] = []
 
 
-class Shelf:
-    """The one place for the bookmark of a file, for one API. Where it cannot be written, nothing is remembered."""
+class BookmarkFile:
+    """The bookmark of one file at one API. If the cache directory cannot be written, nothing is saved."""
 
     def __init__(self, base_url: str, source: Path) -> None:
         name = hashlib.sha256(f"{base_url}\n{source}".encode(errors="surrogateescape")).hexdigest()
         self._path = _folder() / f"{name}.json"
 
-    def find(self, file: Identity) -> Bookmark | None:
-        """The bookmark, if its upload still lives and the file has not changed."""
+    def find(self, file: FileVersion) -> Bookmark | None:
+        """The bookmark, if its upload has not expired and the file has not changed."""
         try:
             bookmark = msgspec.json.decode(self._path.read_bytes(), type=Bookmark)
         except (OSError, msgspec.MsgspecError):
             return None
         if bookmark.file == file and time.time() < bookmark.expires_at:
             return bookmark
-        self.forget()
+        self.delete()
         return None
 
-    def keep(self, bookmark: Bookmark) -> None:
+    def save(self, bookmark: Bookmark) -> None:
         partial = self._path.with_suffix(f".{os.getpid()}.part")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial.write_bytes(msgspec.json.encode(bookmark))
             partial.replace(self._path)
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Forget the uploads of any file that nobody went on with."""
+    def delete_expired(self) -> None:
+        """Delete the expired bookmarks of all files."""
         with contextlib.suppress(OSError):
             for path in self._path.parent.iterdir():
                 if path.stat().st_mtime < time.time() - LIFETIME_SECONDS:
@@ -79,7 +79,7 @@ class Shelf:
 
 
 def _folder() -> Path:
-    # A relative XDG_CACHE_HOME has to be ignored, says its specification.
+    # The XDG specification says that a relative XDG_CACHE_HOME is ignored.
     cache = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(cache) if os.path.isabs(cache) else Path(os.path.expanduser("~/.cache"))
     return base / "nightshift" / "uploads"

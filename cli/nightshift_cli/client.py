@@ -1,9 +1,9 @@
-"""The few calls of the API that the command line makes."""
+"""The API calls of the command line, with retries."""
 
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -12,17 +12,17 @@ import httpx
 
 from nightshift_cli.connection import Connection
 from nightshift_cli.errors import ApiError, CliError, UnreachableError
+from nightshift_cli.resources import Batch, BatchPage, File, Upload, Webhook
 
-# How long a call is tried again, in seconds of waiting: a question asked once, a batch that is created, a file that
-# is uploaded, and a batch that is watched.
-ASKING = 3.0
-CREATING = 60.0
-UPLOADING = 300.0
-WATCHING = 3600.0
-LONGEST_WAIT = 30.0
-_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-# Refusals under such a status that stay what they are however soon one asks again.
-_FINAL = frozenset({"quota_exceeded", "batch_routing_unavailable"})
+# How long a failing call is retried, in seconds of waiting.
+READ_RETRY_SECONDS = 3.0
+CREATE_RETRY_SECONDS = 60.0
+UPLOAD_RETRY_SECONDS = 300.0
+WATCH_RETRY_SECONDS = 3600.0
+LONGEST_WAIT_SECONDS = 30.0
+_RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+# Errors with such a status that a retry within a minute does not change.
+_FINAL_CODES = frozenset({"quota_exceeded", "batch_routing_unavailable"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Notice = Callable[[str], None]
@@ -34,11 +34,11 @@ def _ignore(_: str) -> None:
 
 
 class Client:
-    """A call that fails on the way is tried again: a GET always, a POST only where doing it twice does no harm."""
+    """Retries a call that the network or the server fails: a GET always, a POST only if repeating it is harmless."""
 
     def __init__(self, connection: Connection, transport: httpx.BaseTransport | None = None) -> None:
         if not connection.api_key.isascii() or not connection.api_key.isprintable():
-            raise CliError("The API key has characters that no key has.")
+            raise CliError("The API key is not valid: it contains characters other than printable ASCII.")
         try:
             url = httpx.URL(connection.base_url)
         except httpx.InvalidURL as error:
@@ -47,11 +47,11 @@ class Client:
             raise CliError(f"The base URL {connection.base_url} must start with https:// or http://.")
         self.base_url = connection.base_url.rstrip("/")
         self._authorization = {"Authorization": f"Bearer {connection.api_key}"}
-        # No Authorization among the client's own headers: downloads go to S3, which must not see the key.
+        # Authorization is not a header of the whole client, because downloads go to S3, which must not get the key.
         self._http = httpx.Client(
             timeout=httpx.Timeout(60, connect=10),
             transport=transport,
-            # A proxy from the environment cannot reach this machine's own loopback.
+            # A proxy from the environment cannot reach this machine's loopback.
             trust_env=url.host not in _LOOPBACK,
         )
 
@@ -61,57 +61,62 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def upload(self, path: Path) -> dict[str, Any]:
+    def upload(self, path: Path) -> File:
         """Upload the file for a batch and return its file object."""
         with path.open("rb") as content:
             part = (path.name, content, "application/jsonl")
-            return self._post("/files", data={"purpose": "batch"}, files={"file": part})
+            file: File = self._post("/files", data={"purpose": "batch"}, files={"file": part})
+            return file
 
-    def create_upload(self, name: str, size: int, *, notice: Notice = _ignore) -> dict[str, Any]:
-        """Begin an upload in parts. One begun twice is forgotten by the API after an hour."""
-        wanted = {"purpose": "batch", "filename": name, "bytes": size, "mime_type": "application/jsonl"}
-        return self._post_patiently("/uploads", UPLOADING, notice, json=wanted)
+    def create_upload(self, name: str, size: int, *, notice: Notice = _ignore) -> Upload:
+        """Start an upload in parts. If it is started twice, the API deletes the other one after an hour."""
+        body = {"purpose": "batch", "filename": name, "bytes": size, "mime_type": "application/jsonl"}
+        upload: Upload = self._post_with_retries("/uploads", UPLOAD_RETRY_SECONDS, notice, json=body)
+        return upload
 
     def add_part(self, upload_id: str, content: bytes, *, notice: Notice = _ignore) -> str:
-        """Send a part and return its id. One sent twice is left out by ``complete_upload``, which names the ids."""
+        """Send a part and return its id. A part that was sent twice does no harm: ``complete_upload`` names the ids."""
         path = f"/uploads/{quote(upload_id, safe='')}/parts"
         part = {"data": ("part", content, "application/octet-stream")}
-        part_id: str = self._post_patiently(path, UPLOADING, notice, files=part)["id"]
+        part_id: str = self._post_with_retries(path, UPLOAD_RETRY_SECONDS, notice, files=part)["id"]
         return part_id
 
-    def complete_upload(
-        self, upload_id: str, part_ids: list[str], md5: str, *, notice: Notice = _ignore
-    ) -> dict[str, Any]:
-        """Join the parts and return the file object. What is completed already is answered as it is."""
+    def complete_upload(self, upload_id: str, part_ids: list[str], md5: str, *, notice: Notice = _ignore) -> File:
+        """Join the parts and return the file. A completed upload is returned unchanged."""
         path = f"/uploads/{quote(upload_id, safe='')}/complete"
-        whole = {"part_ids": part_ids, "md5": md5}
-        file: dict[str, Any] = self._post_patiently(path, UPLOADING, notice, json=whole)["file"]
+        body = {"part_ids": part_ids, "md5": md5}
+        file: File = self._post_with_retries(path, UPLOAD_RETRY_SECONDS, notice, json=body)["file"]
         return file
 
-    def create_batch(self, body: dict[str, Any], *, key: str, notice: Notice = _ignore) -> dict[str, Any]:
-        """Create a batch, and only one however often it is tried: ``key`` is the Idempotency-Key."""
+    def create_batch(self, body: Mapping[str, object], *, key: str, notice: Notice = _ignore) -> Batch:
+        """Create a batch. Retries create no second one, because ``key`` is the Idempotency-Key of all of them."""
         headers = {"Idempotency-Key": key}
-        return self._post_patiently("/batches", CREATING, notice, json=body, headers=headers)
+        batch: Batch = self._post_with_retries("/batches", CREATE_RETRY_SECONDS, notice, json=body, headers=headers)
+        return batch
 
-    def rotate_webhook(self) -> dict[str, Any]:
+    def rotate_webhook(self) -> Webhook:
         """Give the account a new signing secret, which no other call shows."""
-        return self._post("/webhook/rotate")
+        webhook: Webhook = self._post("/webhook/rotate")
+        return webhook
 
-    def cancel_batch(self, batch_id: str) -> dict[str, Any]:
-        return self._post(f"/batches/{quote(batch_id, safe='')}/cancel")
+    def cancel_batch(self, batch_id: str) -> Batch:
+        batch: Batch = self._post(f"/batches/{quote(batch_id, safe='')}/cancel")
+        return batch
 
-    def batch(self, batch_id: str, *, patience: float = ASKING, notice: Notice = _ignore) -> dict[str, Any]:
-        return self._get(f"/batches/{quote(batch_id, safe='')}", patience, notice)
+    def batch(self, batch_id: str, *, retry_seconds: float = READ_RETRY_SECONDS, notice: Notice = _ignore) -> Batch:
+        batch: Batch = self._get(f"/batches/{quote(batch_id, safe='')}", retry_seconds, notice)
+        return batch
 
-    def batches(self) -> dict[str, Any]:
+    def batches(self) -> BatchPage:
         """The first page of batches, newest first."""
-        return self._get("/batches", ASKING, _ignore)
+        page: BatchPage = self._get("/batches", READ_RETRY_SECONDS, _ignore)
+        return page
 
     def download(self, file_id: str, target: Path, *, notice: Notice = _ignore) -> None:
-        """Write the file's content to ``target``, which appears when it is whole and not before."""
+        """Write the file's content to ``target``, which is created or replaced only when the download is complete."""
         partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            self._patiently(WATCHING, notice, lambda: self._download(file_id, partial))
+            self._with_retries(WATCH_RETRY_SECONDS, notice, lambda: self._download(file_id, partial))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -123,63 +128,71 @@ class Client:
                 _write(answer, partial)
                 return
             location = answer.url.join(answer.headers["Location"])
-        # httpx would keep the Authorization header where both are the same host.
+        # Followed here, because httpx keeps the Authorization header on a redirect to the same host.
         with self._http.stream("GET", location, follow_redirects=True) as answer:
             _write(answer, partial)
 
-    def _get(self, path: str, patience: float, notice: Notice) -> dict[str, Any]:
-        def ask() -> dict[str, Any]:
+    def _get(self, path: str, retry_seconds: float, notice: Notice) -> Any:
+        def get() -> Any:
             return _content(self._http.get(self.base_url + path, headers=self._authorization))
 
-        return self._patiently(patience, notice, ask)
+        return self._with_retries(retry_seconds, notice, get)
 
-    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+    def _post(self, path: str, **body: Any) -> Any:
         try:
             return self._send(path, **body)
         except httpx.RequestError as error:
-            raise UnreachableError(f"No answer came to POST {path}: {_reason(error)}.") from None
+            raise UnreachableError(f"POST {path} was not answered: {_reason(error)}.") from None
 
-    def _post_patiently(self, path: str, patience: float, notice: Notice, **body: Any) -> dict[str, Any]:
-        return self._patiently(patience, notice, lambda: self._send(path, **body))
+    def _post_with_retries(self, path: str, retry_seconds: float, notice: Notice, **body: Any) -> Any:
+        return self._with_retries(retry_seconds, notice, lambda: self._send(path, **body))
 
-    def _send(self, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> dict[str, Any]:
+    def _send(self, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> Any:
         headers = {**self._authorization, **(headers or {})}
         return _content(self._http.post(self.base_url + path, headers=headers, **body))
 
-    def _patiently(self, patience: float, notice: Notice, call: Callable[[], Result]) -> Result:
-        """Do ``call``, again and again while the network or the server fails it, until ``patience`` is used up."""
+    def _with_retries(self, retry_seconds: float, notice: Notice, call: Callable[[], Result]) -> Result:
+        """The result of ``call``, retried for ``retry_seconds`` of waiting while the network or the server fails it."""
         waited, step = 0.0, 1.0
         while True:
             wait = step * random.uniform(0.5, 1.0)
             try:
                 return call()
             except httpx.RequestError as error:
-                if waited >= patience:
+                if waited >= retry_seconds:
                     raise UnreachableError(f"{self.base_url} cannot be reached: {_reason(error)}.") from None
-                trouble = _reason(error)
+                reason = _reason(error)
             except ApiError as error:
-                if not _may_pass(error) or waited >= patience:
+                if not _is_temporary(error) or waited >= retry_seconds:
                     raise
-                trouble = f"HTTP {error.status}"
-                wait = max(wait, min(error.retry_after, 2 * LONGEST_WAIT))
-            notice(f"No answer ({trouble}); trying again in {wait:.0f} s.")
+                reason = f"HTTP {error.status}"
+                wait = max(wait, min(error.retry_after, 2 * LONGEST_WAIT_SECONDS))
+            notice(f"The call failed ({reason}); retrying in {wait:.0f} s.")
             time.sleep(wait)
-            waited, step = waited + wait, min(2 * step, LONGEST_WAIT)
+            waited, step = waited + wait, min(2 * step, LONGEST_WAIT_SECONDS)
 
 
-def _may_pass(error: ApiError) -> bool:
-    """Whether the same call may be answered well a little later."""
-    return error.code == "idempotency_in_progress" or (error.status in _TRY_AGAIN and error.code not in _FINAL)
+def _is_temporary(error: ApiError) -> bool:
+    """Whether the same call may succeed a little later."""
+    if error.code == "idempotency_in_progress":
+        return True
+    return error.status in _RETRIED_STATUSES and error.code not in _FINAL_CODES
 
 
-def _content(answer: httpx.Response) -> dict[str, Any]:
+def _content(answer: httpx.Response) -> Any:
+    """The answer's JSON object.
+
+    Raises:
+        ApiError: the answer is an error.
+        CliError: the answer is not a JSON object.
+    """
     _check(answer)
     try:
         content = answer.json()
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise CliError(f"{answer.url} did not answer with a JSON object. Is the base URL right?")
+        raise CliError(f"{answer.url} did not return a JSON object. Check the base URL.")
     return content
 
 
@@ -193,17 +206,14 @@ def _write(answer: httpx.Response, path: Path) -> None:
 
 
 def _check(answer: httpx.Response) -> None:
-    """
-    Raises:
-        ApiError: the answer is no success.
-    """
+    """Raise an ``ApiError`` if the answer is an error."""
     if answer.is_success:
         return
     try:
         error = answer.json()["error"]
         message = error["message"]
     except (ValueError, KeyError, TypeError):
-        # Not our envelope: a proxy, S3, or another server altogether. Its page would help nobody.
+        # The answer of a proxy, of S3 or of another server has no error envelope, and its page would not help.
         error, message = {}, f"{answer.url.host} answered HTTP {answer.status_code}."
     seconds = answer.headers.get("Retry-After", "")
     raise ApiError(

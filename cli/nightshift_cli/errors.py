@@ -1,14 +1,14 @@
-"""Every error that a user of the command line is told about. None of them ends in a traceback.
+"""Every error that the command line shows to its user, without a traceback.
 
-CliError                 what was asked cannot be done; the message says why
-├── UnreachableError     no answer came
-└── ApiError             the API refused
+CliError                 the command failed; the message has the reason
+├── UnreachableError     the API did not answer
+└── ApiError             the API refused the call
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from nightshift_cli import show
+from nightshift_cli.resources import FileError
 
 
 class CliError(Exception):
@@ -27,7 +27,7 @@ class UnreachableError(CliError):
 
 
 class ApiError(CliError):
-    """A refusal by the API, as its error envelope tells it."""
+    """A refusal by the API, with the fields of its error envelope. ``retry_after`` is in seconds."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ApiError(CliError):
         status: int,
         code: str | None = None,
         param: str | None = None,
-        details: Sequence[dict[str, Any]] = (),
+        details: Sequence[FileError] = (),
         request_id: str | None = None,
         retry_after: float = 0.0,
     ) -> None:
@@ -49,6 +49,6 @@ class ApiError(CliError):
         self.retry_after = retry_after
 
     def lines(self) -> list[str]:
-        known = {"HTTP": self.status, "code": self.code, "param": self.param, "request": self.request_id}
-        told = ", ".join(f"{name} {show.plain(value)}" for name, value in known.items() if value is not None)
-        return [*super().lines(), f"  ({told})", *show.file_errors(self.details)]
+        fields = {"HTTP": self.status, "code": self.code, "param": self.param, "request": self.request_id}
+        known = ", ".join(f"{name} {show.plain(value)}" for name, value in fields.items() if value is not None)
+        return [*super().lines(), f"  ({known})", *show.file_errors(self.details)]

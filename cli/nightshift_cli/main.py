@@ -1,36 +1,50 @@
-"""The command `nightshift`. Modules that take long to import are imported by the command that needs them."""
+"""The command `nightshift`. Each command imports slow modules itself, so that `--help` stays fast."""
 
 import errno
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from nightshift_cli import admin, show, webhooks
-from nightshift_cli.connection import connect
+from nightshift_cli.connection import Connection, connect
 from nightshift_cli.errors import CliError
+from nightshift_cli.options import with_options
+from nightshift_cli.resources import Batch
+
+if TYPE_CHECKING:
+    from nightshift_cli.client import Client
+    from nightshift_cli.progress import Display
+    from nightshift_cli.run import BatchSettings
 
 INTERRUPTED = 130
+HELP = """Run batches of chat completions, and operate the stack that answers them.
+
+\b
+Examples:
+  nightshift run requests.jsonl -o answers.jsonl      upload, wait, download
+  nightshift status                                   list the newest batches
+  nightshift download batch_… -o answers.jsonl
+"""
 
 
 class Commands(TyperGroup):
-    """The one place that turns an error into text and an exit code."""
+    """Turns every error into text and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except CliError as error:
-            complain(error.lines())
+            _complain(error.lines())
             raise typer.Exit(2) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # Nobody reads on: Typer ends the command quietly.
-            complain([f"Error: {error}"])
+                raise  # The reader of a pipe is gone: Typer ends the command quietly.
+            _complain([f"Error: {error}"])
             raise typer.Exit(2) from None
 
 
@@ -38,7 +52,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="nightshift",
-    help="Run batches of chat completions, and operate the stack that answers them.",
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -47,158 +61,187 @@ app = typer.Typer(
 app.add_typer(admin.app, name="admin")
 app.add_typer(webhooks.app, name="webhooks")
 
-BaseUrl = Annotated[str | None, typer.Option(help="The API, ending in /v1. Otherwise OPENAI_BASE_URL.")]
-ApiKey = Annotated[str | None, typer.Option(help="Otherwise OPENAI_API_KEY.")]
-Local = Annotated[bool, typer.Option("--local", help="Use the local stack that `make up` started.")]
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 Output = Annotated[
     Path,
     typer.Option(
         *("--output", "-o"),
         metavar="OUTPUT.jsonl",
-        help="Answered lines. Failed ones go beside it, with the suffix .errors.jsonl.",
+        help="For answered lines. Failed lines go beside it, with the suffix .errors.jsonl.",
         resolve_path=True,
     ),
 ]
-IsQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+IsQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.")]
 
 
 @app.command()
+@with_options(connect)
 def run(
+    connection: Connection,
     source: Annotated[Path, typer.Argument(metavar="INPUT.jsonl", exists=True, dir_okay=False, resolve_path=True)],
     output: Output,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
-    local: Local = False,
     callback_url: Annotated[str | None, typer.Option(help="Gets a signed webhook when the batch has ended.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,
-    poll_seconds: Annotated[float, typer.Option(min=0.1, help="At first; polls grow rarer, up to 5 s.")] = 1.0,
+    poll_seconds: Annotated[float, typer.Option(min=0.1, help="The first interval; it grows up to 5 s.")] = 1.0,
     quiet: IsQuiet = False,
 ) -> None:
-    """Run a file of requests as a batch, watch it, and download its results.
+    """Run a JSONL file as a batch, and download its results.
+
+    \b
+    Examples:
+      nightshift run requests.jsonl -o answers.jsonl
+      nightshift run requests.jsonl -o answers.jsonl --local
+      nightshift run requests.jsonl -o answers.jsonl --callback-url https://example.com/hook
 
     Exit code 0: every line was answered. 1: lines failed, or the batch failed, expired or was cancelled. 2: wrong
-    usage, or the API refused. After Ctrl-C (130) the batch goes on. An upload that was stopped goes on where it was
-    when the same command is run again within an hour.
+    usage, or the API refused the call. 130: Ctrl-C; a batch that was created continues to run.
+
+    If the upload of a large file is stopped, the same command continues it within an hour.
     """
     from nightshift_cli import run as job
-    from nightshift_cli import uploads
     from nightshift_cli.client import Client
-    from nightshift_cli.progress import Bar, Lines, Quiet, UploadBar
+    from nightshift_cli.progress import Display
 
     job.check_source(source, output)
     job.check_output(output)
-    wanted: dict[str, Any] = {"metadata": _pairs(metadata)} if metadata else {}
-    if callback_url:
-        wanted["callback_url"] = callback_url
-    connection = connect(base_url, api_key, local)
-    lines = Quiet() if quiet else Lines()
-    bars = sys.stdout.isatty() and not quiet
+    settings = job.BatchSettings(callback_url, _pairs(metadata or []))
+    display = Display.of(quiet)
     with Client(connection) as client:
-        with (
-            _told_when_stopped(
-                "Stopped before a batch was created. The same command again does not send again what was sent in parts."
-            ),
-            UploadBar() if bars else lines as sending,
-        ):
-            file_id = uploads.upload(client, source, sending)
-        with _told_when_stopped(
-            f"Stopped. If the batch was created, `nightshift status{connection.options}` lists it."
-        ):
-            batch = job.create(client, file_id, wanted, lines)
-        batch_id = show.plain(batch["id"])
-        try:
-            lines.say(f"Created {batch_id}.")
-            with Bar() if bars else lines as progress:
-                batch = job.watch(client, batch, poll_seconds, progress)
-            if batch["status"] != "failed":
-                job.collect(client, batch, output, lines)
-        except (KeyboardInterrupt, CliError, OSError) as error:
-            complain(
-                [
-                    f"No longer watching {batch_id}; it goes on by itself. To look at it, to cancel it, or to get its "
-                    "results when it has ended:",
-                    f"  nightshift status {batch_id}{connection.options}",
-                    f"  nightshift cancel {batch_id}{connection.options}",
-                    f"  nightshift download {batch_id} -o {shlex.quote(str(output))}{connection.options}",
-                ]
-            )
-            if isinstance(error, KeyboardInterrupt):
-                raise typer.Exit(INTERRUPTED) from None
-            raise
-    _end(job.verdict(batch))
+        file_id = _upload(client, source, display)
+        batch = _create(client, file_id, settings, display, connection.options)
+        with _shows_how_to_continue(batch, output, connection.options):
+            batch = _watch_and_download(client, batch, output, poll_seconds, display)
+    _exit_with(job.problems(batch))
+
+
+def _upload(client: "Client", source: Path, display: "Display") -> str:
+    from nightshift_cli import uploads
+
+    stopped = (
+        "Stopped before a batch was created. If you run the same command again within an hour, parts that were sent "
+        "are not sent again."
+    )
+    with _on_interrupt(stopped), display.upload() as progress:
+        return uploads.upload(client, source, progress)
+
+
+def _create(client: "Client", file_id: str, settings: "BatchSettings", display: "Display", options: str) -> Batch:
+    from nightshift_cli import run as job
+
+    with _on_interrupt(f"Stopped. If the batch was created, `nightshift status{options}` lists it."):
+        return job.create(client, file_id, settings, display.lines)
+
+
+def _watch_and_download(client: "Client", batch: Batch, output: Path, poll_seconds: float, display: "Display") -> Batch:
+    from nightshift_cli import run as job
+
+    display.lines.say(f"Created {show.plain(batch['id'])}.")
+    with display.batch() as progress:
+        batch = job.watch(client, batch, poll_seconds, progress)
+    if batch["status"] != "failed":
+        job.collect(client, batch, output, display.lines)
+    return batch
 
 
 @app.command()
-def download(
-    batch_id: BatchId,
-    output: Output,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
-    local: Local = False,
-    quiet: IsQuiet = False,
-) -> None:
-    """Download the results of a batch that has ended. Exit codes are those of `nightshift run`."""
+@with_options(connect)
+def download(connection: Connection, batch_id: BatchId, output: Output, quiet: IsQuiet = False) -> None:
+    """Download the results of a batch that has ended.
+
+    \b
+    Example:
+      nightshift download batch_… -o answers.jsonl
+
+    The exit codes are those of `nightshift run`.
+    """
     from nightshift_cli import run as job
     from nightshift_cli.client import Client
-    from nightshift_cli.progress import Lines, Quiet
+    from nightshift_cli.progress import Display
 
     job.check_output(output)
-    with Client(connect(base_url, api_key, local)) as client:
-        batch = job.fetch(client, batch_id, output, Quiet() if quiet else Lines())
-    _end(job.verdict(batch))
+    with Client(connection) as client:
+        batch = job.fetch(client, batch_id, output, Display.of(quiet).lines)
+    _exit_with(job.problems(batch))
 
 
 @app.command()
+@with_options(connect)
 def status(
-    batch_id: Annotated[str | None, typer.Argument(metavar="BATCH_ID", help="Without one: the newest batches.")] = None,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
-    local: Local = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the API's object as it is.")] = False,
+    connection: Connection,
+    batch_id: Annotated[str | None, typer.Argument(metavar="BATCH_ID", help="Default: list the newest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the API's object unchanged.")] = False,
 ) -> None:
-    """Show a batch, or list the newest ones."""
+    """Show a batch, or list the newest ones.
+
+    \b
+    Examples:
+      nightshift status
+      nightshift status batch_… --json
+    """
     from nightshift_cli.client import Client
 
-    with Client(connect(base_url, api_key, local)) as client:
-        found = client.batch(batch_id) if batch_id else client.batches()
+    with Client(connection) as client:
+        if batch_id:
+            batch = client.batch(batch_id)
+            _print([_as_json(batch)] if as_json else show.batch(batch))
+            return
+        page = client.batches()
     if as_json:
-        _print_json(found)
-    elif batch_id:
-        _print(show.batch(found))
-    elif found["data"]:
-        _print(show.batches(found["data"]))
+        _print([_as_json(page)])
     else:
-        typer.echo("There are no batches yet.")
+        _print(show.batches(page["data"]) if page["data"] else ["There are no batches yet."])
 
 
 @app.command()
-def cancel(batch_id: BatchId, base_url: BaseUrl = None, api_key: ApiKey = None, local: Local = False) -> None:
-    """Cancel a batch. What is answered by then is kept."""
+@with_options(connect)
+def cancel(connection: Connection, batch_id: BatchId) -> None:
+    """Cancel a batch. Finished lines are kept.
+
+    \b
+    Example:
+      nightshift cancel batch_…
+    """
     from nightshift_cli.client import Client
 
-    with Client(connect(base_url, api_key, local)) as client:
+    with Client(connection) as client:
         _print(show.batch(client.cancel_batch(batch_id)))
 
 
-def complain(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line, err=True)
-
-
 @contextmanager
-def _told_when_stopped(message: str) -> Iterator[None]:
+def _on_interrupt(message: str) -> Iterator[None]:
+    """Print ``message`` and exit if Ctrl-C is pressed in the block."""
     try:
         yield
     except KeyboardInterrupt:
-        complain([message])
+        _complain([message])
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _end(told: list[str]) -> None:
-    """Exit with 1 where something has to be told of the batch."""
-    if told:
-        complain(told)
+@contextmanager
+def _shows_how_to_continue(batch: Batch, output: Path, options: str) -> Iterator[None]:
+    """Print the commands that continue with the batch if the block is interrupted or fails."""
+    batch_id = show.plain(batch["id"])
+    try:
+        yield
+    except (KeyboardInterrupt, CliError, OSError) as error:
+        _complain(
+            [
+                f"Stopped watching {batch_id}, which continues to run. To show it, to cancel it, or to download its "
+                "results when it has ended:",
+                f"  nightshift status {batch_id}{options}",
+                f"  nightshift cancel {batch_id}{options}",
+                f"  nightshift download {batch_id} -o {shlex.quote(str(output))}{options}",
+            ]
+        )
+        if isinstance(error, KeyboardInterrupt):
+            raise typer.Exit(INTERRUPTED) from None
+        raise
+
+
+def _exit_with(problems: list[str]) -> None:
+    """Print the problems and exit with 1, if there are any."""
+    if problems:
+        _complain(problems)
         raise typer.Exit(1)
 
 
@@ -209,12 +252,17 @@ def _pairs(given: list[str]) -> dict[str, str]:
     return pairs
 
 
+def _complain(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
+
+
 def _print(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)
 
 
-def _print_json(content: dict[str, Any]) -> None:
+def _as_json(content: object) -> str:
     import json
 
-    typer.echo(json.dumps(content, indent=2))
+    return json.dumps(content, indent=2)

@@ -1,12 +1,15 @@
-"""How an upload and a running batch are shown: a bar on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress of an upload and of a batch: a bar on a terminal, plain lines elsewhere, nothing with --quiet."""
 
+import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import typer
 
 from nightshift_cli import show
+from nightshift_cli.resources import Batch
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -18,10 +21,10 @@ class UploadProgress(Protocol):
     ) -> None: ...
 
     def sent(self, done: int, size: int) -> None:
-        """So many bytes of the file are there."""
+        """``done`` of ``size`` bytes are sent."""
 
     def say(self, message: str) -> None:
-        """A line of text, set apart from what moves."""
+        """Print a line of text beside the progress."""
 
 
 class Progress(Protocol):
@@ -30,11 +33,11 @@ class Progress(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def update(self, batch: dict[str, Any]) -> None:
-        """The batch as it is now."""
+    def update(self, batch: Batch) -> None:
+        """Show the current state of the batch."""
 
     def say(self, message: str) -> None:
-        """A line of text, set apart from what moves."""
+        """Print a line of text beside the progress."""
 
 
 class Quiet:
@@ -47,7 +50,7 @@ class Quiet:
     def sent(self, done: int, size: int) -> None:
         pass
 
-    def update(self, batch: dict[str, Any]) -> None:
+    def update(self, batch: Batch) -> None:
         pass
 
     def say(self, message: str) -> None:
@@ -55,7 +58,7 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """A line for each new status, and between them now and then: a log stays short however long the batch takes."""
+    """A line for each new status, and at most one every ten seconds, so that the log of a long batch stays short."""
 
     def __init__(self) -> None:
         self._status = ""
@@ -68,7 +71,7 @@ class Lines(Quiet):
             typer.echo(f"Uploaded {done / 1e6:.1f} of {size / 1e6:.1f} MB.")
             self._next = now + PLAIN_LINE_SECONDS
 
-    def update(self, batch: dict[str, Any]) -> None:
+    def update(self, batch: Batch) -> None:
         line = ": ".join(part for part in (show.plain(batch["status"]), show.counts(batch)) if part)
         now = time.monotonic()
         if batch["status"] != self._status or (line != self._line and now >= self._next):
@@ -80,7 +83,7 @@ class Lines(Quiet):
 
 
 class UploadBar:
-    """rich's progress bar for bytes. It appears with the first of them: a small file needs none."""
+    """rich's progress bar for bytes. It appears with the first part, so a small file has none."""
 
     def __init__(self) -> None:
         from rich.progress import (
@@ -105,7 +108,7 @@ class UploadBar:
 
     def sent(self, done: int, size: int) -> None:
         if self._task is None:
-            # What an earlier run sent must not count as this one's speed.
+            # ``completed`` is set now, so that bytes of an earlier run do not count as speed.
             self._task = self._bar.add_task("uploading", total=size, completed=done)
             self._bar.start()
         self._bar.update(self._task, completed=done)
@@ -132,16 +135,34 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def update(self, batch: dict[str, Any]) -> None:
-        counted = batch.get("request_counts") or {}
+    def update(self, batch: Batch) -> None:
+        counted = batch.get("request_counts")
         self._bar.update(
             self._task,
             description=show.plain(batch["status"]),
-            # Without a total the bar only moves to and fro.
-            total=counted.get("total") or None,
-            completed=counted.get("completed", 0) + counted.get("failed", 0),
+            # Without a total the bar pulses.
+            total=(counted["total"] or None) if counted else None,
+            completed=counted["completed"] + counted["failed"] if counted else 0,
             counts=show.counts(batch),
         )
 
     def say(self, message: str) -> None:
         self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """Where a command prints: plain ``lines``, and bars if it runs on a terminal."""
+
+    lines: Lines | Quiet
+    has_bars: bool
+
+    @classmethod
+    def of(cls, quiet: bool) -> "Display":
+        return cls(Quiet() if quiet else Lines(), sys.stdout.isatty() and not quiet)
+
+    def upload(self) -> UploadProgress:
+        return UploadBar() if self.has_bars else self.lines
+
+    def batch(self) -> Progress:
+        return Bar() if self.has_bars else self.lines

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine that prints what arrives."""
+"""A webhook receiver on this machine that prints what arrives."""
 
 import http.server
 import json
@@ -14,22 +14,23 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 from nightshift_cli import show
 from nightshift_cli.errors import CliError
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_WEBHOOK_BYTES = 1024 * 1024
 
 
 def verifier(secret: str) -> Webhook:
-    """
+    """A verifier of signatures by ``secret``.
+
     Raises:
-        CliError: the secret is none.
+        CliError: the secret is not valid.
     """
     try:
         return Webhook(secret)
     except (ValueError, EmptyWebhookSecretError):
-        raise CliError("The webhook secret is not whsec_ and base64.") from None
+        raise CliError("The webhook secret is not valid. It must be whsec_ followed by base64.") from None
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Listens on loopback alone, and answers every POST with ``answer``."""
+    """Listens on loopback only, and answers every POST with the status ``answer``."""
 
     daemon_threads = True
     verifier: Webhook
@@ -39,11 +40,11 @@ class Receiver(http.server.ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), Handler)
         except OSError as error:
-            raise CliError(f"Port {port} cannot be listened on ({error.strerror}). Choose another: --port.") from None
+            raise CliError(f"Cannot listen on port {port}: {error.strerror}. Choose another with --port.") from None
 
     def handle_error(self, *_: object) -> None:
-        """Tell of a sender that went away, without a traceback."""
-        typer.echo(f"A request broke off: {show.plain(sys.exception() or 'no reason')}")
+        """Print that a sender has disconnected, without a traceback."""
+        typer.echo(f"A request ended early: {show.plain(sys.exception() or 'unknown reason')}")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,32 +53,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not (length.isdecimal() and len(length) < 10 and int(length) <= MAX_BODY_BYTES):
+        if not (length.isdecimal() and len(length) < 10 and int(length) <= MAX_WEBHOOK_BYTES):
             self.send_error(413)
             return
         body = self.rfile.read(int(length))
-        typer.echo(f"{time.strftime('%H:%M:%S')}  {told(self.server.verifier, dict(self.headers), body)}")
+        typer.echo(f"{time.strftime('%H:%M:%S')}  {describe(self.server.verifier, dict(self.headers), body)}")
         self.send_response(self.server.answer)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """What arrives is told once, by ``do_POST``."""
+        """Print nothing: ``do_POST`` prints each webhook."""
 
 
-def told(verifier: Webhook, headers: Mapping[str, str], body: bytes) -> str:
-    """A webhook as one line: what it says, and whether it may be believed."""
+def describe(verifier: Webhook, headers: Mapping[str, str], body: bytes) -> str:
+    """A webhook as one line: its event, its id, and whether its signature is valid."""
     webhook_id = {name.lower(): value for name, value in headers.items()}.get("webhook-id", "-")
     try:
-        said = _event(json.loads(body))
+        event = _event(json.loads(body))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said = f"{len(body)} bytes that are no event of a batch"
+        event = f"{len(body)} bytes that are not a batch event"
     try:
         verifier.verify(body, dict(headers), json_parse=False)
-        verdict = "verified"
+        signature = "verified"
     except (WebhookVerificationError, ValueError) as error:
-        verdict = f"NOT verified ({error})"
-    return show.plain(f"{said}  {webhook_id}  {verdict}")
+        signature = f"NOT verified ({error})"
+    return show.plain(f"{event}  {webhook_id}  {signature}")
 
 
 def _event(event: Any) -> str:

@@ -1,44 +1,60 @@
-"""`nightshift run`: a file goes up, a batch runs, its answers come down."""
+"""The steps of `nightshift run`: check the files, create the batch, watch it, download its results."""
 
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
-from typing import Any
 
 from nightshift.batches.status import TERMINAL
 from nightshift.input.file_check import MAX_FILE_BYTES
 
 from nightshift_cli import show
-from nightshift_cli.client import WATCHING, Client
+from nightshift_cli.client import WATCH_RETRY_SECONDS, Client
 from nightshift_cli.errors import CliError, UnreachableError
 from nightshift_cli.progress import Progress
+from nightshift_cli.resources import Batch
 
 LONGEST_POLL_SECONDS = 5.0
-GROWTH = 1.1
+POLL_GROWTH = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """What the user chose for the batch, beside its input file."""
+
+    callback_url: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self, file_id: str) -> dict[str, object]:
+        """The body of the call that creates the batch."""
+        chosen = {"callback_url": self.callback_url, "metadata": self.metadata}
+        required = {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
+        return required | {name: value for name, value in chosen.items() if value}
 
 
 def errors_path(output: Path) -> Path:
-    """Where the failed lines go: ``out.errors.jsonl`` beside ``out.jsonl``."""
+    """The file for failed lines: ``out.errors.jsonl`` beside ``out.jsonl``."""
     return output.with_suffix(".errors.jsonl")
 
 
 def check_source(source: Path, output: Path) -> None:
-    """Refuse what the API would refuse only after the whole file has been sent.
+    """Check the input file before it is uploaded.
 
     Raises:
-        CliError: the file is too big, or the results would overwrite it.
+        CliError: the file is too large, or the results would overwrite it.
     """
     size = source.stat().st_size
     if size > MAX_FILE_BYTES:
         raise CliError(
-            f"{source} has {size:,} bytes; a batch takes at most {MAX_FILE_BYTES:,} (200 MB). Split it into several."
+            f"{source} has {size:,} bytes. A batch accepts at most {MAX_FILE_BYTES:,} (200 MB). Split it into several."
         )
     if source in (output, errors_path(output)):
         raise CliError(f"{source} is the input and would be overwritten.")
 
 
 def check_output(output: Path) -> None:
-    """What would be found out only when the answers are there, found out before they cost anything.
+    """Check that the results can be written, before the batch costs anything.
 
     Raises:
         CliError: the results cannot be written.
@@ -50,45 +66,44 @@ def check_output(output: Path) -> None:
             raise CliError(f"{target} is not a regular file.")
 
 
-def create(client: Client, file_id: str, wanted: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Create the batch of an uploaded file. A lost answer is asked for again, without making a second batch."""
-    body = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", **wanted}
+def create(client: Client, file_id: str, settings: BatchSettings, progress: Progress) -> Batch:
+    """Create the batch of an uploaded file. Retries after a lost answer create no second batch."""
     try:
-        return client.create_batch(body, key=uuid.uuid4().hex, notice=progress.say)
+        return client.create_batch(settings.body(file_id), key=uuid.uuid4().hex, notice=progress.say)
     except UnreachableError as error:
         raise UnreachableError(
-            f"{error} The batch may have been created all the same: see `nightshift status`."
+            f"{error} The batch may have been created; in that case `nightshift status` lists it."
         ) from None
 
 
-def watch(client: Client, batch: dict[str, Any], poll_seconds: float, progress: Progress) -> dict[str, Any]:
-    """Poll until the batch has ended, ever less often, and return it as it is then."""
+def watch(client: Client, batch: Batch, poll_seconds: float, progress: Progress) -> Batch:
+    """Poll until the batch has ended, at growing intervals, and return the ended batch."""
     progress.update(batch)
     while batch["status"] not in TERMINAL:
         sleep(poll_seconds)
-        poll_seconds = max(poll_seconds, min(GROWTH * poll_seconds, LONGEST_POLL_SECONDS))
-        batch = client.batch(batch["id"], patience=WATCHING, notice=progress.say)
+        poll_seconds = max(poll_seconds, min(POLL_GROWTH * poll_seconds, LONGEST_POLL_SECONDS))
+        batch = client.batch(batch["id"], retry_seconds=WATCH_RETRY_SECONDS, notice=progress.say)
         progress.update(batch)
     return batch
 
 
-def fetch(client: Client, batch_id: str, output: Path, progress: Progress) -> dict[str, Any]:
+def fetch(client: Client, batch_id: str, output: Path, progress: Progress) -> Batch:
     """Download the results of a batch that has ended, and return the batch.
 
     Raises:
-        CliError: it has not.
+        CliError: the batch has not ended.
     """
     batch = client.batch(batch_id)
     if batch["status"] not in TERMINAL:
-        so_far = ": ".join(part for part in (batch["status"], show.counts(batch)) if part)
-        raise CliError(f"The batch {batch_id} has not ended yet ({so_far}). Try again later.")
+        state = ": ".join(part for part in (batch["status"], show.counts(batch)) if part)
+        raise CliError(f"The batch {batch_id} has not ended yet ({state}). Try again later.")
     if batch["status"] != "failed":
         collect(client, batch, output, progress)
     return batch
 
 
-def collect(client: Client, batch: dict[str, Any], output: Path, progress: Progress) -> None:
-    """Download what the batch came to. Files of an earlier run never stay beside those of this one."""
+def collect(client: Client, batch: Batch, output: Path, progress: Progress) -> None:
+    """Download the results, and remove files of an earlier run that have no counterpart in this one."""
     if batch["output_file_id"]:
         client.download(batch["output_file_id"], output, notice=progress.say)
         progress.say(f"Answered lines are in {output}.")
@@ -103,13 +118,12 @@ def collect(client: Client, batch: dict[str, Any], output: Path, progress: Progr
         failed.unlink(missing_ok=True)
 
 
-def verdict(batch: dict[str, Any]) -> list[str]:
-    """What the user has to be told about a batch that ended badly; empty where every line was answered."""
-    status = batch["status"]
-    failed = (batch.get("request_counts") or {}).get("failed", 0)
-    if status == "failed":
-        entries = (batch.get("errors") or {}).get("data") or []
-        return [f"The batch {batch['id']} failed.", *show.file_errors(entries)]
-    if status != "completed":
-        return [f"The batch {batch['id']} ended as {status} ({show.counts(batch)})."]
-    return [f"{failed} of {batch['request_counts']['total']} lines failed."] if failed else []
+def problems(batch: Batch) -> list[str]:
+    """The problems of an ended batch, as lines of text; empty if every line was answered."""
+    counts = batch.get("request_counts")
+    if batch["status"] == "failed":
+        errors = batch.get("errors")
+        return [f"The batch {batch['id']} failed.", *show.file_errors(errors["data"] if errors else [])]
+    if batch["status"] != "completed":
+        return [f"The batch {batch['id']} ended as {batch['status']} ({show.counts(batch)})."]
+    return [f"{counts['failed']} of {counts['total']} lines failed."] if counts and counts["failed"] else []

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from nightshift_cli.resources import Batch, FileError
+
 
 def plain(value: object) -> str:
-    """``value`` as text that cannot move a terminal's cursor: much of what is shown was written by other people."""
+    """``value`` as text without control characters, because much of it was written by others."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
@@ -18,26 +20,28 @@ def table(rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def moment(timestamp: int) -> str:
-    """A Unix time in the user's own time zone."""
+    """A Unix time in the user's time zone."""
     return datetime.fromtimestamp(timestamp).astimezone().isoformat(sep=" ")
 
 
-def counts(batch: dict[str, Any]) -> str:
-    """How far the batch is, in words; empty before its lines are counted."""
+def counts(batch: Batch) -> str:
+    """The batch's counts in words; empty before its lines are counted."""
     counted = batch.get("request_counts")
     if not counted:
         return ""
     return f"{counted['completed']} completed, {counted['failed']} failed, {counted['total']} total"
 
 
-def batch(found: dict[str, Any]) -> list[str]:
-    """Every field that is set, one on a line; then what was wrong with the file."""
+def batch(found: Batch) -> list[str]:
+    """Every field that is set, one on a line; then the problems of the input file."""
     rows = [(name, _cell(name, value, found)) for name, value in found.items() if value is not None]
-    wrong = (found.get("errors") or {}).get("data") or []
-    return table(row for row in rows if row[0] not in ("object", "errors")) + file_errors(wrong)
+    errors = found.get("errors")
+    problems = errors["data"] if errors else []
+    return table(row for row in rows if row[0] not in ("object", "errors")) + file_errors(problems)
 
 
-def batches(found: list[dict[str, Any]]) -> list[str]:
+def batches(found: Iterable[Batch]) -> list[str]:
+    """A table of batches with a head."""
     head = ("ID", "STATUS", "MODEL", "REQUESTS", "CREATED")
     rows = [
         (one["id"], one["status"], one.get("model"), counts(one) or None, moment(one["created_at"])) for one in found
@@ -45,17 +49,18 @@ def batches(found: list[dict[str, Any]]) -> list[str]:
     return table([head, *rows])
 
 
-def file_errors(entries: Iterable[dict[str, Any]]) -> list[str]:
-    """What is wrong with an input file, line by line."""
+def file_errors(entries: Iterable[FileError]) -> list[str]:
+    """The problems of an input file, one on a line."""
     shown = []
     for entry in entries:
         where = f"line {entry['line']}" if entry.get("line") is not None else "file"
-        told = ", ".join(plain(entry[name]) for name in ("code", "param") if entry.get(name))
-        shown.append(f"  {where}: {plain(entry.get('message'))}" + (f" ({told})" if told else ""))
+        fields = (entry.get("code"), entry.get("param"))
+        known = ", ".join(plain(field) for field in fields if field)
+        shown.append(f"  {where}: {plain(entry.get('message'))}" + (f" ({known})" if known else ""))
     return shown
 
 
-def _cell(name: str, value: Any, found: dict[str, Any]) -> str:
+def _cell(name: str, value: Any, found: Batch) -> str:
     if name.endswith("_at"):
         return moment(value)
     if name == "request_counts":

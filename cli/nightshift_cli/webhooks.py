@@ -1,4 +1,4 @@
-"""`nightshift webhooks`: what somebody needs who writes a receiver."""
+"""`nightshift webhooks`: tools for the developer of a webhook receiver."""
 
 from typing import Annotated
 
@@ -7,21 +7,27 @@ import typer
 from nightshift_cli import show
 from nightshift_cli.connection import connect
 
-app = typer.Typer(help="Develop a receiver of webhooks.", no_args_is_help=True)
+app = typer.Typer(help="Develop a webhook receiver.", no_args_is_help=True)
 
 
 @app.command()
 def listen(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 4500,
-    secret: Annotated[str | None, typer.Option(metavar="whsec_…", help="What signs the webhooks.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 4500,
+    secret: Annotated[str | None, typer.Option(metavar="whsec_…", help="The account's signing secret.")] = None,
     local: Annotated[
         bool, typer.Option("--local", help="Get a new secret from the local stack that `make up` started.")
     ] = False,
-    answer: Annotated[int, typer.Option(min=200, max=599, help="The status to answer with, to try failures.")] = 200,
+    answer: Annotated[int, typer.Option(min=200, max=599, help="The status to answer, to test failures.")] = 200,
 ) -> None:
-    """Receive the local stack's webhooks, verify their signatures and print them, until Ctrl-C.
+    """Receive webhooks, verify their signatures and print them, until Ctrl-C.
 
-    The stack lets webhooks go to this machine when it was started with NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1.
+    \b
+    Examples:
+      nightshift webhooks listen --local
+      nightshift webhooks listen --local --answer 500     watch the tries
+      nightshift webhooks listen --secret whsec_…
+
+    The local stack sends webhooks to this machine if it was started with NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1.
     """
     from nightshift_cli import receiver
 
@@ -29,7 +35,7 @@ def listen(
         raise typer.BadParameter("give the secret, or --local to get a new one", param_hint="--secret")
     verifier = receiver.verifier(secret) if secret else None
     with receiver.Receiver(port, answer) as server:
-        # Not before the port is known to be free: each time, a secret that is in use is set aside.
+        # Only now, because a rotation for a port that is taken would replace a secret in use for nothing.
         server.verifier = verifier or receiver.verifier(_rotate())
         typer.echo(f"Listening. Use this as callback_url: http://127.0.0.1:{server.server_port}/")
         try:
@@ -41,8 +47,8 @@ def listen(
 def _rotate() -> str:
     from nightshift_cli.client import Client
 
-    with Client(connect(None, None, local=True)) as client:
-        secret: str = client.rotate_webhook()["secret"]
-    typer.echo("A secret is shown only once, so the account's was rotated; the one before it is valid for 24 h more.")
-    typer.echo(f"The new one: {show.plain(secret)}")
+    with Client(connect(local=True)) as client:
+        secret = client.rotate_webhook()["secret"]
+    typer.echo("The account's secret was rotated, because a secret is shown only once. The old one is valid for 24 h.")
+    typer.echo(f"The new secret: {show.plain(secret)}")
     return secret

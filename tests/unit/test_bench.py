@@ -1,4 +1,4 @@
-"""The benchmarks are all run, all explained, and told as they were measured."""
+"""Every benchmark is run by make, explained in the README, and shown as measured."""
 
 import re
 from pathlib import Path
@@ -16,18 +16,18 @@ SUBJECTS = sorted(
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_subject_is_explained_and_measured(subject: str) -> None:
+def test_every_subject_has_text_and_results(subject: str) -> None:
     assert f"[{subject}]({subject}.py)" in README
     assert (report.RESULTS / f"{subject}.json").exists()
     assert subject in report.SUBJECTS
 
 
-def test_make_bench_runs_every_subject_but_the_longest() -> None:
+def test_make_bench_runs_all_but_memory() -> None:
     line = re.search(r"^bench: (.*?)##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert line is not None
-    # Cost is told by scale, whose largest batch it is.
+    # scale publishes cost for its largest batch.
     assert sorted(line[1].split()) == [f"bench-{subject}" for subject in SUBJECTS if subject not in ("memory", "cost")]
 
 
-def test_the_tables_are_those_of_the_results() -> None:
+def test_readme_tables_match_the_results() -> None:
     assert README.endswith(f"{report.MARK}\n\n{report.tables()}")

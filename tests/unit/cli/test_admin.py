@@ -23,10 +23,10 @@ ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model:
 
 @pytest.fixture(autouse=True)
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A deployed stack, as far as the commands look at it: two tables, and outputs that name them."""
+    """A deployed stack: two tables, and outputs that name them."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    # Set first, so that what the commands set is undone with them.
+    # Set first, so that monkeypatch also undoes what the commands set.
     for name in ("ACCOUNTS_TABLE", "ROUTES_TABLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -49,7 +49,7 @@ def admin(*arguments: str, region: str | None = "eu-west-1") -> Result:
     return CliRunner().invoke(app, ["admin", *arguments, *options], catch_exceptions=False)
 
 
-def test_an_account_is_created_and_listed() -> None:
+def test_account_is_created_and_listed() -> None:
     created = admin("accounts", "create", "acme")
     head, line = admin("accounts", "list").stdout.splitlines()
 
@@ -58,12 +58,12 @@ def test_an_account_is_created_and_listed() -> None:
     assert line.split()[:2] == [created.stdout.strip(), "acme"]
 
 
-def test_a_name_is_given_once() -> None:
+def test_account_name_is_unique() -> None:
     admin("accounts", "create", "acme")
 
     again = admin("accounts", "create", "acme")
 
-    assert (again.exit_code, again.stderr) == (2, "Error: There is already an account called acme.\n")
+    assert (again.exit_code, again.stderr) == (2, "Error: An account named acme already exists.\n")
     assert len(accounts.list_accounts()) == 1
 
 
@@ -72,7 +72,7 @@ def quotas(*arguments: str) -> dict[str, list[str]]:
     return {name: rest for name, *rest in (line.split() for line in lines)}
 
 
-def test_quotas_are_the_defaults_until_they_are_set() -> None:
+def test_quotas_have_defaults() -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
 
     assert quotas() == {
@@ -85,7 +85,7 @@ def test_quotas_are_the_defaults_until_they_are_set() -> None:
     assert accounts.get(account_id).own_quotas == {"active_batches": 0}
 
 
-def test_setting_a_quota_leaves_the_others_as_they_were() -> None:
+def test_setting_a_quota_keeps_the_others() -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
     quotas("--active-batches", "5", "--stored-bytes", "100")
 
@@ -96,7 +96,7 @@ def test_setting_a_quota_leaves_the_others_as_they_were() -> None:
     assert accounts.get(account_id).quotas == Quotas(active_batches=7, queued_requests=8, stored_bytes=100)
 
 
-def test_a_quota_below_nothing_is_wrong_usage() -> None:
+def test_negative_quota_is_wrong_usage() -> None:
     admin("accounts", "create", "acme")
 
     assert admin("accounts", "quotas", "acme", "--stored-bytes=-1").exit_code == 2
@@ -104,7 +104,7 @@ def test_a_quota_below_nothing_is_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize("by", ["name", "id"])
-def test_a_key_is_all_that_create_prints_and_is_never_printed_again(by: str) -> None:
+def test_key_is_printed_once(by: str) -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
     account = "acme" if by == "name" else account_id
 
@@ -118,7 +118,7 @@ def test_a_key_is_all_that_create_prints_and_is_never_printed_again(by: str) -> 
     assert listed.stdout.splitlines()[1].split()[0] in created.stderr
 
 
-def test_a_revoked_key_is_gone() -> None:
+def test_revoked_key_is_deleted() -> None:
     admin("accounts", "create", "acme")
     api_key = admin("keys", "create", "--account", "acme").stdout.strip()
     key_id = admin("keys", "list", "--account", "acme").stdout.splitlines()[1].split()[0]
@@ -137,7 +137,7 @@ def test_a_revoked_key_is_gone() -> None:
         ("keys", "revoke", "key_1", "--account", "acme"),
     ],
 )
-def test_what_is_not_there_is_told_and_nothing_goes_to_stdout(arguments: tuple[str, ...]) -> None:
+def test_unknown_account_or_key_is_an_error(arguments: tuple[str, ...]) -> None:
     admin("accounts", "create", "acme")
 
     result = admin(*arguments)
@@ -153,11 +153,11 @@ def test_routes_are_applied_and_listed(tmp_path: Path) -> None:
     applied = admin("routes", "apply", str(file))
     again = admin("routes", "apply", str(file))
 
-    assert applied.stdout == again.stdout == "Routes put: 1; deleted: 0.\n"
+    assert applied.stdout == again.stdout == "Routes written: 1; deleted: 0.\n"
     assert admin("routes", "list").stdout.splitlines()[1].split()[:4] == ["m", "p", "u", "https://up.test/v1"]
 
 
-def test_a_bad_file_names_every_wrong_entry_and_changes_nothing(tmp_path: Path) -> None:
+def test_invalid_routes_change_nothing(tmp_path: Path) -> None:
     file = tmp_path / "routes.yaml"
     file.write_text(f"- {ROUTE}\n")
     admin("routes", "apply", str(file))
@@ -178,14 +178,14 @@ def test_a_bad_file_names_every_wrong_entry_and_changes_nothing(tmp_path: Path) 
         "  entry 2 (model n): Expected `int`, got `str` - at `$.priority`",
         "  entry 3 (model m): base_url must be an http:// or https:// URL",
         "  entry 4 (model m): Object contains unknown field `prize` - at `$.sku`",
-        "  entry 5 (model m): model, provider and sku.id are those of an earlier entry",
+        "  entry 5 (model m): an earlier entry has the same model, provider and sku.id",
         "  entry 6: Expected `object`, got `str`",
     ]
     assert routes.all_routes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"model: m", b"- {model: m", b"\xff\xfe\xff"])
-def test_a_file_that_is_no_list_of_routes_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_without_a_list_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "routes.yaml"
     file.write_bytes(content)
 
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_list_of_routes_is_refused(tmp_path: Path, content: by
     assert str(file) in result.stderr
 
 
-def test_the_tables_are_those_that_the_stack_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_come_from_the_stack_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     cloudformation = boto3.client("cloudformation", region_name="eu-west-1")
     monkeypatch.setattr(boto3, "client", lambda _: cloudformation)
     stack = {"StackName": "mine", "CreationTime": "2026-01-01", "StackStatus": "CREATE_COMPLETE"}
@@ -206,7 +206,7 @@ def test_the_tables_are_those_that_the_stack_names(monkeypatch: pytest.MonkeyPat
         assert stack_outputs("mine") == OUTPUTS
 
 
-def test_a_stack_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_stack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(stack_name: str) -> dict[str, str]:
         error = {"Code": "ValidationError", "Message": f"Stack with id {stack_name} does not exist"}
         raise ClientError({"Error": error}, "DescribeStacks")  # type: ignore[typeddict-item]
@@ -219,7 +219,7 @@ def test_a_stack_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert "Stack with id nowhere does not exist" in result.stderr
 
 
-def test_a_stack_that_is_not_nightshift_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_kind_of_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: {})
 
     result = admin("accounts", "list", "--stack-name", "other")
@@ -228,7 +228,7 @@ def test_a_stack_that_is_not_nightshift_is_refused(monkeypatch: pytest.MonkeyPat
     assert "The stack other has no output AccountsTable" in result.stderr
 
 
-def test_a_missing_region_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_region_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setattr(cli_admin, "stack_outputs", stack_outputs)
 
@@ -237,7 +237,7 @@ def test_a_missing_region_is_told_without_a_traceback(monkeypatch: pytest.Monkey
     assert (result.exit_code, result.stderr) == (2, "Error: AWS: You must specify a region.\n")
 
 
-def test_local_lets_nothing_of_aws_reach_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_removes_aws_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of production")
     monkeypatch.setenv("NIGHTSHIFT_LOCAL_DIR", str(tmp_path))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from nightshift_cli.client import WATCHING, Client
+from nightshift_cli.client import WATCH_RETRY_SECONDS, Client
 from nightshift_cli.connection import Connection
 from nightshift_cli.errors import ApiError, CliError, UnreachableError
 
@@ -12,7 +12,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 class Api:
-    """Answers with ``answers`` in turn, the last one for good, and remembers the requests."""
+    """Answers with ``answers`` in turn, then always the last one, and records the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self._answers = list(answers)
@@ -33,19 +33,19 @@ def client(api: Handler, base_url: str = "https://api.test/v1/") -> Client:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Every wait, none of them waited."""
+    """Every wait, recorded and not waited."""
     waited: list[float] = []
     monkeypatch.setattr(time, "sleep", waited.append)
     return waited
 
 
-def test_an_upload_is_a_form_with_the_purpose_and_the_file(tmp_path: Path) -> None:
+def test_upload_form_has_purpose_and_file(tmp_path: Path) -> None:
     api = Api(httpx.Response(200, json={"id": "file_1"}))
     source = tmp_path / "requests.jsonl"
     source.write_text('{"a":1}\n')
 
     with client(api) as calls:
-        assert calls.upload(source) == {"id": "file_1"}
+        assert dict(calls.upload(source)) == {"id": "file_1"}
 
     (request,) = api.requests
     assert (request.method, str(request.url)) == ("POST", "https://api.test/v1/files")
@@ -56,26 +56,26 @@ def test_an_upload_is_a_form_with_the_purpose_and_the_file(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("trouble", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.Response(503)])
-def test_a_get_is_tried_again(trouble: httpx.Response | Exception, waits: list[float]) -> None:
+def test_get_is_retried(trouble: httpx.Response | Exception, waits: list[float]) -> None:
     api = Api(trouble, trouble, httpx.Response(200, json={"id": "batch_1"}))
     notices: list[str] = []
 
     with client(api) as calls:
-        assert calls.batch("batch_1", notice=notices.append) == {"id": "batch_1"}
+        assert dict(calls.batch("batch_1", notice=notices.append)) == {"id": "batch_1"}
 
     assert len(waits) == len(notices) == 2
 
 
-def test_a_watched_batch_is_asked_for_again_for_an_hour_with_growing_waits(waits: list[float]) -> None:
+def test_watching_is_retried_for_an_hour(waits: list[float]) -> None:
     with client(Api(httpx.ConnectError("refused"))) as calls, pytest.raises(UnreachableError, match="refused"):
-        calls.batch("batch_1", patience=WATCHING)
+        calls.batch("batch_1", retry_seconds=WATCH_RETRY_SECONDS)
 
     assert 3600 <= sum(waits) < 3700
     assert 0.5 <= waits[0] <= 1
     assert max(waits) <= 30
 
 
-def test_the_server_says_how_long_to_wait(waits: list[float]) -> None:
+def test_retry_after_is_honoured(waits: list[float]) -> None:
     api = Api(httpx.Response(429, headers={"Retry-After": "7"}), httpx.Response(200, json={}))
 
     with client(api) as calls:
@@ -84,7 +84,7 @@ def test_the_server_says_how_long_to_wait(waits: list[float]) -> None:
     assert waits == [7]
 
 
-def test_a_refusal_is_not_tried_again() -> None:
+def test_refusal_is_not_retried() -> None:
     api = Api(httpx.Response(404, json={"error": {"message": "No such batch.", "code": "batch_not_found"}}))
 
     with client(api) as calls, pytest.raises(ApiError, match=r"No such batch\.") as refused:
@@ -94,7 +94,7 @@ def test_a_refusal_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("trouble", [httpx.ReadTimeout("slow"), httpx.Response(503)])
-def test_a_post_that_would_do_a_thing_twice_is_not_repeated(trouble: httpx.Response | Exception) -> None:
+def test_unsafe_post_is_not_retried(trouble: httpx.Response | Exception) -> None:
     api = Api(trouble)
 
     with client(api) as calls, pytest.raises((UnreachableError, ApiError)):
@@ -111,18 +111,18 @@ def test_a_post_that_would_do_a_thing_twice_is_not_repeated(trouble: httpx.Respo
         httpx.Response(409, json={"error": {"message": "Still at work.", "code": "idempotency_in_progress"}}),
     ],
 )
-def test_a_batch_is_created_once_however_often_it_is_tried(trouble: httpx.Response | Exception) -> None:
+def test_create_is_retried_with_one_key(trouble: httpx.Response | Exception) -> None:
     api = Api(trouble, trouble, httpx.Response(200, json={"id": "batch_1"}))
 
     with client(api) as calls:
-        assert calls.create_batch({"input_file_id": "file_1"}, key="once") == {"id": "batch_1"}
+        assert dict(calls.create_batch({"input_file_id": "file_1"}, key="once")) == {"id": "batch_1"}
 
     assert [request.headers["Idempotency-Key"] for request in api.requests] == ["once"] * 3
     assert len({request.content for request in api.requests}) == 1
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, "quota_exceeded"), (503, "batch_routing_unavailable")])
-def test_a_refusal_that_stays_is_not_asked_for_again(status: int, code: str) -> None:
+def test_final_refusal_is_not_retried(status: int, code: str) -> None:
     api = Api(httpx.Response(status, json={"error": {"message": "No.", "code": code}}, headers={"Retry-After": "60"}))
 
     with client(api) as calls, pytest.raises(ApiError):
@@ -131,14 +131,14 @@ def test_a_refusal_that_stays_is_not_asked_for_again(status: int, code: str) -> 
     assert len(api.requests) == 1
 
 
-def test_a_batch_that_cannot_be_created_is_given_up_after_a_minute(waits: list[float]) -> None:
+def test_create_gives_up_after_a_minute(waits: list[float]) -> None:
     with client(Api(httpx.ConnectError("refused"))) as calls, pytest.raises(UnreachableError, match="refused"):
         calls.create_batch({}, key="once")
 
     assert 60 <= sum(waits) < 90
 
 
-def test_an_answer_without_the_envelope_is_told_by_its_status() -> None:
+def test_answer_without_envelope_shows_its_status() -> None:
     page = httpx.Response(403, text="<html>Forbidden</html>")
 
     with client(Api(page)) as calls, pytest.raises(ApiError, match=r"^api.test answered HTTP 403\.$"):
@@ -146,12 +146,12 @@ def test_an_answer_without_the_envelope_is_told_by_its_status() -> None:
 
 
 @pytest.mark.parametrize("page", ["<html>Hello</html>", "[]"])
-def test_a_success_that_is_no_json_object_questions_the_base_url(page: str) -> None:
+def test_non_json_answer_names_the_base_url(page: str) -> None:
     with client(Api(httpx.Response(200, text=page))) as calls, pytest.raises(CliError, match="base URL"):
         calls.batches()
 
 
-def test_an_id_cannot_change_the_path() -> None:
+def test_id_is_quoted_in_the_path() -> None:
     api = Api(httpx.Response(200, json={}))
 
     with client(api) as calls:
@@ -161,7 +161,7 @@ def test_an_id_cannot_change_the_path() -> None:
 
 
 @pytest.mark.parametrize("location", ["https://bucket.s3.test/key?signed=1", "/key?signed=1"])
-def test_a_download_follows_the_redirect_without_the_key(tmp_path: Path, location: str) -> None:
+def test_download_redirect_drops_the_key(tmp_path: Path, location: str) -> None:
     api = Api(httpx.Response(302, headers={"Location": location}), httpx.Response(200, content=b"line\n"))
 
     with client(api) as calls:
@@ -175,11 +175,11 @@ def test_a_download_follows_the_redirect_without_the_key(tmp_path: Path, locatio
     assert (tmp_path / "out.jsonl").read_bytes() == b"line\n"
 
 
-def test_a_download_that_is_cut_off_starts_again(tmp_path: Path, waits: list[float]) -> None:
+def test_interrupted_download_starts_again(tmp_path: Path, waits: list[float]) -> None:
     class CutOff(httpx.SyncByteStream):
         def __iter__(self):  # type: ignore[no-untyped-def]
             yield b"half of a li"
-            # Whoever looks at the target by now must not take the half for the whole.
+            # Nobody can take half of the file for all of it.
             assert not (tmp_path / "out.jsonl").exists()
             raise httpx.ReadError("cut off")
 
@@ -193,7 +193,7 @@ def test_a_download_that_is_cut_off_starts_again(tmp_path: Path, waits: list[flo
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_a_download_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failed_download_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
     target.write_text("earlier")
 
@@ -205,12 +205,12 @@ def test_a_download_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base_url", ["api.test/v1", "ftp://api.test/v1", "https://", "https://api.test:x/v1"])
-def test_a_base_url_that_is_none_is_refused_at_once(base_url: str) -> None:
+def test_invalid_base_url_is_refused(base_url: str) -> None:
     with pytest.raises(CliError, match="base URL"):
         client(Api(httpx.Response(200)), base_url)
 
 
-def test_a_key_that_no_header_can_hold_is_refused_without_showing_it() -> None:
+def test_invalid_key_is_refused_and_not_shown() -> None:
     with pytest.raises(CliError) as refused:
         Client(Connection("https://api.test/v1", "sk-\nx"))
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 BUCKET = "https://bucket.test"
 
 
-def batch(status: str, completed: int = 0, failed: int = 0, **fields: Any) -> dict[str, Any]:
+def batch(status: str, completed: int = 0, failed: int = 0, **fields: Any) -> Any:
     counts = {"total": 2, "completed": completed, "failed": failed}
     files = {"output_file_id": None, "error_file_id": None}
     return {"id": "batch_1", "status": status, "request_counts": counts, "errors": None, **files, **fields}
@@ -25,7 +25,7 @@ COMPLETED = batch("completed", completed=2, output_file_id="file_out")
 
 
 class FakeApi:
-    """An API whose batch goes through ``states``, one at each look at it."""
+    """An API whose batch goes through ``states``, one at each read."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, Any] | BaseException] = [COMPLETED]
@@ -66,7 +66,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Every wait between two polls, none of them waited."""
+    """Every wait between two polls, recorded and not waited."""
     waited: list[float] = []
     monkeypatch.setattr(run, "sleep", waited.append)
     monkeypatch.setattr(time, "sleep", lambda _: None)
@@ -86,7 +86,7 @@ def invoke(*options: str, output: str = "out.jsonl") -> Result:
     return CliRunner().invoke(app, ["run", "in.jsonl", "-o", output, *options], catch_exceptions=False)
 
 
-def test_a_batch_with_every_line_answered_ends_with_0(api: FakeApi, folder: Path) -> None:
+def test_answered_batch_exits_with_0(api: FakeApi, folder: Path) -> None:
     api.states = [batch("in_progress", completed=1), batch("finalizing", completed=2), COMPLETED]
 
     result = invoke()
@@ -105,7 +105,7 @@ def test_a_batch_with_every_line_answered_ends_with_0(api: FakeApi, folder: Path
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_failed_lines_go_beside_the_output_and_end_with_1(api: FakeApi, folder: Path) -> None:
+def test_failed_lines_exit_with_1(api: FakeApi, folder: Path) -> None:
     api.states = [batch("completed", completed=1, failed=1, output_file_id="file_out", error_file_id="file_err")]
 
     result = invoke()
@@ -115,7 +115,7 @@ def test_failed_lines_go_beside_the_output_and_end_with_1(api: FakeApi, folder: 
     assert (folder / "out.errors.jsonl").read_bytes() == api.files["file_err"]
 
 
-def test_files_of_an_earlier_run_do_not_stay_beside_those_of_this_one(api: FakeApi, folder: Path) -> None:
+def test_files_of_an_earlier_run_are_removed(api: FakeApi, folder: Path) -> None:
     (folder / "out.errors.jsonl").write_text("of an earlier run")
     invoke()
     assert not (folder / "out.errors.jsonl").exists()
@@ -126,7 +126,7 @@ def test_files_of_an_earlier_run_do_not_stay_beside_those_of_this_one(api: FakeA
 
 
 @pytest.mark.parametrize("status", ["expired", "cancelled"])
-def test_a_batch_that_ended_early_keeps_its_answers_and_ends_with_1(api: FakeApi, folder: Path, status: str) -> None:
+def test_ended_early_keeps_answers_exits_with_1(api: FakeApi, folder: Path, status: str) -> None:
     api.states = [batch(status, completed=1, failed=1, output_file_id="file_out", error_file_id="file_err")]
 
     result = invoke()
@@ -138,7 +138,7 @@ def test_a_batch_that_ended_early_keeps_its_answers_and_ends_with_1(api: FakeApi
     assert (folder / "out.jsonl").exists()
 
 
-def test_a_batch_whose_file_is_refused_late_shows_every_entry_and_ends_with_1(api: FakeApi, folder: Path) -> None:
+def test_failed_batch_shows_errors_exits_with_1(api: FakeApi, folder: Path) -> None:
     entry = {"code": "invalid_method", "message": "method must be POST.", "param": "method", "line": 7}
     api.states = [batch("failed", request_counts=None, errors={"object": "list", "data": [entry]})]
 
@@ -149,7 +149,7 @@ def test_a_batch_whose_file_is_refused_late_shows_every_entry_and_ends_with_1(ap
     assert not (folder / "out.jsonl").exists()
 
 
-def test_a_refusal_shows_every_wrong_line_and_ends_with_2(api: FakeApi) -> None:
+def test_refusal_shows_wrong_lines_exits_with_2(api: FakeApi) -> None:
     details = [
         {"code": "invalid_json_line", "message": "The line is not valid JSON.", "param": None, "line": 3},
         {"code": "duplicate_custom_id", "message": "Used \x1b[2J before.", "param": "custom_id", "line": 4},
@@ -168,34 +168,34 @@ def test_a_refusal_shows_every_wrong_line_and_ends_with_2(api: FakeApi) -> None:
     ]
 
 
-def test_a_lost_answer_to_create_is_asked_for_again_under_the_same_key(api: FakeApi) -> None:
+def test_create_is_retried_with_the_same_key(api: FakeApi) -> None:
     api.create = httpx.ReadTimeout("slow")
 
     result = invoke()
 
     assert result.exit_code == 2
-    assert "may have been created all the same" in result.stderr
+    assert "may have been created" in result.stderr
     assert len(api.keys) > 1
     assert len(set(api.keys)) == 1
 
 
-def test_each_run_makes_a_batch_of_its_own(api: FakeApi) -> None:
+def test_each_run_creates_its_own_batch(api: FakeApi) -> None:
     invoke()
     invoke()
 
     assert len(set(api.keys)) == 2
 
 
-def test_a_lost_connection_while_polling_is_waited_out(api: FakeApi) -> None:
+def test_polling_survives_a_lost_connection(api: FakeApi) -> None:
     api.states = [httpx.ConnectError("refused"), httpx.ConnectError("refused"), COMPLETED]
 
     result = invoke()
 
     assert result.exit_code == 0
-    assert result.stdout.count("No answer (refused); trying again") == 2
+    assert result.stdout.count("The call failed (refused); retrying") == 2
 
 
-def test_ctrl_c_says_how_to_look_at_the_batch_or_cancel_it(api: FakeApi, folder: Path) -> None:
+def test_ctrl_c_shows_how_to_continue(api: FakeApi, folder: Path) -> None:
     api.states = [batch("in_progress"), KeyboardInterrupt()]
 
     result = invoke("--base-url", "https://api.test/v1")
@@ -207,7 +207,7 @@ def test_ctrl_c_says_how_to_look_at_the_batch_or_cancel_it(api: FakeApi, folder:
     assert not (folder / "out.jsonl").exists()
 
 
-def test_ctrl_c_during_create_says_that_there_may_be_a_batch(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_create_names_status(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -219,7 +219,7 @@ def test_ctrl_c_during_create_says_that_there_may_be_a_batch(api: FakeApi, monke
     assert "`nightshift status` lists it" in result.stderr
 
 
-def test_a_connection_that_stays_lost_ends_with_2_and_says_how_to_go_on(api: FakeApi) -> None:
+def test_lost_connection_shows_how_to_continue(api: FakeApi) -> None:
     api.states = [batch("in_progress"), httpx.ConnectError("refused")]
 
     result = invoke()
@@ -229,9 +229,9 @@ def test_a_connection_that_stays_lost_ends_with_2_and_says_how_to_go_on(api: Fak
     assert "https://api.test/v1 cannot be reached: refused." in result.stderr
 
 
-def test_a_file_that_no_batch_takes_is_refused_before_anything_is_sent(api: FakeApi, folder: Path) -> None:
+def test_too_large_file_is_not_sent(api: FakeApi, folder: Path) -> None:
     with (folder / "in.jsonl").open("wb") as file:
-        file.truncate(200 * 1024 * 1024 + 1)  # a hole: it takes no place on the disk
+        file.truncate(200 * 1024 * 1024 + 1)  # a hole, which takes no space on the disk
 
     result = invoke()
 
@@ -244,7 +244,7 @@ def download(*options: str) -> Result:
     return CliRunner().invoke(app, ["download", "batch_1", "-o", "out.jsonl", *options], catch_exceptions=False)
 
 
-def test_results_are_downloaded_as_a_run_does_it(api: FakeApi, folder: Path) -> None:
+def test_download_writes_both_files(api: FakeApi, folder: Path) -> None:
     api.states = [batch("expired", completed=1, failed=1, output_file_id="file_out", error_file_id="file_err")]
 
     result = download()
@@ -255,14 +255,14 @@ def test_results_are_downloaded_as_a_run_does_it(api: FakeApi, folder: Path) -> 
     assert (folder / "out.errors.jsonl").read_bytes() == api.files["file_err"]
 
 
-def test_results_with_every_line_answered_end_with_0(api: FakeApi, folder: Path) -> None:
+def test_download_of_answered_batch_exits_with_0(api: FakeApi, folder: Path) -> None:
     result = download("--quiet")
 
     assert (result.exit_code, result.output) == (0, "")
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_a_batch_that_goes_on_has_nothing_to_download(api: FakeApi, folder: Path) -> None:
+def test_running_batch_is_not_downloaded(api: FakeApi, folder: Path) -> None:
     (folder / "out.jsonl").write_text("earlier")
     api.states = [batch("in_progress", completed=1)]
 
@@ -273,7 +273,7 @@ def test_a_batch_that_goes_on_has_nothing_to_download(api: FakeApi, folder: Path
     assert (folder / "out.jsonl").read_text() == "earlier"
 
 
-def test_a_failed_batch_has_nothing_to_download(api: FakeApi, folder: Path) -> None:
+def test_failed_batch_is_not_downloaded(api: FakeApi, folder: Path) -> None:
     api.states = [batch("failed", request_counts=None)]
 
     result = download()
@@ -282,7 +282,7 @@ def test_a_failed_batch_has_nothing_to_download(api: FakeApi, folder: Path) -> N
     assert not (folder / "out.jsonl").exists()
 
 
-def test_what_the_batch_is_created_with(api: FakeApi) -> None:
+def test_options_are_in_the_create_body(api: FakeApi) -> None:
     invoke("--callback-url", "https://hook.test/x", "--metadata", "team=a", "--metadata", "note=x=y")
 
     assert api.created == {
@@ -293,7 +293,7 @@ def test_what_the_batch_is_created_with(api: FakeApi) -> None:
     }
 
 
-def test_polls_grow_rarer_up_to_5_seconds(api: FakeApi, waits: list[float]) -> None:
+def test_poll_interval_grows_to_5_seconds(api: FakeApi, waits: list[float]) -> None:
     api.states = [*[batch("in_progress")] * 30, COMPLETED]
 
     invoke()
@@ -302,7 +302,7 @@ def test_polls_grow_rarer_up_to_5_seconds(api: FakeApi, waits: list[float]) -> N
     assert (waits[0], waits[-1]) == (1, 5)
 
 
-def test_polls_never_come_faster_than_asked_for(api: FakeApi, waits: list[float]) -> None:
+def test_poll_interval_is_at_least_the_given_one(api: FakeApi, waits: list[float]) -> None:
     api.states = [*[batch("in_progress")] * 3, COMPLETED]
 
     invoke("--poll-seconds", "60")
@@ -310,14 +310,14 @@ def test_polls_never_come_faster_than_asked_for(api: FakeApi, waits: list[float]
     assert set(waits) == {60}
 
 
-def test_quiet_says_only_what_went_wrong(api: FakeApi) -> None:
+def test_quiet_prints_problems_only(api: FakeApi) -> None:
     assert invoke("--quiet").output == ""
 
     api.states = [batch("expired", failed=2, error_file_id="file_err")]
     assert "expired" in invoke("--quiet").output
 
 
-def test_a_log_gets_a_line_now_and_then_not_at_every_poll(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_has_a_line_every_ten_seconds(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     api.states = [batch("in_progress", completed=number) for number in range(40)]
     api.states.append(COMPLETED)
     seconds = iter(range(1000))
@@ -328,7 +328,7 @@ def test_a_log_gets_a_line_now_and_then_not_at_every_poll(api: FakeApi, monkeypa
     assert [int(line.split()[1]) for line in lines] == [0, 10, 20, 30]
 
 
-def test_a_terminal_gets_a_bar(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_shows_a_bar(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     bar = progress.Bar()
     with bar:
         bar.update(batch("validating", request_counts=None))
@@ -345,9 +345,7 @@ def test_a_terminal_gets_a_bar(api: FakeApi, capsys: pytest.CaptureFixture[str])
     ("output", "why"),
     [("missing/out.jsonl", "does not exist"), ("in.jsonl", "is the input"), (".", "is not a regular file")],
 )
-def test_an_output_that_cannot_be_written_is_refused_before_anything_is_sent(
-    api: FakeApi, output: str, why: str
-) -> None:
+def test_unwritable_output_sends_nothing(api: FakeApi, output: str, why: str) -> None:
     result = invoke(output=output)
 
     assert result.exit_code == 2
@@ -356,7 +354,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("options", [("--metadata", "team"), ("--metadata", "=a"), ("--poll-seconds", "0")])
-def test_wrong_usage_ends_with_2(api: FakeApi, options: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(api: FakeApi, options: tuple[str, ...]) -> None:
     result = invoke(*options)
 
     assert result.exit_code == 2
@@ -364,7 +362,7 @@ def test_wrong_usage_ends_with_2(api: FakeApi, options: tuple[str, ...]) -> None
     assert api.calls == []
 
 
-def test_a_full_disk_is_told_without_a_traceback(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_shows_no_traceback(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -377,7 +375,7 @@ def test_a_full_disk_is_told_without_a_traceback(api: FakeApi, monkeypatch: pyte
     assert "nightshift status batch_1" in result.stderr
 
 
-def test_help_imports_nothing_that_takes_long() -> None:
+def test_help_imports_no_slow_module() -> None:
     program = (
         "import sys; from nightshift_cli.main import app; app(['--help'], standalone_mode=False); "
         "print(sorted({'boto3', 'httpx', 'msgspec', 'rich', 'yaml'} & sys.modules.keys()))"

@@ -53,7 +53,7 @@ def write_stack(folder: Path, **content: str) -> None:
     (folder / "stack.json").write_text(json.dumps(content))
 
 
-def test_a_batch_is_a_table_of_what_is_set() -> None:
+def test_batch_shows_the_fields_that_are_set() -> None:
     lines = invoke("status", "batch_1").stdout.splitlines()
 
     assert [line.split()[0] for line in lines] == [
@@ -64,18 +64,18 @@ def test_a_batch_is_a_table_of_what_is_set() -> None:
     assert lines[6] == "metadata        team=a, note=\N{REPLACEMENT CHARACTER}[2J"
 
 
-def test_a_failed_batch_shows_what_is_wrong_with_its_file(api: FakeApi) -> None:
+def test_failed_batch_shows_file_errors(api: FakeApi) -> None:
     entry = {"code": "invalid_url", "message": "url is wrong.", "param": "url", "line": 2}
     api.content = BATCH | {"status": "failed", "errors": {"object": "list", "data": [entry]}}
 
     assert invoke("status", "batch_1").stdout.splitlines()[-1] == "  line 2: url is wrong. (invalid_url, url)"
 
 
-def test_json_is_the_object_as_the_api_gave_it() -> None:
+def test_json_is_the_unchanged_object() -> None:
     assert json.loads(invoke("status", "batch_1", "--json").stdout) == BATCH
 
 
-def test_without_an_id_the_newest_batches_are_listed(api: FakeApi) -> None:
+def test_no_id_lists_the_newest_batches(api: FakeApi) -> None:
     running = BATCH | {"id": "batch_2", "status": "validating", "model": None, "request_counts": None}
     api.content = {"object": "list", "data": [running, BATCH], "has_more": False}
 
@@ -87,13 +87,13 @@ def test_without_an_id_the_newest_batches_are_listed(api: FakeApi) -> None:
     assert api.requests[0].url.path == "/v1/batches"
 
 
-def test_no_batches_are_told_as_such(api: FakeApi) -> None:
+def test_no_batches_is_a_message(api: FakeApi) -> None:
     api.content = {"object": "list", "data": [], "has_more": False}
 
     assert invoke("status").stdout == "There are no batches yet.\n"
 
 
-def test_cancel_shows_the_batch_as_it_is_now(api: FakeApi) -> None:
+def test_cancel_shows_the_batch(api: FakeApi) -> None:
     api.content = BATCH | {"status": "cancelling"}
 
     result = invoke("cancel", "batch_1")
@@ -103,21 +103,21 @@ def test_cancel_shows_the_batch_as_it_is_now(api: FakeApi) -> None:
     assert "cancelling" in result.stdout
 
 
-def test_the_environment_says_where_the_api_is(api: FakeApi) -> None:
+def test_environment_selects_the_api(api: FakeApi) -> None:
     invoke("status", "batch_1")
 
     assert str(api.requests[0].url) == "https://env.test/v1/batches/batch_1"
     assert api.requests[0].headers["Authorization"] == "Bearer sk-env"
 
 
-def test_options_come_before_the_environment(api: FakeApi) -> None:
+def test_options_override_the_environment(api: FakeApi) -> None:
     invoke("status", "batch_1", "--base-url", "https://option.test/v1", "--api-key", "sk-option")
 
     assert api.requests[0].url.host == "option.test"
     assert api.requests[0].headers["Authorization"] == "Bearer sk-option"
 
 
-def test_the_local_stack_comes_before_the_environment_and_after_options(api: FakeApi, tmp_path: Path) -> None:
+def test_local_overrides_the_environment_only(api: FakeApi, tmp_path: Path) -> None:
     write_stack(tmp_path / ".local", base_url="http://localhost:1/v1", api_key="sk-local")
 
     invoke("status", "batch_1", "--local")
@@ -127,9 +127,7 @@ def test_the_local_stack_comes_before_the_environment_and_after_options(api: Fak
     assert [request.headers["Authorization"] for request in api.requests] == ["Bearer sk-local", "Bearer sk-option"]
 
 
-def test_the_local_stack_may_be_in_another_folder(
-    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_stack_in_another_folder(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_stack(tmp_path / "elsewhere", base_url="http://localhost:2/v1", api_key="sk-local")
     monkeypatch.setenv("NIGHTSHIFT_LOCAL_DIR", str(tmp_path / "elsewhere"))
 
@@ -138,18 +136,18 @@ def test_the_local_stack_may_be_in_another_folder(
     assert api.requests[0].url.port == 2
 
 
-def test_a_local_stack_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_local_stack_is_an_error(tmp_path: Path) -> None:
     missing = invoke("status", "--local")
     write_stack(tmp_path / ".local", aws_endpoint_url="http://127.0.0.1:4566")
     starting = invoke("status", "--local")
 
     assert missing.exit_code == starting.exit_code == 2
     assert "Start it with `make up`" in missing.stderr
-    assert "not up yet" in starting.stderr
+    assert "still starting" in starting.stderr
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_API_KEY"])
-def test_nowhere_to_go_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_missing_connection_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
 
     result = invoke("status")

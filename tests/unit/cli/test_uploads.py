@@ -21,7 +21,7 @@ NOW = 1_700_000_000
 
 
 class FakeApi:
-    """An API that takes uploads; ``trouble`` looks at each request before it does."""
+    """An API with uploads; ``trouble`` may answer or fail each request first."""
 
     def __init__(self) -> None:
         self.trouble: Callable[[str, str], httpx.Response | None] = lambda *_: None
@@ -96,7 +96,7 @@ def form(request: httpx.Request) -> dict[str, bytes]:
 
 
 def at(number: int, trouble: httpx.Response | BaseException) -> Callable[[str, str], httpx.Response | None]:
-    """Trouble with the part of this number, and with all after it."""
+    """Trouble with the part of this number and all later ones."""
     seen = 0
 
     def look(_: str, path: str) -> httpx.Response | None:
@@ -142,14 +142,14 @@ def bookmarks(folder: Path) -> list[Path]:
 
 
 def stop_after(api: FakeApi, parts: int) -> None:
-    """A run that is stopped by Ctrl-C when so many parts are there; the next one meets no trouble."""
+    """Stop a run by Ctrl-C after this many parts; the next run has no trouble."""
     api.trouble = at(parts + 1, KeyboardInterrupt())
     assert invoke().exit_code == 130
     api.trouble = lambda *_: None
     api.calls.clear()
 
 
-def test_a_file_of_one_part_goes_up_in_one_call(api: FakeApi, folder: Path) -> None:
+def test_small_file_is_one_call(api: FakeApi, folder: Path) -> None:
     (folder / "in.jsonl").write_bytes(b"x" * PART)
 
     assert invoke().exit_code == 0
@@ -158,7 +158,7 @@ def test_a_file_of_one_part_goes_up_in_one_call(api: FakeApi, folder: Path) -> N
     assert bookmarks(folder) == []
 
 
-def test_a_bigger_file_goes_up_in_parts(api: FakeApi, folder: Path) -> None:
+def test_large_file_is_sent_in_parts(api: FakeApi, folder: Path) -> None:
     result = invoke()
 
     assert result.exit_code == 0
@@ -183,7 +183,7 @@ def test_a_bigger_file_goes_up_in_parts(api: FakeApi, folder: Path) -> None:
 
 @pytest.mark.parametrize("trouble", [httpx.ReadError("cut off"), httpx.Response(503), httpx.Response(429)])
 @pytest.mark.parametrize("where", ["/uploads", "/uploads/upload_1/parts", "/uploads/upload_1/complete"])
-def test_what_fails_on_the_way_is_sent_again(api: FakeApi, trouble: httpx.Response | Exception, where: str) -> None:
+def test_failed_calls_are_retried(api: FakeApi, trouble: httpx.Response | Exception, where: str) -> None:
     failures = iter([trouble, trouble])
 
     def fail(_: str, path: str) -> httpx.Response | None:
@@ -197,11 +197,11 @@ def test_what_fails_on_the_way_is_sent_again(api: FakeApi, trouble: httpx.Respon
     result = invoke()
 
     assert result.exit_code == 0
-    assert result.stdout.count("trying again") == 2
+    assert result.stdout.count("retrying") == 2
     assert api.files == {"file_of_upload_1": CONTENT}
 
 
-def test_a_part_whose_answer_was_lost_is_in_the_file_once(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_sent_twice_is_in_the_file_once(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = api._answer
     lost = iter([True])
 
@@ -218,7 +218,7 @@ def test_a_part_whose_answer_was_lost_is_in_the_file_once(api: FakeApi, monkeypa
     assert api.files == {"file_of_upload_1": CONTENT}
 
 
-def test_after_ctrl_c_the_same_command_sends_what_is_missing(api: FakeApi, folder: Path) -> None:
+def test_second_run_after_ctrl_c_sends_the_rest(api: FakeApi, folder: Path) -> None:
     stop_after(api, 3)
     assert len(bookmarks(folder)) == 1
     assert b"sk-test" not in bookmarks(folder)[0].read_bytes()
@@ -226,13 +226,13 @@ def test_after_ctrl_c_the_same_command_sends_what_is_missing(api: FakeApi, folde
     result = invoke()
 
     assert result.exit_code == 0
-    assert "Going on with an earlier upload: 3 parts were sent." in result.stdout
+    assert "Resuming an earlier upload: 3 parts were already sent." in result.stdout
     assert api.calls == ["POST /uploads/upload_1/parts", "POST /uploads/upload_1/complete", "POST /batches"]
     assert api.files == {"file_of_upload_1": CONTENT}
     assert bookmarks(folder) == []
 
 
-def test_after_a_lost_network_the_same_command_sends_what_is_missing(api: FakeApi, folder: Path) -> None:
+def test_second_run_after_an_outage_sends_the_rest(api: FakeApi, folder: Path) -> None:
     api.trouble = at(3, httpx.ConnectError("refused"))
     first = invoke()
     api.trouble = lambda *_: None
@@ -241,12 +241,12 @@ def test_after_a_lost_network_the_same_command_sends_what_is_missing(api: FakeAp
     assert first.exit_code == 2
     assert first.stderr.splitlines() == [
         "Error: https://api.test/v1 cannot be reached: refused.",
-        "  Run the same command again within the hour: what was sent is not sent again.",
+        "  Run the same command again within an hour: parts that were sent are not sent again.",
     ]
     assert (invoke().exit_code, api.parts()) == (0, 2)
 
 
-def test_an_answer_to_complete_that_never_came_is_asked_for_again(api: FakeApi, folder: Path) -> None:
+def test_second_run_completes_the_upload(api: FakeApi, folder: Path) -> None:
     def stop(_: str, path: str) -> None:
         if path.endswith("/complete"):
             raise KeyboardInterrupt
@@ -260,7 +260,7 @@ def test_an_answer_to_complete_that_never_came_is_asked_for_again(api: FakeApi, 
     assert api.calls == ["POST /uploads/upload_1/complete", "POST /batches"]
 
 
-def test_an_upload_belongs_to_one_api(api: FakeApi) -> None:
+def test_upload_is_resumed_at_the_same_api_only(api: FakeApi) -> None:
     stop_after(api, 3)
 
     assert invoke("--base-url", "https://other.test/v1").exit_code == 0
@@ -268,7 +268,7 @@ def test_an_upload_belongs_to_one_api(api: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("change", ["size", "time"])
-def test_a_file_that_changed_is_sent_from_its_start(api: FakeApi, folder: Path, change: str) -> None:
+def test_changed_file_is_sent_from_the_start(api: FakeApi, folder: Path, change: str) -> None:
     stop_after(api, 3)
     if change == "size":
         (folder / "in.jsonl").write_bytes(CONTENT + b"{}\n")
@@ -280,7 +280,7 @@ def test_a_file_that_changed_is_sent_from_its_start(api: FakeApi, folder: Path, 
     assert api.files == {"file_of_upload_2": (folder / "in.jsonl").read_bytes()}
 
 
-def test_a_change_that_neither_size_nor_time_tell_is_sent_all_the_same(api: FakeApi, folder: Path) -> None:
+def test_changed_bytes_are_sent_again(api: FakeApi, folder: Path) -> None:
     stop_after(api, 3)
     path = folder / "in.jsonl"
     before = path.stat()
@@ -294,7 +294,7 @@ def test_a_change_that_neither_size_nor_time_tell_is_sent_all_the_same(api: Fake
 
 
 @pytest.mark.parametrize("status", ["expired", "completed", "gone"])
-def test_an_upload_that_the_api_does_not_go_on_with_is_begun_anew(api: FakeApi, folder: Path, status: str) -> None:
+def test_lost_upload_starts_over(api: FakeApi, folder: Path, status: str) -> None:
     stop_after(api, 3)
     api.uploads["upload_1"]["status"] = status
     if status == "gone":
@@ -303,12 +303,13 @@ def test_an_upload_that_the_api_does_not_go_on_with_is_begun_anew(api: FakeApi, 
     result = invoke()
 
     assert result.exit_code == 0
-    assert "Starting anew." in result.stdout
+    assert "can no longer be resumed: " in result.stdout
+    assert "Starting over." in result.stdout
     assert api.files == {"file_of_upload_2": CONTENT}
     assert bookmarks(folder) == []
 
 
-def test_an_upload_older_than_an_hour_is_not_even_tried(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_upload_is_not_resumed(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(api, 3)
     then = time.time()
     monkeypatch.setattr(time, "time", lambda: then + 3601)
@@ -317,7 +318,7 @@ def test_an_upload_older_than_an_hour_is_not_even_tried(api: FakeApi, monkeypatc
     assert api.calls[0] == "POST /uploads"
 
 
-def test_bookmarks_that_nobody_came_back_for_are_removed(api: FakeApi, folder: Path) -> None:
+def test_expired_bookmarks_are_deleted(api: FakeApi, folder: Path) -> None:
     stop_after(api, 3)
     (left,) = bookmarks(folder)
     os.utime(left, (NOW, NOW))
@@ -329,14 +330,14 @@ def test_bookmarks_that_nobody_came_back_for_are_removed(api: FakeApi, folder: P
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"path":1}', b"\xff"])
-def test_a_bookmark_that_cannot_be_read_is_none(api: FakeApi, folder: Path, content: bytes) -> None:
+def test_unreadable_bookmark_is_ignored(api: FakeApi, folder: Path, content: bytes) -> None:
     stop_after(api, 3)
     bookmarks(folder)[0].write_bytes(content)
 
     assert (invoke().exit_code, api.calls[0]) == (0, "POST /uploads")
 
 
-def test_a_cache_that_cannot_be_written_stops_nobody(api: FakeApi, folder: Path) -> None:
+def test_unwritable_cache_is_ignored(api: FakeApi, folder: Path) -> None:
     (folder.parent / "cache").write_text("a file, where the folder should be")
 
     assert invoke().exit_code == 0
@@ -344,7 +345,7 @@ def test_a_cache_that_cannot_be_written_stops_nobody(api: FakeApi, folder: Path)
 
 
 @pytest.mark.parametrize("cache", ["", "relative"])
-def test_without_a_cache_directory_it_is_the_one_at_home(
+def test_default_cache_is_in_the_home_folder(
     api: FakeApi, folder: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
@@ -355,7 +356,7 @@ def test_without_a_cache_directory_it_is_the_one_at_home(
     assert len(list((folder.parent / ".cache/nightshift/uploads").iterdir())) == 1
 
 
-def test_a_file_that_changes_under_way_is_told(api: FakeApi, folder: Path) -> None:
+def test_file_changed_during_upload_is_an_error(api: FakeApi, folder: Path) -> None:
     def change(_: str, path: str) -> None:
         if path.endswith("/parts"):
             with (folder / "in.jsonl").open("ab") as file:
@@ -370,7 +371,7 @@ def test_a_file_that_changes_under_way_is_told(api: FakeApi, folder: Path) -> No
     assert (api.parts(), bookmarks(folder)) == (1, [])
 
 
-def test_a_fresh_upload_that_is_refused_is_told_and_forgotten(api: FakeApi, folder: Path) -> None:
+def test_refused_upload_leaves_no_bookmark(api: FakeApi, folder: Path) -> None:
     api.trouble = at(2, refusal(400, "upload_not_pending"))
 
     result = invoke()
@@ -383,14 +384,14 @@ def test_a_fresh_upload_that_is_refused_is_told_and_forgotten(api: FakeApi, fold
     assert bookmarks(folder) == []
 
 
-def test_a_full_account_is_told_at_once(api: FakeApi) -> None:
+def test_full_account_is_not_retried(api: FakeApi) -> None:
     api.trouble = lambda *_: refusal(429, "quota_exceeded")
 
     assert invoke().exit_code == 2
     assert api.calls == ["POST /uploads"]
 
 
-def test_a_terminal_gets_a_bar_of_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_shows_a_bar_of_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.UploadBar() as bar:
         bar.say("Uploading [bold] in.jsonl.")
         assert "uploading" not in capsys.readouterr().out
@@ -400,7 +401,7 @@ def test_a_terminal_gets_a_bar_of_bytes(capsys: pytest.CaptureFixture[str]) -> N
     assert "12.0/12.0 MB" in capsys.readouterr().out
 
 
-def test_a_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_has_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(0, 100, 4))
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     lines = progress.Lines()

@@ -28,16 +28,18 @@ def headers(body: bytes = BODY, *signing: str, now: float | None = None) -> dict
     return signed_headers("evt_1", body, list(signing) or [SECRET], now or time.time())
 
 
-def told(given: dict[str, str], body: bytes = BODY) -> str:
-    return receiver.told(receiver.verifier(SECRET), given, body)
+def describe(given: dict[str, str], body: bytes = BODY) -> str:
+    return receiver.describe(receiver.verifier(SECRET), given, body)
 
 
-def test_a_webhook_is_one_line_that_says_what_happened() -> None:
-    assert told(headers()) == ("batch.completed  batch_1  completed (2 completed, 1 failed, 3 total)  evt_1  verified")
+def test_webhook_is_one_line() -> None:
+    assert describe(headers()) == (
+        "batch.completed  batch_1  completed (2 completed, 1 failed, 3 total)  evt_1  verified"
+    )
 
 
-def test_during_a_rotation_either_secret_verifies() -> None:
-    assert told(headers(BODY, new_secret(), SECRET)).endswith("  verified")
+def test_either_secret_verifies_in_a_rotation() -> None:
+    assert describe(headers(BODY, new_secret(), SECRET)).endswith("  verified")
 
 
 @pytest.mark.parametrize(
@@ -53,39 +55,39 @@ def test_during_a_rotation_either_secret_verifies() -> None:
         ({}, "Missing required headers"),
     ],
 )
-def test_what_is_not_signed_with_the_secret_is_not_verified(given: dict[str, str], why: str) -> None:
-    line = told(given)
+def test_wrong_signature_is_not_verified(given: dict[str, str], why: str) -> None:
+    line = describe(given)
 
     assert "NOT verified (" in line
     assert why in line
     assert line.startswith("batch.completed  batch_1")
 
 
-def test_a_batch_that_failed_has_no_counts() -> None:
+def test_failed_batch_has_no_counts() -> None:
     data = {"id": "batch_1", "status": "failed", "request_counts": None}
     body = json.dumps(EVENT | {"type": "batch.failed", "data": data}).encode()
 
-    assert told(headers(body), body).startswith("batch.failed  batch_1  failed (no lines counted)  evt_1")
+    assert describe(headers(body), body).startswith("batch.failed  batch_1  failed (no lines counted)  evt_1")
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"\xff", b"[]", b"{}", b'{"data":1,"type":2}', b"[" * 100_000, b'{"data":{"request_counts":[1]}}']
 )
-def test_anything_may_arrive(body: bytes) -> None:
-    line = told({"Webhook-Id": "evt_\x1b[2J"}, body)
+def test_any_body_is_described(body: bytes) -> None:
+    line = describe({"Webhook-Id": "evt_\x1b[2J"}, body)
 
-    assert line.startswith(f"{len(body)} bytes that are no event of a batch  evt_\N{REPLACEMENT CHARACTER}[2J")
+    assert line.startswith(f"{len(body)} bytes that are not a batch event  evt_\N{REPLACEMENT CHARACTER}[2J")
     assert "NOT verified" in line
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_x", "whsec_ä", ""])
-def test_a_secret_that_is_none_is_refused(secret: str) -> None:
+def test_invalid_secret_is_refused(secret: str) -> None:
     with pytest.raises(CliError, match="secret"):
         receiver.verifier(secret)
 
 
 def exchange(request: bytes, answer: int = 200) -> str:
-    """The first line of what the receiver answers to a request, over a pair of sockets."""
+    """The first line of the receiver's answer to a request, over a pair of sockets."""
     with receiver.Receiver(0, answer) as server:
         server.verifier = receiver.verifier(SECRET)
         ours, theirs = socket.socketpair()
@@ -102,44 +104,42 @@ def posted(body: bytes, **more: str) -> bytes:
 
 
 @pytest.mark.parametrize("answer", [200, 410, 500])
-def test_the_receiver_prints_what_arrives_and_answers_as_it_was_told(
-    capsys: pytest.CaptureFixture[str], answer: int
-) -> None:
+def test_receiver_prints_and_answers(capsys: pytest.CaptureFixture[str], answer: int) -> None:
     assert exchange(posted(BODY), answer).split()[1] == str(answer)
 
     shown, said = capsys.readouterr()
-    assert shown.split("  ", 1)[1] == told(headers()) + "\n"
+    assert shown.split("  ", 1)[1] == describe(headers()) + "\n"
     assert said == ""
 
 
 @pytest.mark.parametrize("length", ["", "-1", "x", "1048577", "9" * 5000])
-def test_a_body_of_no_good_length_is_not_read(capsys: pytest.CaptureFixture[str], length: str) -> None:
+def test_body_of_invalid_length_is_not_read(capsys: pytest.CaptureFixture[str], length: str) -> None:
     assert exchange(posted(b"", **{"Content-Length": length})).split()[1] == "413"
     assert capsys.readouterr().out == ""
 
 
-def test_nothing_but_a_post_is_taken() -> None:
+def test_only_post_is_accepted() -> None:
     assert exchange(b"GET / HTTP/1.1\r\n\r\n").split()[1] == "501"
 
 
-def test_the_receiver_is_on_loopback_alone() -> None:
+def test_receiver_listens_on_loopback_only() -> None:
     with receiver.Receiver(0, 200) as server:
         assert server.server_address[0] == "127.0.0.1"
 
 
-def test_a_sender_that_goes_away_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_disconnected_sender_shows_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with receiver.Receiver(0, 200) as server:
         try:
             raise ConnectionResetError("Connection reset by peer")
         except ConnectionResetError:
             server.handle_error(None, None)
 
-    assert capsys.readouterr() == ("A request broke off: Connection reset by peer\n", "")
+    assert capsys.readouterr() == ("A request ended early: Connection reset by peer\n", "")
 
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[receiver.Receiver]:
-    """The receivers that would have served, had nobody pressed Ctrl-C at once."""
+    """The receivers that were started; each is stopped by Ctrl-C at once."""
     served: list[receiver.Receiver] = []
 
     def stop(self: receiver.Receiver) -> None:
@@ -158,7 +158,7 @@ def signed_by(server: receiver.Receiver) -> str:
     return server.verifier.sign("evt_1", datetime.fromtimestamp(0, UTC), "{}")
 
 
-def test_listening_says_where_and_ends_cleanly_with_ctrl_c(interrupted: list[receiver.Receiver]) -> None:
+def test_listen_prints_its_url_and_ends_cleanly(interrupted: list[receiver.Receiver]) -> None:
     result = listen("--port", "0", "--secret", SECRET, "--answer", "503")
 
     (server,) = interrupted
@@ -167,7 +167,7 @@ def test_listening_says_where_and_ends_cleanly_with_ctrl_c(interrupted: list[rec
     assert server.socket.fileno() == -1
 
 
-def test_with_local_the_secret_is_rotated_and_that_is_said(
+def test_local_rotates_the_secret_and_says_so(
     interrupted: list[receiver.Receiver], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     requests: list[httpx.Request] = []
@@ -191,7 +191,7 @@ def test_with_local_the_secret_is_rotated_and_that_is_said(
     assert signed_by(interrupted[0]) == receiver.verifier(SECRET).sign("evt_1", datetime.fromtimestamp(0, UTC), "{}")
 
 
-def test_a_port_that_is_taken_is_told_before_a_secret_is_rotated() -> None:
+def test_taken_port_does_not_rotate_the_secret() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -199,10 +199,10 @@ def test_a_port_that_is_taken_is_told_before_a_secret_is_rotated() -> None:
         result = listen("--local", "--port", str(taken.getsockname()[1]))
 
     assert result.exit_code == 2
-    assert "Choose another: --port." in result.stderr
+    assert "Choose another with --port." in result.stderr
 
 
-def test_without_a_secret_there_is_nothing_to_verify_with() -> None:
+def test_listen_needs_a_secret() -> None:
     result = listen()
 
     assert result.exit_code == 2
