@@ -424,7 +424,7 @@ class BatchStates(RuleBasedStateMachine):
         for batch_id, life in self.lives.items():
             batch = self.caller.batch(batch_id)
             counts = batch["request_counts"]
-            if counts is None:
+            if counts is None or self.stored(batch_id).plan is None:
                 continue
             done = counts["completed"] + counts["failed"]
             assert counts["total"] == life.lines
@@ -455,8 +455,9 @@ class BatchStates(RuleBasedStateMachine):
         written = [self.lines(batch[f"{kind}_file_id"]) for kind in ("output", "error")]
         numbers = [[int(line["custom_id"][1:]) for line in lines] for lines in written]
         status: Status = batch["status"]
-        if batch["request_counts"] is None:
+        if self.stored(batch_id).plan is None:
             assert status in ("failed", "cancelled")
+            assert batch["request_counts"]["completed"] == batch["request_counts"]["failed"] == 0
             assert numbers == [[], []]
             assert status != "failed" or batch["errors"]
             return

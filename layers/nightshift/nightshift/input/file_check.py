@@ -81,6 +81,11 @@ class FileCheck:
         self._model_line = 0
         self._strangers = 0  # faults that say no more than "another model"
 
+    @property
+    def lines(self) -> int:
+        """How many lines were read."""
+        return len(self.ends)
+
     def feed(self, block: bytes) -> None:
         """Take the next ``block`` of the file's bytes."""
         if self.stopped:
