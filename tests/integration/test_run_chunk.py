@@ -307,7 +307,7 @@ def test_final_errors_are_lines_of_the_error_file_with_the_upstreams_own_body(al
     assert len(upstream.received) == 5
 
 
-def test_a_refused_line_is_sent_again_under_the_same_idempotency_key(alice: Caller, upstream: Server) -> None:
+def test_a_try_after_an_answer_has_a_new_key(alice: Caller, upstream: Server) -> None:
     def refuse_once(exchange: Exchange) -> None:
         if len(upstream.received) == 1:
             exchange.reply(429, b"slow down", retry_after_ms="1")
@@ -319,7 +319,7 @@ def test_a_refused_line_is_sent_again_under_the_same_idempotency_key(alice: Call
     assert alice.run_chunks(batch_id)[0]["state"] == "done"
     assert alice.batch(batch_id)["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
     first, second = upstream.received
-    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert second.headers["idempotency-key"] == first.headers["idempotency-key"] + "-1"
 
 
 def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, upstream: Server) -> None:

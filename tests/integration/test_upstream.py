@@ -5,6 +5,7 @@ import gzip
 import socket
 
 import pytest
+from nightshift.upstream import client
 from nightshift.upstream.answer import MAX_ANSWER_BYTES, Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import SMALL_ANSWER_BYTES, Upstream
@@ -255,6 +256,37 @@ def test_a_closed_new_connection_is_broken(server: Server) -> None:
     server.behave = raw(b"")
     assert send(server.url) == Answer(failure="broken")
     assert len(server.received) == 1
+
+
+def test_an_idle_close_is_repeated_once(server: Server) -> None:
+    """A request that ends its connection may be what breaks the server: it is not repeated without end."""
+
+    def die_after_the_first(exchange: Exchange) -> None:
+        exchange.complete() if len(server.received) <= 4 else exchange.reset()
+
+    async def run() -> list[Answer]:
+        async with Upstream(route(server.url), None, 8, ByteBudget(2**25)) as upstream:
+            await asyncio.gather(*(upstream.send(BODY, f"batch_req_{number}") for number in range(4)))
+            return [await upstream.send(BODY, "batch_req_5")]
+
+    server.behave = die_after_the_first
+    assert asyncio.run(run()) == [Answer(failure="broken")]
+    assert len(server.received) == 4 + 2
+
+
+def test_a_slow_break_is_not_repeated(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "IDLE_CLOSE_SECONDS", 0.0)
+
+    def die_at_the_second(exchange: Exchange) -> None:
+        exchange.complete() if len(server.received) == 1 else exchange.reset()
+
+    async def run() -> list[Answer]:
+        async with Upstream(route(server.url), None, 1, ByteBudget(2**25)) as upstream:
+            return [await upstream.send(BODY, f"batch_req_{number}") for number in range(2)]
+
+    server.behave = die_at_the_second
+    assert asyncio.run(run())[1] == Answer(failure="broken")
+    assert len(server.received) == 2
 
 
 def test_cookies_are_not_sent_back(server: Server) -> None:

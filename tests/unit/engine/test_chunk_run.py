@@ -37,11 +37,18 @@ def test_each_side_sees_its_own_model_name() -> None:
     assert {line["response"]["body"]["model"] for line in store.results()} == {"shown"}
 
 
-def test_all_tries_have_one_request_id() -> None:
+def test_a_try_after_an_answer_has_a_new_key() -> None:
     store, upstream = Store(3), Upstream(lambda _, tries: OK if tries == 3 else BROKEN)
     run(store, upstream)
+    for line in store.results():
+        keys = upstream.request_ids[int(line["custom_id"].removeprefix("id-"))]
+        assert keys == {line["id"], f"{line['id']}-1", f"{line['id']}-2"}
+
+
+def test_a_try_without_an_answer_keeps_its_key() -> None:
+    store, upstream = Store(2), Upstream(lambda _, tries: OK if tries == 3 else Answer(failure="broken"))
+    run(store, upstream)
     assert {line["id"] for line in store.results()} == set().union(*upstream.request_ids.values())
-    assert all(len(ids) == 1 for ids in upstream.request_ids.values())
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7, 64])

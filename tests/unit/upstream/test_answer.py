@@ -18,6 +18,7 @@ from nightshift.upstream.answer import (
     error_body,
     is_json_object,
     judge,
+    status_of,
     without_lone_surrogates,
 )
 
@@ -175,3 +176,23 @@ def test_many_fields_need_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < len(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"error":{"code":502,"message":"x"}}', 502),
+        (b'{"error":{"code":429}}', 429),
+        (b'{"error":{"code":"bad_request"}}', 502),
+        (b'{"error":{"code":200}}', 502),
+        (b'{"error":"down","choices":null}', 502),
+        (b'{"error":null,"choices":[]}', 200),
+        (b'{"error":{"code":502},"choices":[{}]}', 200),
+        (b'{"output":[],"error":{"code":"x"}}', 200),
+        (b'{"text":"an \\"error\\""}', 200),
+        (b"{}", 200),
+    ],
+)
+def test_an_error_with_status_200_is_an_error(body: bytes, status: int) -> None:
+    assert status_of(200, body) == status
+    assert status_of(404, body) == 404

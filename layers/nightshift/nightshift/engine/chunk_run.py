@@ -184,7 +184,8 @@ class ChunkRun:
         while line is not None:
             started_at = self._clock()
             self.statistics.sent += 1
-            answer = await self._upstream.send(line.body, request_line_id(self._chunk.batch_id, line.number))
+            line_id = request_line_id(self._chunk.batch_id, line.number)
+            answer = await self._upstream.send(line.body, line.idempotency_key(line_id))
             self.statistics.upstream_seconds += self._clock() - started_at
             self._settle(line, answer, started_at)
             self._read_ahead(group)
@@ -197,6 +198,7 @@ class ChunkRun:
         """Record the line as finished, or queue it again."""
         now = self._clock()
         verdict = judge(answer, line.tries + 1)
+        line.answers += answer.failure in (None, "too_long", "not_json")
         if verdict == "not_now":
             self.statistics.refused += 1
             self._queue.delay(line, self._pacer.refused(started_at, now, answer.retry_after))

@@ -17,12 +17,21 @@ MAX_CARRIED_LINES = 5_000
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One request of the input. ``tries`` counts its answers so far, refusals not included."""
+    """One request of the input.
+
+    ``tries`` counts its answers so far without refusals, failures included; ``answers`` counts what the upstream has
+    answered, refusals included.
+    """
 
     number: int
     custom_id: str
     body: bytes
     tries: int = 0
+    answers: int = 0
+
+    def idempotency_key(self, line_id: str) -> str:
+        """The same key until an answer was received: an upstream that replays answers would repeat the failure."""
+        return f"{line_id}-{self.answers}" if self.answers else line_id
 
 
 class LineQueue:

@@ -76,6 +76,28 @@ def is_json_object(body: bytes) -> bool:
     return True
 
 
+# The fields that hold a result, of all endpoints.
+_RESULTS = ("choices", "output", "data", "results")
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_NULL = b"null"
+_ERROR_STATUS = re.compile(rb"[45]\d\d")
+
+
+def status_of(status: int, body: bytes) -> int:
+    """The status that ``body``, a JSON object, deserves: some upstreams answer 200 with an error and no result.
+
+    OpenRouter puts the status into ``error.code``; without one it is 502.
+    """
+    if not 200 <= status < 300 or b'"error"' not in body:
+        return status
+    fields = _decode_fields(body)
+    error = bytes(fields.get("error", _NULL))
+    if error == _NULL or any(bytes(fields.get(name, _NULL)) != _NULL for name in _RESULTS):
+        return status
+    code = bytes(_decode_fields(error).get("code", _NULL)) if error.startswith(b"{") else _NULL
+    return int(code) if _ERROR_STATUS.fullmatch(code) else 502
+
+
 # Each escape in a JSON string: a surrogate pair, a lone surrogate (group 1), or any other escape.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL

@@ -20,11 +20,14 @@ from nightshift.upstream.answer import (
     error_body,
     is_json_object,
     request_id,
+    status_of,
     without_lone_surrogates,
 )
 from nightshift.upstream.byte_budget import ByteBudget
 
 CONNECT_SECONDS = 10
+# A reused connection that breaks sooner was closed while it was idle.
+IDLE_CLOSE_SECONDS = 1.0
 # An answer longer than this is reserved in the byte budget. Few answers are, and this much fits into memory for each
 # request in flight.
 SMALL_ANSWER_BYTES = 128 * 1024
@@ -80,7 +83,7 @@ class Upstream:
     async def send(self, body: bytes, idempotency_key: str) -> Answer:
         """Post one request and read its whole answer. Failures of the network or the upstream do not raise.
 
-        ``idempotency_key`` is sent as the header of that name. It is the same for every try of one line.
+        ``idempotency_key`` is sent as the header of that name.
         """
         try:
             async with asyncio.timeout(self._seconds) as deadline:
@@ -104,25 +107,33 @@ class Upstream:
             return Answer(failure="not_json")
         else:
             body_or_error = error_body(status, content)
+        status = status_of(status, body_or_error)
         return Answer(status, body_or_error, request_id(headers), retry_after(headers, time.time()))
 
     async def _exchange(
         self, body: bytes, idempotency_key: str, deadline: asyncio.Timeout
     ) -> tuple[int, Mapping[str, str], bytes | None]:
-        """Status, headers and body of the answer. The body is None if it is longer than ``max_answer_bytes``."""
+        """Status, headers and body of the answer. The body is None if it is longer than ``max_answer_bytes``.
+
+        A request that met an idle connection's end is sent once more, on a new connection.
+        """
         headers = {"Idempotency-Key": idempotency_key}
-        while True:
+        for is_repetition in (False, True):
             answered = False
             _reused.set(False)
+            _must_be_new.set(is_repetition)
+            started_at = time.monotonic()
             try:
                 async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                     answered = True
                     return response.status, response.headers, await self._read(response, deadline)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # A reused connection had been closed by the upstream while it was idle, so the request was not read.
-                # The loop ends, because each attempt uses up one of the idle connections.
-                if answered or not _reused.get():
+                # The upstream had closed the reused connection while it was idle, so it has not read the request. A
+                # connection that breaks later may be broken by the request: that is a try.
+                idle = _reused.get() and time.monotonic() - started_at < IDLE_CLOSE_SECONDS
+                if answered or not idle or is_repetition:
                     raise
+        raise AssertionError("the second attempt returns or raises")
 
     async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
         """The body; None if it is longer than ``max_answer_bytes``."""
@@ -156,12 +167,13 @@ class Upstream:
         return size
 
 
-# Whether the connection of the task's last attempt had been used before.
+# Whether the connection of the task's last attempt had been used before, and whether the next one may have been.
 _reused: ContextVar[bool] = ContextVar("reused")
+_must_be_new: ContextVar[bool] = ContextVar("must_be_new", default=False)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Sets ``_reused``, and does not reuse a connection on which bytes arrived after the last answer."""
+    """Sets ``_reused``. No connection is reused where ``_must_be_new`` is set, or after bytes that follow an answer."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -172,7 +184,7 @@ class _Connector(aiohttp.TCPConnector):
             connection = await super().connect(*request, **options)
             protocol = connection.protocol
             reused = protocol in self._used
-            if not (reused and protocol and protocol.should_close):
+            if not (reused and protocol and (protocol.should_close or _must_be_new.get())):
                 break
             connection.close()
         _reused.set(reused)
