@@ -21,9 +21,11 @@ from nightshift.engine.ledger import Ledger, OpenSegment
 from nightshift.engine.line_queue import CarriedLine, Line, LineQueue
 from nightshift.engine.pacing import MAX_RETRY_AFTER, Pacer, backoff
 from nightshift.engine.run_limits import RunLimits
-from nightshift.input.file_check import requests
 from nightshift.input.layout import Segment
-from nightshift.results.lines import OutputLine, SealSummary, answered_line, failed_line, usage_of, with_model
+from nightshift.input.request import requests
+from nightshift.results.completion import replace_model, usage_of
+from nightshift.results.line import OutputLine, answered_line, failed_line
+from nightshift.results.seals import SealSummary
 from nightshift.upstream.answer import FAILURES, Answer, judge
 from nightshift.upstream.byte_budget import ByteBudget
 
@@ -316,7 +318,7 @@ class ChunkRun:
             line.custom_id,
             answer.status,
             answer.request_id or line_id.replace("batch_req_", "req_"),
-            with_model(answer.body, self._chunk.model),
+            replace_model(answer.body, self._chunk.model),
             usage_of(answer.body),
         )
 
@@ -351,7 +353,7 @@ class ChunkRun:
             now = self._clock()
             for number, request in zip(segment.segment.line_numbers, requests(block), strict=True):
                 if number not in segment.done:
-                    body = with_model(bytes(request.body), self._chunk.upstream_model)
+                    body = replace_model(bytes(request.body), self._chunk.upstream_model)
                     self._queue.add(Line(number, request.custom_id, body), now)
         self._reading = False
         self._sending_changed.set()

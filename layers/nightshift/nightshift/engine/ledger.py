@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from nightshift.engine.run_limits import RunLimits
 from nightshift.input.layout import Segment
-from nightshift.results.lines import OutputLine, SealSummary
+from nightshift.results.line import OutputLine
+from nightshift.results.seals import SealSummary
 
 
 class OpenSegment:
@@ -71,8 +72,8 @@ class Ledger:
     def restore_part(self, lines: Iterable[OutputLine]) -> None:
         """Take the finished lines of a result part. Of several with one number the first counts."""
         for line in lines:
-            segment = self._segment_of(line.line)
-            if segment is not None and line.line not in segment.done:
+            segment = self._segment_of(line.number)
+            if segment is not None and line.number not in segment.done:
                 self._count(segment, line)
         if self._held_bytes > self._limits.held_bytes:
             self._spill()
@@ -86,8 +87,8 @@ class Ledger:
 
     def record(self, line: OutputLine) -> bool:
         """Take a finished line; False where the line is known already."""
-        segment = self._segment_of(line.line)
-        if segment is None or line.line in segment.done:
+        segment = self._segment_of(line.number)
+        if segment is None or line.number in segment.done:
             return False
         self._count(segment, line)
         self._unstored.append(line)
@@ -111,7 +112,7 @@ class Ledger:
         sealed = {number for segment in from_memory for number in segment.done}
         return StoreWork(
             from_memory=from_memory,
-            parts=list(_parts([line for line in unstored if line.line not in sealed], self._limits.part_bytes)),
+            parts=list(_parts([line for line in unstored if line.number not in sealed], self._limits.part_bytes)),
             from_parts=[segment for segment in whole if segment not in from_memory],
             size=sum(line.size for line in unstored),
             completed=self.completed,
@@ -134,7 +135,7 @@ class Ledger:
         return found if number < found.segment.first_line + found.segment.lines else None
 
     def _count(self, segment: OpenSegment, line: OutputLine) -> None:
-        segment.done.add(line.line)
+        segment.done.add(line.number)
         segment.held.append(line)
         segment.held_bytes += line.size
         self._held_bytes += line.size
@@ -145,13 +146,13 @@ class Ledger:
 
     def _spill(self) -> None:
         """Forget finished lines that result parts hold; sealing reads them back."""
-        unstored = {line.line for line in self._unstored}
+        unstored = {line.number for line in self._unstored}
         for segment in self._open:
             self._forget(segment, segment.done - unstored)
             segment.spilled = True
 
     def _forget(self, segment: OpenSegment, numbers: Set[int]) -> None:
-        segment.held = [line for line in segment.held if line.line not in numbers]
+        segment.held = [line for line in segment.held if line.number not in numbers]
         held_bytes = sum(line.size for line in segment.held)
         self._held_bytes += held_bytes - segment.held_bytes
         segment.held_bytes = held_bytes

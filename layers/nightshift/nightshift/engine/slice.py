@@ -49,7 +49,7 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     deadlines = Deadlines(time.time() + seconds, batch.expires_at, route.timeout_seconds)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
-            Chunk(batch.id, plan.model, route.upstream_model, task.spans()),
+            Chunk(batch.id, plan.model, route.upstream_model, task.segments),
             S3ChunkStore(task, batch.input_file_id),
             upstream,
             deadlines,
