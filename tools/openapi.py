@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nightshift.api.app import PUBLIC_PATHS
+from nightshift.api.content import Redirect
 from nightshift.api.resources import ErrorEnvelope
 from pydantic.json_schema import models_json_schema
 
@@ -32,6 +33,18 @@ _EXAMPLES: dict[int, Json] = {
 # The statuses that tell what is wrong with a call; the others are the same for every call.
 _REFUSALS = frozenset({400, 404, 409, 429, 503})
 _REQUEST_ID = {"x-request-id": {"schema": {"type": "string"}, "description": "Name it when asking for help."}}
+# What a download may be besides its whole content.
+_CONTENT: Json = {
+    "206": {"description": "The part that `Range` names.", "headers": _REQUEST_ID},
+    "302": {
+        "description": "A file that is too large for one response: where its bytes are, for 15 minutes. Get them "
+        "without the Authorization header.",
+        "headers": _REQUEST_ID | {"Location": {"schema": {"type": "string", "format": "uri"}}},
+        "content": {"application/json": {"schema": reference(Redirect)}},
+    },
+    "304": {"description": "The content is the one of `If-None-Match`.", "headers": _REQUEST_ID},
+    "416": {"description": "The file has no byte of the `Range`.", "headers": _REQUEST_ID},
+}
 _LIFETIME = {"type": "integer", "minimum": 3600, "maximum": 2_592_000}
 
 
@@ -64,7 +77,8 @@ def _schemas() -> Json:
     template = REF_TEMPLATE.format(name="{model}")
     _, sent = models_json_schema([(body, "validation") for body in bodies], ref_template=template)
     returned = components(
-        {shape for operation in OPERATIONS.values() for shape in operation.answers + operation.refusals}, closed=True
+        {shape for operation in OPERATIONS.values() for shape in operation.answers + operation.refusals} | {Redirect},
+        closed=True,
     )
     return dict(sorted((sent["$defs"] | returned).items()))
 
@@ -80,7 +94,7 @@ def _operation(path: str, operation: Operation) -> Json:
     content = _request_content(operation)
     if content:
         described["requestBody"] = {"required": True, "content": content}
-    described["responses"] = {"302": _redirect()} if operation.media_type is None else {"200": _answer(operation)}
+    described["responses"] = {"200": _answer(operation)} | (_CONTENT if operation.redirects else {})
     errors = operation.errors if path in PUBLIC_PATHS else operation.errors | _ERRORS_OF_EVERY_CALL
     for status, description in sorted(errors.items()):
         described["responses"][str(status)] = _error(status, description, operation)
@@ -137,15 +151,11 @@ def _answer(operation: Operation) -> Json:
         schema = _one_of(operation.answers)
     else:
         schema = {"type": "object" if operation.media_type == "application/json" else "string"}
-    answer["content"] = {operation.media_type: {"schema": schema}}
+    if operation.media_type is not None:
+        answer["content"] = {operation.media_type: {"schema": schema}}
     if operation.links:
         answer["links"] = {name: _link(link) for name, link in operation.links.items()}
     return answer
-
-
-def _redirect() -> Json:
-    location = {"Location": {"schema": {"type": "string", "format": "uri"}}}
-    return {"description": "Where the bytes are, for 15 minutes.", "headers": _REQUEST_ID | location}
 
 
 def _error(status: int, description: str, operation: Operation) -> Json:

@@ -65,14 +65,17 @@ class Operation:
     errors: dict[int, str] = field(default_factory=dict)
     refusals: tuple[Any, ...] = (ErrorEnvelope,)
     links: dict[str, Link] = field(default_factory=dict)
-    # None for a redirect.
+    # None for a response without a body.
     media_type: str | None = "application/json"
+    # Whether the response may be a redirect to S3, and a part of the content.
+    redirects: bool = False
 
 
 _BAD = {400: "Something in the call is wrong; `message` says what, `param` where."}
 _MISSING = {404: "Unknown, deleted, expired or another account's: all the same."}
 _FULL = {429: "The account is at its limit. `Retry-After` says when to try again."}
 _LARGE = {413: "The body is over the limit for one call; the message names the ways round it."}
+_RANGE = {"Range": {"type": "string", "example": "bytes=0-1023"}}
 _FILE_LINKS = {
     "RetrieveFile": Link(operation="retrieveFile", to="file_id"),
     "DeleteFile": Link(operation="deleteFile", to="file_id"),
@@ -113,7 +116,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=_MISSING | {409: "`file_in_use`: a batch that has not ended reads it."},
     ),
     ("get", "/files/{file_id}/content"): Operation(
-        id="downloadFile", summary="A redirect to the file's bytes", errors=_MISSING, media_type=None
+        id="downloadFile",
+        summary="The file's bytes",
+        headers=_RANGE,
+        errors=_MISSING,
+        media_type="application/jsonl",
+        redirects=True,
+    ),
+    ("head", "/files/{file_id}/content"): Operation(
+        id="headFile",
+        summary="The headers of the file's bytes",
+        headers=_RANGE,
+        errors=_MISSING,
+        media_type=None,
+        redirects=True,
     ),
     ("post", "/uploads"): Operation(
         id="createUpload",

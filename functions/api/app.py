@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.api.app import account_of, before_snapshot, create_app, json_response, serve
+from nightshift.api.content import content_response
 from nightshift.api.forms import parse_form
 from nightshift.api.pages import list_object
 from nightshift.api.requests import parse_body, parse_query, validate
@@ -22,6 +23,7 @@ from nightshift.core.errors import BadRequestError, NotFoundError
 from nightshift.files import create, uploads
 from nightshift.files import store as files
 from nightshift.files.create import NewFile
+from nightshift.files.name import check_name
 from nightshift.files.resources import (
     FileDeletedResource,
     UploadPartResource,
@@ -65,20 +67,15 @@ def create_file() -> Response[str]:
         return _create_presigned_file()
     form = parse_form(app, "file")
     fields = validate(FileForm, _nested(form.fields))
-    if form.content is None:
-        raise BadRequestError("The form has no part named file.", code="missing_required_parameter", param="file")
-    filename = form.filename or ""
-    if not filename.endswith(".jsonl") or len(filename) > 512:
-        message = "The file's name must end in .jsonl, and have at most 512 characters."
-        raise BadRequestError(message, code="invalid_filename", param="file")
-    return json_response(file_object(create.create_file(account_of(app), _new_file(fields, filename), form.content)))
+    new = _new_file(fields, check_name(form.filename, "file"))
+    return json_response(file_object(create.create_file(account_of(app), new, form.content)))
 
 
 def _create_presigned_file() -> Response[str]:
     from nightshift.api.bodies import ExpectFile
 
     body = parse_body(app, ExpectFile)
-    new = _new_file(body, body.filename)
+    new = _new_file(body, check_name(body.filename, "filename"))
     return json_response(presigned_file_object(create.create_presigned(account_of(app), new, body.bytes)))
 
 
@@ -108,14 +105,13 @@ def delete_file(file_id: str) -> Response[str]:
     return json_response(FileDeletedResource(id=file_id))
 
 
-@app.get("/files/<file_id>/content")
+@app.route("/files/<file_id>/content", method=["GET", "HEAD"])
 def download_file(file_id: str) -> Response[str]:
     file = files.get(account_of(app), file_id)
     if file.status != "processed":
         message = "The file's bytes have not arrived yet: upload them to its upload_url first."
         raise NotFoundError(message, code="file_not_found", param="file_id")
-    headers = {"Location": files.download_url(file), "Cache-Control": "no-store"}
-    return Response(302, content_type="text/plain", body="", headers=headers)
+    return content_response(app.current_event.http_method, app.current_event.headers, file)
 
 
 @app.post("/uploads")
@@ -124,7 +120,8 @@ def create_upload() -> Response[str]:
 
     body = parse_body(app, CreateUpload)
     expires_seconds = body.expires_after.seconds if body.expires_after else None
-    new = NewFile(filename=body.filename, purpose=body.purpose, expires_seconds=expires_seconds)
+    name = check_name(body.filename, "filename")
+    new = NewFile(filename=name, purpose=body.purpose, expires_seconds=expires_seconds)
     return json_response(upload_object(uploads.create(account_of(app), new, size=body.bytes, mime_type=body.mime_type)))
 
 
@@ -133,8 +130,7 @@ def add_upload_part(upload_id: str) -> Response[str]:
     upload = uploads.get(account_of(app), upload_id)
     content = parse_form(app, "data").content
     if not content:
-        message = "The form has no part named data, or it is empty."
-        raise BadRequestError(message, code="missing_required_parameter", param="data")
+        raise BadRequestError("The part named 'data' is empty.", code="invalid_value", param="data")
     part_id = uploads.add_part(upload, content)
     return json_response(UploadPartResource(id=part_id, created_at=int(time.time()), upload_id=upload_id))
 

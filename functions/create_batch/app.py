@@ -43,7 +43,7 @@ def create_batch() -> Response[str]:
         metadata=body.metadata,
         output_expires_seconds=body.output_expires_after.seconds if body.output_expires_after else None,
     )
-    batch = create.create(account_of(app), new, _idempotency_key())
+    batch = create.create(account_of(app), new, _idempotency_key() or body.idempotency_key)
     return json_response(batch_object(batch, batches.live_counts(batch)))
 
 

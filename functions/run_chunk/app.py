@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.core.log import logger
-from nightshift.engine.chunk_run import Carry
+from nightshift.engine.chunk import Carry
 from nightshift.engine.slice import run_slice
 from nightshift.input.plan import Task
 

@@ -26,7 +26,7 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 def wait_for(what: Callable[[], T | None], seconds: float = 60) -> T:
-    """The first true value of ``what``."""
+    """The first true value that ``what`` returns."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if value := what():
@@ -80,7 +80,7 @@ class Local:
         self.upstream = Upstream(description["upstream_control_url"])
 
     def aws(self, service: str) -> Any:
-        """A boto3 client with the operator's rights."""
+        """A boto3 client with the operator's permissions."""
         return boto3.client(
             service,  # type: ignore[call-overload]
             endpoint_url=self.description["aws_endpoint_url"],
@@ -94,7 +94,7 @@ class Local:
         return next(str(each["OutputValue"]) for each in stacks[0]["Outputs"] if each["OutputKey"] == "BucketName")
 
     def create(self, content: bytes, **extra: Any) -> Batch:
-        """Upload ``content`` and create a batch of it; ``extra`` goes into the body."""
+        """Upload ``content`` and create a batch of it, with ``extra`` fields in the body."""
         file = self.client.files.create(file=("input.jsonl", content), purpose="batch")
         return self.client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", extra_body=extra
@@ -108,14 +108,14 @@ class Local:
         return wait_for(look, seconds)
 
     def lines(self, file_id: str | None) -> list[dict[str, Any]]:
-        """The parsed lines of an output file; none where there is no file."""
+        """The parsed lines of an output file; empty if there is none."""
         if file_id is None:
             return []
         return [json.loads(line) for line in self.client.files.content(file_id).text.splitlines()]
 
     @contextlib.contextmanager
     def environment(self, function: str, **variables: str) -> Iterator[None]:
-        """Set a function's environment variables, as another stack parameter would, and put them back."""
+        """Set environment variables of a function, as a stack parameter would, and restore them."""
         functions = self.aws("lambda")
         names = [found["FunctionName"] for found in functions.list_functions()["Functions"]]
         (name,) = [each for each in names if each.startswith(f"{self.description['stack_name']}-{function}-")]
@@ -158,15 +158,15 @@ def local_stack() -> Iterator[Local]:
 
 @pytest.fixture
 def local(local_stack: Local) -> Iterator[Local]:
-    """The stack with an upstream that behaves."""
+    """The stack, with an upstream that answers at once."""
     local_stack.upstream.reset()
     yield local_stack
     local_stack.upstream.reset()
 
 
 def assert_every_line_once(local: Local, batch_id: str, count: int, codes: Set[str] = frozenset()) -> None:
-    """Each custom_id is in exactly one file, both files are in input order, the counts are those of the files, and
-    lines without a response have an error code of ``codes``."""
+    """Each custom_id is in exactly one file, both files are in input order, the counts match the files, and lines
+    without a response have an error code of ``codes``."""
     batch = local.client.batches.retrieve(batch_id)
     answered, failed = local.lines(batch.output_file_id), local.lines(batch.error_file_id)
     numbers = [[int(line["custom_id"].removeprefix("request-")) for line in lines] for lines in (answered, failed)]
@@ -181,8 +181,7 @@ Answer = int | Callable[[BaseHTTPRequestHandler], None]
 
 
 class Receiver:
-    """A webhook receiver on loopback. ``answers`` are the statuses it gives, in turn, or what gives an answer; then
-    200."""
+    """A webhook receiver on loopback. It answers with ``answers``, statuses or functions, in turn, then with 200."""
 
     def __init__(self, answers: list[Answer], port: int = 0) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
@@ -194,14 +193,14 @@ class Receiver:
                 receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 answer = answers.pop(0) if answers else 200
                 if not isinstance(answer, int):
-                    with contextlib.suppress(OSError):  # the caller hung up
+                    with contextlib.suppress(OSError):  # the caller has disconnected
                         answer(self)
                     return
                 self.send_response(answer)
                 self.end_headers()
 
             def log_message(self, *args: Any) -> None:
-                """Quiet."""
+                """Print nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
@@ -216,7 +215,7 @@ class Receiver:
 
 @pytest.fixture
 def receive() -> Iterator[Callable[..., Receiver]]:
-    """Start receivers that end with the test."""
+    """Start receivers that stop with the test."""
     receivers: list[Receiver] = []
 
     def start(answers: list[Answer] | None = None, port: int = 0) -> Receiver:
@@ -242,7 +241,7 @@ def operator(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Account:
-    """An account of a test's own, so that its lists and quotas hold nothing else."""
+    """A new account for one test, so that its lists and quotas hold nothing else."""
 
     def __init__(self, local: Local) -> None:
         from nightshift.accounts import store as accounts
@@ -252,7 +251,7 @@ class Account:
         self.client = OpenAI(base_url=local.description["base_url"], api_key=self.key, max_retries=0)
 
     def upload(self, content: bytes | None = None, **extra: Any) -> str:
-        """The id of a new input file, of one good line where ``content`` says nothing else."""
+        """The id of a new input file; by default with one valid line."""
         file = ("input.jsonl", batch_file(1) if content is None else content)
         return self.client.files.create(file=file, purpose="batch", **extra).id
 

@@ -34,7 +34,7 @@ def test_every_line_is_answered_in_order(local: Local) -> None:
     assert local.upstream.counters()["received_twice_or_more"] == 0
 
 
-def test_the_output_file_downloads_under_its_own_name(local: Local) -> None:
+def test_output_file_has_its_own_name(local: Local) -> None:
     batch = local.ended(local.create(batch_file(3)))
 
     url = f"{local.description['base_url']}/files/{batch.output_file_id}/content"
@@ -45,7 +45,7 @@ def test_the_output_file_downloads_under_its_own_name(local: Local) -> None:
     assert content.headers["content-type"] == "application/jsonl"
 
 
-def test_a_signed_webhook_arrives_at_the_callback_url(local: Local, receive: Callable[..., Receiver]) -> None:
+def test_callback_url_gets_a_signed_webhook(local: Local, receive: Callable[..., Receiver]) -> None:
     receiver = receive([500, 429])
     secret = local.client.post("/webhook/rotate", cast_to=httpx.Response).json()["secret"]
 
@@ -62,7 +62,7 @@ def test_a_signed_webhook_arrives_at_the_callback_url(local: Local, receive: Cal
     assert len({body for _, body in receiver.received}) == 1
 
 
-def test_lines_that_the_upstream_refuses_go_to_the_error_file(local: Local) -> None:
+def test_refused_lines_go_to_the_error_file(local: Local) -> None:
     lines = [request_line("good"), request_line("bad", messages=[{"role": "user"}]), request_line("fine")]
 
     batch = local.ended(local.create("\n".join(lines).encode()))
@@ -78,7 +78,7 @@ def test_lines_that_the_upstream_refuses_go_to_the_error_file(local: Local) -> N
 
 
 def refused(local: Local, content: bytes) -> APIStatusError:
-    """What create answers to a file it does not take; nothing may be recorded or started."""
+    """The error of create for a file. Nothing may be recorded or started."""
     before = {batch.id for batch in local.client.batches.list()}
     client = local.client.with_options(max_retries=0)
     file = client.files.create(file=("input.jsonl", content), purpose="batch")
@@ -93,7 +93,7 @@ def details(error: APIStatusError) -> list[tuple[int, str, str | None]]:
     return [(entry["line"], entry["code"], entry["param"]) for entry in error.body["details"]]
 
 
-def test_two_models_are_refused_with_every_line_that_differs(local: Local) -> None:
+def test_two_models_are_refused(local: Local) -> None:
     lines = [request_line("a"), request_line("b", model="other"), request_line("c"), request_line("d", model="third")]
 
     error = refused(local, "\n".join(lines).encode())
@@ -103,7 +103,7 @@ def test_two_models_are_refused_with_every_line_that_differs(local: Local) -> No
     assert details(error) == [(2, "invalid_request", "body.model"), (4, "invalid_request", "body.model")]
 
 
-def test_every_wrong_line_is_told_at_once(local: Local) -> None:
+def test_every_invalid_line_is_listed(local: Local) -> None:
     lines = [request_line("a"), request_line("b"), '{"custom_id": "c", ', request_line("a"), request_line("e")]
 
     error = refused(local, "\n".join(lines).encode())
@@ -113,14 +113,14 @@ def test_every_wrong_line_is_told_at_once(local: Local) -> None:
     assert details(error) == [(3, "invalid_json_line", None), (4, "duplicate_custom_id", "custom_id")]
 
 
-def test_a_model_without_a_route_is_refused(local: Local) -> None:
+def test_model_without_a_route_is_refused(local: Local) -> None:
     error = refused(local, batch_file(2, model="nobody-has-this"))
 
     assert isinstance(error, BadRequestError)
     assert (error.code, error.param) == ("batch_model_not_supported", "input_file_id")
 
 
-def test_a_model_whose_only_sku_is_inactive_is_unavailable(local: Local, operator: None) -> None:
+def test_model_without_active_sku_is_503(local: Local, operator: None) -> None:
     sku = Sku("sleeping", active=False)
     routes.apply([Route(model="asleep", provider="p", base_url="http://127.0.0.1:9", upstream_model="m", sku=sku)])
 
@@ -130,7 +130,7 @@ def test_a_model_whose_only_sku_is_inactive_is_unavailable(local: Local, operato
     assert (error.status_code, error.code) == (503, "batch_routing_unavailable")
 
 
-def test_another_account_sees_nothing_of_a_batch(local: Local) -> None:
+def test_batch_of_another_account_is_not_found(local: Local) -> None:
     batch = local.ended(local.create(batch_file(2)))
     assert batch.output_file_id is not None
 
@@ -148,7 +148,7 @@ def test_another_account_sees_nothing_of_a_batch(local: Local) -> None:
     assert batch.id not in {other.id for other in local.other.batches.list()}
 
 
-def test_answers_that_make_a_file_of_many_parts_come_out_whole_and_in_order(local: Local) -> None:
+def test_long_answers_come_out_in_order(local: Local) -> None:
     local.upstream.set(answer_bytes=150_000)
     batch = local.ended(local.create(batch_file(150)))
 

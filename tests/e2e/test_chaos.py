@@ -1,4 +1,4 @@
-"""Things break while a batch runs, and every line still comes out exactly once, in order.
+"""Failures while a batch runs: every line still comes out exactly once, in order.
 
 `make test` runs this small; `make chaos` sets CHAOS_LINES to run it large.
 """
@@ -26,14 +26,14 @@ from local.stack import MODEL, ROOT_CREDENTIALS, SECRET, workers
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, wait_for
 
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
-FEW = LINES // 3  # for what is not about the number of lines
+FEW = LINES // 3  # for tests that do not depend on the number of lines
 SECONDS = 60 + LINES / 20
-# What one worker has in flight.
+# How many requests one worker has in flight.
 IN_FLIGHT = 256
 
 
 class Killer(threading.Thread):
-    """Kills every worker of ``function`` with SIGKILL now and then, ``times`` at most, until it is stopped."""
+    """Kills every worker of ``function`` with SIGKILL at intervals, at most ``times`` times, until it is stopped."""
 
     def __init__(self, folder: Path, function: str, every: tuple[float, float], times: int = sys.maxsize) -> None:
         super().__init__(daemon=True)
@@ -46,7 +46,7 @@ class Killer(threading.Thread):
     def run(self) -> None:
         while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
             for pid in [pid for pid, function in workers(self._folder) if function == self._function]:
-                with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                with contextlib.suppress(ProcessLookupError):  # it has ended
                     os.kill(pid, signal.SIGKILL)
                     self.kills += 1
 
@@ -57,7 +57,7 @@ class Killer(threading.Thread):
 
 @pytest.fixture
 def killing(local: Local) -> Iterator[Callable[..., Killer]]:
-    """Start killers that end with the test."""
+    """Start killers that stop with the test."""
     killers: list[Killer] = []
 
     def start(function: str, every: tuple[float, float], times: int = sys.maxsize) -> Killer:
@@ -87,17 +87,17 @@ def whole(local: Local, batch: Batch, count: int, codes: Set[str] = frozenset())
 
 
 def one_end(receiver: Receiver, status: str) -> None:
-    """The receiver was told of one terminal event, and no second one comes."""
+    """The receiver got one terminal event, and no second one."""
     wait_for(lambda: receiver.received)
-    time.sleep(1)  # for what should not come
+    time.sleep(1)  # for a second webhook, which must not arrive
     assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
     assert {json.loads(body)["type"] for _, body in receiver.received} == {f"batch.{status}"}
 
 
 def resent(local: Local, batch: Batch) -> int:
-    """How many of the batch's requests the upstream received again though it had not answered badly."""
+    """How many of the batch's requests the upstream received again without having answered with an error."""
     counters = local.upstream.counters()
-    # By their idempotency keys: a worker of an earlier batch may still be at its last requests.
+    # By their idempotency keys, because a worker of an earlier batch may still be sending.
     ours = request_line_id(batch.id, 0)[:-4]
     received: list[int] = [count for key, count in counters["requests"].items() if key.startswith(ours)]
     badly: int = sum(counters["by_status"].get(status, 0) for status in ("500", "429", "503"))
@@ -108,9 +108,7 @@ def report(text: str) -> None:
     sys.stdout.write(f"\n{text}\n")
 
 
-def test_killed_workers_and_a_bad_upstream_lose_and_double_nothing(
-    local: Local, kill: Killer, receive: Callable[..., Receiver]
-) -> None:
+def test_killed_workers_lose_and_double_no_line(local: Local, kill: Killer, receive: Callable[..., Receiver]) -> None:
     local.upstream.set(
         latency_ms=400,
         jitter_ms=350,
@@ -121,32 +119,30 @@ def test_killed_workers_and_a_bad_upstream_lose_and_double_nothing(
     batch = local.create(batch_file(LINES), callback_url=receiver.url)
     wait_for(lambda: kill.kills >= 2)
     local.upstream.set(down=True)
-    time.sleep(3)  # how long the upstream is down, not a wait for anything
+    time.sleep(3)  # the length of the outage
     local.upstream.set(down=False)
 
     batch = local.ended(batch, SECONDS)
     kill.stop()
 
     assert batch.status == "completed"
-    # Five tries in a row can meet a 500 or a reset: those lines are in the error file, and nothing else is.
+    # Only lines with five failed tries in a row (500 or reset) are in the error file.
     whole(local, batch, LINES, {"upstream_unreachable"})
     again = resent(local, batch)
     seconds = time.monotonic() - started
     report(f"{kill.kills} workers killed; {again} of {LINES} requests sent again because of it; {seconds:.0f} s")
-    # Each kill, and the time the upstream was down, costs at most what was in flight or not yet kept: four seconds of
-    # answers, and the time that keeping them takes.
+    # Each kill, and the outage, costs at most the requests that were in flight or not saved: four seconds of answers,
+    # and the time of saving them.
     assert again <= (kill.kills + 1) * (IN_FLIGHT + 5 * IN_FLIGHT / 0.4)
     one_end(receiver, "completed")
 
 
-def test_a_cancel_among_killed_workers_keeps_every_line(
-    local: Local, kill: Killer, receive: Callable[..., Receiver]
-) -> None:
+def test_cancel_with_killed_workers_keeps_lines(local: Local, kill: Killer, receive: Callable[..., Receiver]) -> None:
     local.upstream.set(latency_ms=1000, jitter_ms=900)
     receiver = receive()
     batch = local.create(batch_file(LINES), callback_url=receiver.url)
     moment = random.uniform(0, 6)
-    time.sleep(moment)  # any moment
+    time.sleep(moment)
 
     local.client.batches.cancel(batch.id)
     asked = time.monotonic()
@@ -158,9 +154,7 @@ def test_a_cancel_among_killed_workers_keeps_every_line(
     one_end(receiver, "cancelled")
 
 
-def test_an_expiry_among_killed_workers_keeps_every_line(
-    local: Local, kill: Killer, receive: Callable[..., Receiver]
-) -> None:
+def test_expiry_with_killed_workers_keeps_lines(local: Local, kill: Killer, receive: Callable[..., Receiver]) -> None:
     local.upstream.set(latency_ms=1000, jitter_ms=900)
     receiver, window = receive(), random.randint(1, 6)
     with local.environment("CreateBatch", COMPLETION_WINDOW_SECONDS=str(window)):
@@ -176,7 +170,7 @@ def test_an_expiry_among_killed_workers_keeps_every_line(
     one_end(receiver, "expired")
 
 
-def test_two_workers_at_once_for_the_same_chunk_lose_and_double_nothing(local: Local) -> None:
+def test_two_workers_on_a_chunk_double_no_line(local: Local) -> None:
     local.upstream.set(latency_ms=500, jitter_ms=400, error_rate={"400": 0.1})
     batch = local.create(batch_file(LINES))
     wait_for(lambda: local.upstream.counters()["received"])
@@ -195,7 +189,7 @@ def test_two_workers_at_once_for_the_same_chunk_lose_and_double_nothing(local: L
 
 
 def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:
-    """Invoke the function RunChunk as the state machine does, and wait for its answer."""
+    """Invoke RunChunk as the state machine does, and wait for its answer."""
     functions = boto3.client(
         "lambda",
         endpoint_url=local.description["aws_endpoint_url"],
@@ -215,7 +209,7 @@ def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def short_timeout(local: Local, operator: None) -> Iterator[None]:
-    """The route gives the upstream three seconds for an answer."""
+    """The route has a timeout of three seconds."""
     from nightshift.routes import store as routes
     from nightshift.routes.route import Route, Sku
 
@@ -240,9 +234,7 @@ def short_timeout(local: Local, operator: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("short_timeout")
-def test_requests_that_hang_are_sent_again_or_said_to_have_timed_out(
-    local: Local, killing: Callable[..., Killer]
-) -> None:
+def test_hanging_requests_retry_or_time_out(local: Local, killing: Callable[..., Killer]) -> None:
     local.upstream.set(latency_ms=200, jitter_ms=150, hang_rate=0.1, error_rate={"502": 0.02})
     batch = local.create(batch_file(FEW))
     killing("RunChunk", (2, 4), times=1)
@@ -255,13 +247,11 @@ def test_requests_that_hang_are_sent_again_or_said_to_have_timed_out(
     failed = 0 if batch.request_counts is None else batch.request_counts.failed
     report(f"{hung} requests hung; {failed} of {FEW} lines failed")
     assert hung > 0
-    # A line fails when five tries in a row do: with a chance of 0.12 ** 5, one in 40,000.
+    # A line fails after five failed tries in a row: a chance of 0.12 ** 5, one in 40,000.
     assert failed <= 3 + FEW / 1000
 
 
-def test_an_execution_that_is_aborted_ends_its_batch_and_says_why(
-    local: Local, receive: Callable[..., Receiver]
-) -> None:
+def test_aborted_execution_ends_its_batch(local: Local, receive: Callable[..., Receiver]) -> None:
     local.upstream.set(latency_ms=2000, jitter_ms=1500)
     receiver = receive()
     batch = local.create(batch_file(LINES), callback_url=receiver.url)
@@ -285,7 +275,7 @@ def test_an_execution_that_is_aborted_ends_its_batch_and_says_why(
     one_end(receiver, "completed")
 
 
-def test_killed_validators_and_finalizers_are_followed_by_others(
+def test_killed_validators_and_finalizers(
     local: Local, killing: Callable[..., Killer], receive: Callable[..., Receiver]
 ) -> None:
     receiver = receive()
@@ -304,10 +294,10 @@ def test_killed_validators_and_finalizers_are_followed_by_others(
     one_end(receiver, "completed")
 
 
-def test_an_upstream_that_is_away_costs_no_line_and_seconds_to_recover(local: Local) -> None:
+def test_upstream_outage_costs_no_line(local: Local) -> None:
     local.upstream.set(down=True, latency_ms=100)
     batch = local.create(batch_file(FEW))
-    time.sleep(20)  # how long the upstream is away
+    time.sleep(20)  # the length of the outage
     assert local.client.batches.retrieve(batch.id).status == "in_progress"
     local.upstream.set(down=False)
     back = time.monotonic()
@@ -325,13 +315,13 @@ def test_an_upstream_that_is_away_costs_no_line_and_seconds_to_recover(local: Lo
     assert seconds < 40 + FEW / 100
 
 
-def test_retry_after_is_honoured_and_no_refused_line_is_lost(local: Local) -> None:
+def test_retry_after_is_honoured(local: Local) -> None:
     local.upstream.set(error_rate={"429": 1.0}, retry_after_s=2)
     batch = local.create(batch_file(FEW))
     wait_for(lambda: local.upstream.counters()["received"])
     time.sleep(5)
     counters = local.upstream.counters()
-    # All that were in flight when the first was refused, and half as many each two seconds later.
+    # All requests in flight at the first refusal, and half as many every two seconds later.
     assert counters["received"] <= 2 * IN_FLIGHT
     assert max(counters["requests"].values()) <= 1 + 5 // 2
 

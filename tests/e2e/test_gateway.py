@@ -1,4 +1,4 @@
-"""What any HTTP client may send, and the one shape of every refusal."""
+"""Calls of any HTTP client, also hostile ones: every refusal has the error envelope."""
 
 import json
 import time
@@ -17,14 +17,14 @@ FORM = "multipart/form-data; boundary=frontier"
 
 @pytest.fixture
 def http(local: Local) -> Iterator[httpx.Client]:
-    """The API with a good key."""
+    """The API with a valid key."""
     headers = {"Authorization": f"Bearer {local.description['api_key']}"}
     with httpx.Client(base_url=local.description["base_url"], headers=headers, timeout=60) as client:
         yield client
 
 
 def told(answer: httpx.Response, status: int, code: str | None) -> dict[str, Any]:
-    """The error of a refusal, in the envelope."""
+    """The error in the envelope of a refusal."""
     assert answer.status_code == status, answer.text
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["content-type"] == JSON
@@ -38,14 +38,14 @@ def told(answer: httpx.Response, status: int, code: str | None) -> dict[str, Any
 
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer sk-nobody", "Basic c2s6", "sk-ns-a", "Bearer \xff\xfe"])
 @pytest.mark.parametrize("path", ["/batches", "/files/file_a/content", "/nope", "/"])
-def test_401(local: Local, header: str | None, path: str) -> None:
+def test_missing_or_wrong_key_is_401(local: Local, header: str | None, path: str) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
     error = told(httpx.get(local.description["base_url"] + path, headers=headers), 401, "invalid_api_key")
     assert error["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
-def test_what_needs_no_key(local: Local, path: str) -> None:
+def test_public_paths_need_no_key(local: Local, path: str) -> None:
     answer = httpx.get(local.description["base_url"] + path)
     assert answer.status_code == 200
     assert answer.headers["x-request-id"].startswith("req_")
@@ -53,7 +53,7 @@ def test_what_needs_no_key(local: Local, path: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/", "/nope", "/chat/completions", "/batches/a/b/c", "/files/a/content/b", "/a//b"])
-def test_an_unknown_path(http: httpx.Client, method: str, path: str) -> None:
+def test_unknown_path_is_404(http: httpx.Client, method: str, path: str) -> None:
     error = told(http.request(method, path), 404, "unknown_url")
     assert method in error["message"]
 
@@ -72,20 +72,20 @@ def test_an_unknown_path(http: httpx.Client, method: str, path: str) -> None:
         ("OPTIONS", "/files", "GET, POST"),
     ],
 )
-def test_a_method_that_a_path_does_not_take(http: httpx.Client, method: str, path: str, allowed: str) -> None:
+def test_unknown_method_is_405(http: httpx.Client, method: str, path: str, allowed: str) -> None:
     answer = http.request(method, path)
     told(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize("path", ["/files", "/batches", "/uploads"])
-def test_a_body_over_the_limit_is_told_the_ways_round_it(http: httpx.Client, path: str) -> None:
+def test_too_large_body_names_the_alternatives(http: httpx.Client, path: str) -> None:
     error = told(http.post(path, content=b" " * 4_600_000, headers={"Content-Type": JSON}), 413, "file_too_large")
     assert "/v1/uploads" in error["message"]
     assert "upload_url" in error["message"]
 
 
-def test_a_form_just_under_the_limit_is_taken(http: httpx.Client) -> None:
+def test_form_just_under_the_limit_is_accepted(http: httpx.Client) -> None:
     form = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", b"\n" * 4_499_000)}}
     answer = http.post("/files", **form)  # type: ignore[arg-type]
     assert answer.status_code == 200
@@ -134,7 +134,7 @@ FORM_TYPES = [*TYPES, "multipart/form-data", "multipart/form-data; boundary=", N
     ],
     ids=str,
 )
-def test_a_hostile_body_is_refused(
+def test_hostile_body_is_refused(
     local: Local, http: httpx.Client, method: str, path: str, content_types: list[str | None]
 ) -> None:
     upload = local.client.uploads.create(bytes=9, filename="a.jsonl", mime_type="a", purpose="batch")
@@ -158,7 +158,7 @@ def test_a_hostile_body_is_refused(
         "/batches/batch_a/webhook_deliveries",
     ],
 )
-def test_an_id_that_can_be_nobodys(http: httpx.Client, path: str) -> None:
+def test_impossible_id_is_404(http: httpx.Client, path: str) -> None:
     answer = http.get(path)
     told(answer, 404, answer.json()["error"]["code"])
 
@@ -184,7 +184,7 @@ def test_an_id_that_can_be_nobodys(http: httpx.Client, path: str) -> None:
         ("/files?purpose=" + "a" * 65, "purpose"),
     ],
 )
-def test_a_query_that_is_wrong(http: httpx.Client, path: str, param: str) -> None:
+def test_invalid_query_is_400(http: httpx.Client, path: str, param: str) -> None:
     assert told(http.get(path), 400, "invalid_value")["param"] == param
 
 
@@ -203,7 +203,7 @@ def test_a_query_that_is_wrong(http: httpx.Client, path: str, param: str) -> Non
     ],
     ids=str,
 )
-def test_a_hostile_header_breaks_nothing(http: httpx.Client, headers: dict[str, Any]) -> None:
+def test_hostile_header_is_harmless(http: httpx.Client, headers: dict[str, Any]) -> None:
     for method, path in (("POST", "/batches"), ("POST", "/files"), ("GET", "/files")):
         content = b'{"input_file_id": "file_a"}' if method == "POST" else None
         answer = http.request(method, path, headers=headers, content=content)
@@ -212,7 +212,7 @@ def test_a_hostile_header_breaks_nothing(http: httpx.Client, headers: dict[str, 
 
 
 def log_lines(local: Local, request_id: str, since: float) -> list[dict[str, Any]]:
-    """What the functions logged with this ``request_id``."""
+    """The log lines of the functions with this ``request_id``."""
     logs = local.aws("logs")
     found = []
     for group in logs.describe_log_groups()["logGroups"]:
@@ -235,7 +235,7 @@ def log_lines(local: Local, request_id: str, since: float) -> list[dict[str, Any
         ("POST", "/files", {"Content-Type": JSON, "X-Size": "4600000"}, 413),
     ],
 )
-def test_the_log_line_of_a_call_has_its_request_id(
+def test_log_line_has_the_request_id(
     local: Local, http: httpx.Client, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     since = time.time() - 1
@@ -251,13 +251,13 @@ def test_the_log_line_of_a_call_has_its_request_id(
     assert "Bearer" not in logged
 
 
-def test_a_client_cannot_choose_the_request_id(http: httpx.Client) -> None:
+def test_client_cannot_choose_the_request_id(http: httpx.Client) -> None:
     first, second = (http.get("/models", headers={"x-request-id": "mine"}).headers["x-request-id"] for _ in range(2))
     assert first != second
     assert "mine" not in (first, second)
 
 
-def test_a_form_in_any_order(http: httpx.Client) -> None:
+def test_form_fields_in_any_order(http: httpx.Client) -> None:
     content = batch_file(1)
     file = (
         b'--frontier\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n'
@@ -270,7 +270,7 @@ def test_a_form_in_any_order(http: httpx.Client) -> None:
         assert answer.json()["bytes"] == len(content)
 
 
-def test_a_download_redirects_and_needs_no_key_there(http: httpx.Client) -> None:
+def test_download_redirects_without_the_key(http: httpx.Client) -> None:
     made = http.post("/files", data={"purpose": "batch"}, files={"file": ("mine.jsonl", batch_file(1))}).json()
 
     answer = http.get(f"/files/{made['id']}/content")

@@ -1,4 +1,4 @@
-"""The ends of a batch other than the good one."""
+"""How a batch ends other than completed: cancelled, expired, failed; and its events."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, request_line, wait_for
 
 
-def test_cancel_keeps_what_is_finished_and_marks_the_rest(local: Local, receive: Callable[..., Receiver]) -> None:
+def test_cancel_keeps_finished_lines(local: Local, receive: Callable[..., Receiver]) -> None:
     local.upstream.set(latency_ms=1500, jitter_ms=1000)
     receiver = receive()
     batch = local.create(batch_file(2000), callback_url=receiver.url)
@@ -21,7 +21,7 @@ def test_cancel_keeps_what_is_finished_and_marks_the_rest(local: Local, receive:
     assert local.client.batches.cancel(batch.id).status == "cancelled"
 
 
-def test_an_expired_batch_keeps_what_is_finished_and_marks_the_rest(local: Local) -> None:
+def test_expiry_keeps_finished_lines(local: Local) -> None:
     local.upstream.set(latency_ms=1500, jitter_ms=1000)
     with local.environment("CreateBatch", COMPLETION_WINDOW_SECONDS="6"):
         batch = local.create(batch_file(2000))
@@ -32,7 +32,7 @@ def test_an_expired_batch_keeps_what_is_finished_and_marks_the_rest(local: Local
     assert_every_line_once(local, batch.id, 2000, {"batch_expired"})
 
 
-def test_validation_after_create_ends_in_a_failed_batch_with_the_same_errors(local: Local) -> None:
+def test_later_validation_has_the_same_errors(local: Local) -> None:
     lines = [request_line("a"), "{", request_line("a")]
     with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
         batch = local.create("\n".join(lines).encode())
@@ -51,7 +51,7 @@ def test_validation_after_create_ends_in_a_failed_batch_with_the_same_errors(loc
     assert local.ended(good).status == "completed"
 
 
-def test_every_status_change_is_one_event_on_the_bus(local: Local) -> None:
+def test_status_change_is_one_event(local: Local) -> None:
     sqs, events = local.aws("sqs"), local.aws("events")
     queue = sqs.create_queue(QueueName="third-party")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -78,8 +78,8 @@ def test_every_status_change_is_one_event_on_the_bus(local: Local) -> None:
     assert sorted(seen) == ["batch.completed", "batch.finalizing", "batch.in_progress", "batch.validating"]
 
 
-def test_a_chunk_that_asks_for_a_new_execution_goes_on_in_one(local: Local) -> None:
-    # A copy of a batch, with a plan that says that its chunk was visited too often for one execution already.
+def test_renewed_chunk_continues(local: Local) -> None:
+    # A copy of a batch whose chunk has already reached the limit of visits for one execution.
     first = local.ended(local.create(batch_file(5)))
     dynamodb, s3, stepfunctions = (local.aws(name) for name in ("dynamodb", "s3", "stepfunctions"))
     (table,) = [name for name in dynamodb.list_tables()["TableNames"] if "-Batches-" in name]

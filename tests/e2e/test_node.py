@@ -1,4 +1,4 @@
-"""The official Node SDK: tests/e2e/node/sdk.test.mjs, run against the stack. `make install` installs what it needs."""
+"""The official Node SDK against the stack: runs tests/e2e/node/sdk.test.mjs. `make install` installs the SDK."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says is what the API does: schemathesis tries every operation, and chains of them."""
+"""The API answers as its OpenAPI document describes: schemathesis calls every operation, and chains of them."""
 
 import json
 from typing import Any
@@ -13,16 +13,16 @@ from schemathesis.generation.stateful import run_state_machine_as_test
 from tests.e2e.conftest import Local, batch_file, request_line
 from tools.openapi import DOCUMENT
 
-# Every answer has to be one that the document describes. What a schema cannot say is not asked for.
+# The document must describe every answer. Cases that a schema cannot express are left out.
 CONFIG = {
     "seed": 1,
     "generation": {"deterministic": True, "max-examples": 6},
-    # Not TRACE: API Gateway knows no such method.
+    # Without TRACE, which API Gateway does not support.
     "phases": {"coverage": {"unexpected-methods": ["OPTIONS", "PATCH"]}},
     "checks": {
-        # A callback URL has to be public, an id has to exist, the parts of an upload have to have its size.
+        # A callback URL must be public, an id must exist, and the parts of an upload must have its size.
         "positive_data_acceptance": {"enabled": False},
-        # The bytes of a file that the caller puts itself are not there before that.
+        # A presigned file has no bytes before its PUT.
         "ensure_resource_availability": {"enabled": False},
     },
 }
@@ -36,18 +36,18 @@ schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.fro
 
 @pytest.fixture(scope="module")
 def call(local_stack: Local) -> dict[str, Any]:
-    """How to reach the stack."""
+    """The address and the key of the stack."""
     headers = {"Authorization": f"Bearer {local_stack.description['api_key']}"}
     return {"base_url": local_stack.description["base_url"], "headers": headers}
 
 
-def test_the_document_is_served_as_it_is_committed(local: Local) -> None:
+def test_committed_document_is_served(local: Local) -> None:
     answer = httpx.get(f"{local.description['base_url']}/openapi.json", timeout=30)
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == json.loads(DOCUMENT.read_text())
 
 
-def test_the_documents_page_is_served(local: Local) -> None:
+def test_documentation_page_is_served(local: Local) -> None:
     answer = httpx.get(f"{local.description['base_url']}/docs", timeout=30)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/html")
@@ -56,11 +56,11 @@ def test_the_documents_page_is_served(local: Local) -> None:
 
 @schema.parametrize()
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_one_that_is_described(case: Any, call: dict[str, Any]) -> None:
+def test_every_answer_matches_the_document(case: Any, call: dict[str, Any]) -> None:
     case.call_and_validate(**call)
 
 
-def test_chains_of_calls_are_answered_as_described(call: dict[str, Any]) -> None:
+def test_call_chains_match_the_document(call: dict[str, Any]) -> None:
     machine = schema.as_state_machine()
 
     machine.get_call_kwargs = lambda *_: call  # type: ignore[method-assign]

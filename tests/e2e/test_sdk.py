@@ -1,4 +1,4 @@
-"""What an unmodified OpenAI client for Python can do, endpoint by endpoint."""
+"""The unmodified OpenAI SDK for Python, endpoint by endpoint."""
 
 import hashlib
 import itertools
@@ -31,7 +31,7 @@ from tests.e2e.conftest import Account, Local, Receiver, batch_file, request_lin
 
 
 def refused(kind: type[APIStatusError], call: Callable[[], Any], code: str, param: str | None) -> APIStatusError:
-    """The error of a call that has to be refused so, readable as the SDK has it."""
+    """Check that the call is refused with this status and code, and return the SDK's error."""
     with pytest.raises(kind) as refusal:
         call()
     error = refusal.value
@@ -46,7 +46,7 @@ def no_file(call: Callable[[], Any], param: str = "file_id") -> None:
 
 
 def post(account: Account, path: str, body: dict[str, Any] | None = None) -> Any:
-    """A call that the SDK has no method for."""
+    """A call for which the SDK has no method."""
     return account.client.post(path, body=body, cast_to=httpx.Response).json()
 
 
@@ -56,7 +56,7 @@ def table(local: Local, name: str) -> str:
 
 
 def change_file(local: Local, account: Account, file_id: str, **fields: Any) -> None:
-    """Change a file's record behind the API's back."""
+    """Change a file's record directly in the table."""
     local.aws("dynamodb").update_item(
         TableName=table(local, "Files"),
         Key=encode({"pk": account.id, "sk": file_id}),
@@ -73,7 +73,7 @@ def has_bytes(local: Local, file_id: str) -> bool:
 
 
 def copies_of(local: Local, account: Account, batch_id: str, statuses: list[str]) -> list[str]:
-    """Older records like that of ``batch_id``, a second apart, one for each status: their ids, newest first.
+    """Write older copies of ``batch_id``, a second apart, one for each status. Returns their ids, newest first.
 
     No execution stands behind them, so they are cheap; those that have not ended have no webhook either.
     """
@@ -118,7 +118,7 @@ def test_files_are_listed_by_age_purpose_and_page(account: Account) -> None:
         refused(BadRequestError, partial(files.list, limit=wrong), "invalid_value", "limit")
 
 
-def test_a_files_object_says_what_was_sent(account: Account) -> None:
+def test_file_object_has_the_sent_values(account: Account) -> None:
     content = batch_file(2)
     name = "naïve file, 文.jsonl"
     file = account.client.files.create(
@@ -140,7 +140,7 @@ def test_a_files_object_says_what_was_sent(account: Account) -> None:
     assert by_ttl.expires_at == by_ttl.created_at + 7200
 
 
-def test_what_is_no_input_file_is_refused(account: Account) -> None:
+def test_invalid_input_file_is_refused(account: Account) -> None:
     create = account.client.files.create
     for name in ("input.json", "input.jsonl.txt", "input", "x" * 600 + ".jsonl"):
         refused(BadRequestError, partial(create, file=(name, b"{}"), purpose="batch"), "invalid_filename", "file")
@@ -154,7 +154,7 @@ def test_what_is_no_input_file_is_refused(account: Account) -> None:
         )
 
 
-def test_a_file_in_use_cannot_be_deleted(local: Local, account: Account) -> None:
+def test_file_in_use_is_not_deleted(local: Local, account: Account) -> None:
     local.upstream.set(latency_ms=2000)
     file_id = account.upload()
     batch = account.create(file_id)
@@ -165,7 +165,7 @@ def test_a_file_in_use_cannot_be_deleted(local: Local, account: Account) -> None
     assert account.client.files.delete(file_id).to_dict() == {"id": file_id, "object": "file", "deleted": True}
 
 
-def test_a_deleted_file_is_gone_at_once_and_its_bytes_soon(local: Local, account: Account) -> None:
+def test_deleted_file_loses_its_bytes(local: Local, account: Account) -> None:
     files = account.client.files
     kept, file_id = account.upload(), account.upload()
     assert has_bytes(local, file_id)
@@ -181,7 +181,7 @@ def test_a_deleted_file_is_gone_at_once_and_its_bytes_soon(local: Local, account
     assert has_bytes(local, kept)
 
 
-def test_an_expired_file_is_gone_at_once(local: Local, account: Account) -> None:
+def test_expired_file_is_not_found(local: Local, account: Account) -> None:
     files = account.client.files
     kept, file_id = account.upload(), account.upload()
     change_file(local, account, file_id, expires_at=int(time.time()) - 1)
@@ -193,9 +193,9 @@ def test_an_expired_file_is_gone_at_once(local: Local, account: Account) -> None
     assert [file.id for file in files.list()] == [kept]
 
 
-def test_the_bytes_of_a_record_that_ttl_removes_go_without_a_call(local: Local, account: Account) -> None:
+def test_ttl_deletes_the_bytes_too(local: Local, account: Account) -> None:
     file_id = account.upload()
-    # The emulator's own TTL writes nothing to the stream, which AWS's does as any delete does.
+    # Deleted by the test, because the emulator's TTL writes nothing to the stream. That of AWS does.
     key = encode({"pk": account.id, "sk": file_id})
     local.aws("dynamodb").delete_item(TableName=table(local, "Files"), Key=key)
 
@@ -221,7 +221,7 @@ def test_stored_bytes_have_a_quota(account: Account) -> None:
     account.client.files.delete(first)
     made = upload_in_parts(account, [content])
     account.client.uploads.complete(**made)
-    # The parts are one file now, and count as one.
+    # The parts are one file now, and count once.
     account.upload(content)
 
 
@@ -229,7 +229,7 @@ def test_stored_bytes_have_a_quota(account: Account) -> None:
 
 
 def upload_in_parts(account: Account, parts: list[bytes]) -> dict[str, Any]:
-    """A pending upload with ``parts``: what complete takes."""
+    """A pending upload with ``parts``: the upload's id and the part ids."""
     uploads = account.client.uploads
     upload = uploads.create(
         bytes=sum(map(len, parts)), filename="a.jsonl", mime_type="application/jsonl", purpose="batch"
@@ -258,7 +258,7 @@ def test_30_mb_in_parts(account: Account) -> None:
     account.client.files.delete(upload.file.id)
 
 
-def test_a_batch_of_an_upload_whose_lines_are_cut_across_parts(account: Account) -> None:
+def test_batch_of_lines_cut_across_parts(account: Account) -> None:
     content = batch_file(40)
     cuts = [0, 7, 1111, 4000, len(content)]
     parts = [content[start:end] for start, end in itertools.pairwise(cuts)]
@@ -270,7 +270,7 @@ def test_a_batch_of_an_upload_whose_lines_are_cut_across_parts(account: Account)
     assert batch.request_counts.to_dict() == {"total": 40, "completed": 40, "failed": 0}
 
 
-def test_what_does_not_add_up_is_no_file(account: Account) -> None:
+def test_wrong_parts_make_no_file(account: Account) -> None:
     uploads = account.client.uploads
     made = upload_in_parts(account, [b"one", b"two"])
     upload_id, (one, two) = made["upload_id"], made["part_ids"]
@@ -288,12 +288,12 @@ def test_what_does_not_add_up_is_no_file(account: Account) -> None:
     done = uploads.complete(upload_id, part_ids=[two, one])
     assert done.file is not None
     assert account.client.files.content(done.file.id).content == b"twoone"
-    assert uploads.complete(upload_id, part_ids=[two, one]) == done  # the answer got lost, and the SDK asks again
+    assert uploads.complete(upload_id, part_ids=[two, one]) == done  # as after a lost answer
     refused(BadRequestError, lambda: uploads.cancel(upload_id), "upload_not_pending", "upload_id")
     refused(BadRequestError, lambda: uploads.parts.create(upload_id, data=b"x"), "upload_not_pending", "upload_id")
 
 
-def test_an_upload_expires(local: Local, account: Account) -> None:
+def test_upload_expires(local: Local, account: Account) -> None:
     made = upload_in_parts(account, [b"{}"])
     upload_id = made["upload_id"]
     change_file(local, account, upload_id, expires_at=int(time.time()) - 1)
@@ -307,7 +307,7 @@ def test_an_upload_expires(local: Local, account: Account) -> None:
         refused(BadRequestError, call, "upload_not_pending", "upload_id")
 
 
-def test_a_file_put_straight_to_s3(account: Account) -> None:
+def test_presigned_upload_becomes_processed(account: Account) -> None:
     content = batch_file(3)
     made = post(account, "/files", {"purpose": "batch", "filename": "a.jsonl", "bytes": len(content)})
     file_id, url, headers = made["id"], made["upload_url"], made["upload_headers"]
@@ -331,7 +331,7 @@ def test_a_file_put_straight_to_s3(account: Account) -> None:
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
-def test_120_batches_are_paged_while_new_ones_are_created(local: Local, account: Account) -> None:
+def test_paging_while_batches_are_created(local: Local, account: Account) -> None:
     first = account.ended(account.create()).id
     expected = [first, *copies_of(local, account, first, ["in_progress"] * 120)]
     created: list[str] = []
@@ -364,7 +364,7 @@ def test_batches_are_listed_by_status(local: Local, account: Account) -> None:
     refused(BadRequestError, lambda: listed("done"), "invalid_value", "status")
 
 
-def test_a_page_has_limits(account: Account) -> None:
+def test_page_size_has_limits(account: Account) -> None:
     for wrong in (0, 101):
         refused(BadRequestError, partial(account.client.batches.list, limit=wrong), "invalid_value", "limit")
 
@@ -376,7 +376,7 @@ ALL_FIELDS = {
 }
 
 
-def test_a_batch_has_every_field_from_the_first_to_the_last_answer(account: Account) -> None:
+def test_batch_always_has_every_field(account: Account) -> None:
     expires = {"anchor": "created_at", "seconds": 3600}
     batch = account.create(metadata={"a": "b"}, output_expires_after=expires)
     ended = account.ended(batch)
@@ -395,7 +395,7 @@ def test_a_batch_has_every_field_from_the_first_to_the_last_answer(account: Acco
     refused(BadRequestError, lambda: account.create(output.id), "invalid_purpose", "input_file_id")
 
 
-def test_an_idempotency_key_makes_one_batch(account: Account) -> None:
+def test_idempotency_key_makes_one_batch(account: Account) -> None:
     file_id = account.upload()
 
     def create(**extra: Any) -> str:
@@ -414,7 +414,7 @@ def test_an_idempotency_key_makes_one_batch(account: Account) -> None:
     assert account.create(file_id).id != first
 
 
-def test_a_refusal_is_not_remembered_under_its_idempotency_key(account: Account) -> None:
+def test_idempotency_key_of_a_refusal_is_free(account: Account) -> None:
     def create(file_id: str) -> str:
         return account.client.batches.create(
             input_file_id=file_id,
@@ -468,7 +468,7 @@ def test_metadata_has_limits(account: Account) -> None:
         ),
     ],
 )
-def test_a_wrong_field_is_named(account: Account, body: dict[str, Any], code: str, param: str) -> None:
+def test_invalid_field_is_named(account: Account, body: dict[str, Any], code: str, param: str) -> None:
     refused(BadRequestError, lambda: post(account, "/batches", body), code, param)
 
 
@@ -499,7 +499,7 @@ def test_queued_requests_have_a_quota(local: Local, account: Account) -> None:
     assert account.ended(account.create()).status == "completed"
 
 
-def test_a_batch_can_be_cancelled_in_every_status(local: Local, account: Account) -> None:
+def test_cancel_works_in_every_status(local: Local, account: Account) -> None:
     batches = account.client.batches
     first = account.ended(account.create()).id
     statuses = ["validating", "in_progress", "finalizing", "cancelling", "completed", "failed", "expired", "cancelled"]
@@ -516,7 +516,7 @@ def test_a_batch_can_be_cancelled_in_every_status(local: Local, account: Account
     refused(NotFoundError, lambda: batches.cancel("batch_nope"), "batch_not_found", "batch_id")
 
 
-def test_a_batch_cancelled_before_it_is_validated_ends(local: Local, account: Account) -> None:
+def test_cancel_before_validation_ends_the_batch(local: Local, account: Account) -> None:
     local.upstream.set(latency_ms=5000)
     with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
         batch = account.create(account.upload(batch_file(3000)))
@@ -563,7 +563,7 @@ def test_models_are_those_that_a_batch_can_use(local: Local, account: Account) -
 
 
 class Webhook:
-    """The account's webhook, which the SDK has no methods for."""
+    """The account's webhook, for which the SDK has no methods."""
 
     def __init__(self, account: Account) -> None:
         self._client = account.client
@@ -581,7 +581,7 @@ class Webhook:
         return self._client.post("/webhook/rotate", cast_to=httpx.Response).json()
 
 
-def test_the_accounts_webhook_is_set_and_forgotten(account: Account) -> None:
+def test_default_webhook_is_set_and_deleted(account: Account) -> None:
     webhook = Webhook(account)
     refused(NotFoundError, webhook.get, "webhook_not_found", None)
 
@@ -599,9 +599,7 @@ def test_the_accounts_webhook_is_set_and_forgotten(account: Account) -> None:
     refused(NotFoundError, webhook.get, "webhook_not_found", None)
 
 
-def test_the_default_webhook_is_signed_with_the_old_and_the_new_secret(
-    account: Account, receive: Callable[..., Receiver]
-) -> None:
+def test_both_secrets_sign_the_default_webhook(account: Account, receive: Callable[..., Receiver]) -> None:
     receiver = receive()
     webhook = Webhook(account)
     old = webhook.put(receiver.url)["secret"]
@@ -619,7 +617,7 @@ def test_the_default_webhook_is_signed_with_the_old_and_the_new_secret(
         OpenAI(api_key="unused", webhook_secret="whsec_bm9ib2R5").webhooks.unwrap(body, headers)
 
 
-def test_a_key_is_asked_for(local: Local) -> None:
+def test_unknown_key_is_401(local: Local) -> None:
     for key in ("sk-nobody", "sk-ns-" + "a" * 43, "x" * 5000):
         client = OpenAI(base_url=local.description["base_url"], api_key=key, max_retries=0)
         refused(AuthenticationError, client.batches.list, "invalid_api_key", None)

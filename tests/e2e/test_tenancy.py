@@ -1,4 +1,4 @@
-"""What belongs to one account does not exist for another: the same answer, byte for byte, as to an id that nobody has.
+"""The things of one account do not exist for another: the answer is, byte for byte, that for an unknown id.
 
 The operations come from the table that the OpenAPI document is made of, so a new one is tried too, or fails here.
 """
@@ -14,17 +14,17 @@ import pytest
 from tests.e2e.conftest import Account, Local, Receiver, batch_file, request_line, wait_for
 from tools.operations import OPERATIONS
 
-# What differs between any two answers.
+# These differ between any two answers.
 VARYING = {"date", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-amzn-trace-id"}
 
-# Models are everybody's.
+# Models belong to no account.
 WITH_IDS = [key for key in OPERATIONS if "{" in key[1] and key != ("get", "/models/{model}")]
 
 Owned = dict[str, str]
 
 
 class Caller:
-    """An account's plain HTTP, redirects not followed."""
+    """HTTP calls of an account. Redirects are not followed."""
 
     def __init__(self, local: Local, account: Account) -> None:
         self._http = httpx.Client(headers={"Authorization": f"Bearer {account.key}"}, timeout=30)
@@ -46,7 +46,7 @@ class Parties:
 
 @pytest.fixture
 def parties(local: Local, account: Account) -> Any:
-    """An account that owns things, and another that is after them."""
+    """An account that owns things, and another that tries to read them."""
     callers = Caller(local, account), Caller(local, Account(local))
     yield Parties(account, *callers)
     for caller in callers:
@@ -54,12 +54,12 @@ def parties(local: Local, account: Account) -> Any:
 
 
 def unknown(known: str) -> str:
-    """An id that nobody has and that sorts where ``known`` does."""
+    """An unknown id that sorts next to ``known``."""
     return known[:-1] + ("0" if known[-1] != "0" else "1")
 
 
 def seen(answer: httpx.Response, *ids: str) -> tuple[int, dict[str, str], bytes]:
-    """All of an answer that a client can see, with the ids it was asked for made the same."""
+    """Everything of an answer that a client can see, with the requested ids replaced."""
     body = answer.content
     for each in ids:
         body = body.replace(each.encode(), b"<id>")
@@ -90,7 +90,7 @@ def delivered_batch(owner: Account, receiver: Receiver) -> Owned:
 
 
 def owned(local: Local, owner: Account, names: list[str], path: str, receive: Callable[..., Receiver]) -> Owned:
-    """Something of the owner's for each parameter of the path."""
+    """One of the owner's ids for each parameter of the path."""
     if names == ["file_id"]:
         return {"file_id": owner.upload()}
     if names == ["upload_id"]:
@@ -103,7 +103,7 @@ def owned(local: Local, owner: Account, names: list[str], path: str, receive: Ca
 
 
 def contents(operation_id: str, ids: Owned) -> dict[str, Any]:
-    """What has to be sent for the call to come to the id at all."""
+    """A valid body, so that the call reaches the check of the id."""
     if operation_id == "addUploadPart":
         return {"files": {"data": ("data", b"bytes", "application/octet-stream")}}
     if operation_id == "completeUpload":
@@ -115,13 +115,13 @@ def contents(operation_id: str, ids: Owned) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_IDS, ids=[OPERATIONS[key].id for key in WITH_IDS])
-def test_another_accounts_ids_do_not_exist(
+def test_ids_of_another_account_are_not_found(
     local: Local, parties: Parties, receive: Callable[..., Receiver], method: str, path: str
 ) -> None:
     names = re.findall(r"{(\w+)}", path)
     ids = owned(local, parties.owner, names, path, receive)
     content = contents(OPERATIONS[method, path].id, ids)
-    # One id after the other is the other account's, from the left; then those on its right do not matter.
+    # One id after the other is foreign, from the left. The ids to its right do not matter then.
     unknowns = {name: unknown(ids[name]) for name in names}
 
     theirs = parties.as_stranger(method, path.format(**ids), **content)
@@ -129,12 +129,12 @@ def test_another_accounts_ids_do_not_exist(
 
     assert theirs.status_code == 404
     assert seen(theirs, *ids.values()) == seen(nobodys, *unknowns.values())
-    # The ids were good, and nothing was done to what they name.
+    # The ids were valid, and the owner's things are unchanged.
     mine = parties.as_owner(method, path.format(**ids), **content)
     assert mine.status_code in (200, 302), mine.text
 
 
-def test_a_delivery_of_one_batch_is_not_found_under_another(parties: Parties, receive: Callable[..., Receiver]) -> None:
+def test_delivery_is_found_under_its_batch_only(parties: Parties, receive: Callable[..., Receiver]) -> None:
     mine, other = (delivered_batch(parties.owner, receive()) for _ in range(2))
 
     def redeliver(delivery_id: str) -> httpx.Response:
@@ -145,7 +145,7 @@ def test_a_delivery_of_one_batch_is_not_found_under_another(parties: Parties, re
     assert seen(elsewhere, other["delivery_id"]) == seen(nobodys, unknown(mine["delivery_id"]))
 
 
-def test_a_batch_of_another_accounts_file_is_one_of_no_file(parties: Parties) -> None:
+def test_batch_of_a_foreign_file_is_refused(parties: Parties) -> None:
     file_id = parties.owner.upload()
 
     def create(input_file_id: str) -> httpx.Response:
@@ -156,7 +156,7 @@ def test_a_batch_of_another_accounts_file_is_one_of_no_file(parties: Parties) ->
     assert seen(theirs, file_id) == seen(nobodys, unknown(file_id))
 
 
-def test_a_part_of_another_accounts_upload_is_no_part(parties: Parties) -> None:
+def test_foreign_upload_part_is_refused(parties: Parties) -> None:
     theirs = upload(parties.owner)
     made = parties.as_stranger(
         "POST",
@@ -173,7 +173,7 @@ def test_a_part_of_another_accounts_upload_is_no_part(parties: Parties) -> None:
 
 
 @pytest.mark.parametrize("path", ["/files", "/batches"])
-def test_lists_hold_ones_own_alone_also_after_another_accounts_id(local: Local, parties: Parties, path: str) -> None:
+def test_lists_hold_own_items_only(local: Local, parties: Parties, path: str) -> None:
     mine = parties.owner.upload() if path == "/files" else running_batch(local, parties.owner)["batch_id"]
 
     assert [each["id"] for each in parties.as_owner("GET", path).json()["data"] if each["id"] == mine] == [mine]
@@ -182,7 +182,7 @@ def test_lists_hold_ones_own_alone_also_after_another_accounts_id(local: Local, 
     assert seen(after) == seen(parties.as_stranger("GET", path, params={"after": unknown(mine)}))
 
 
-def test_a_webhook_is_its_accounts_alone(parties: Parties) -> None:
+def test_webhook_is_visible_to_its_account_only(parties: Parties) -> None:
     url = "https://example.com/hook"
     before = parties.as_stranger("GET", "/webhook")
     assert parties.as_owner("PUT", "/webhook", json={"url": url}).status_code == 200
@@ -193,7 +193,7 @@ def test_a_webhook_is_its_accounts_alone(parties: Parties) -> None:
     assert parties.as_owner("GET", "/webhook").json()["url"] == url
 
 
-def test_the_same_idempotency_key_of_two_accounts_makes_two_batches(local: Local, parties: Parties) -> None:
+def test_idempotency_keys_are_per_account(local: Local, parties: Parties) -> None:
     stranger = Account(local)
     key = {"Idempotency-Key": "the-same"}
     batches = [

@@ -1,4 +1,4 @@
-"""Webhooks over the whole path: batch, bus, queue, Lambda, receiver. The tries of this stack are a second apart."""
+"""Webhooks on the whole path: batch, bus, queue, Lambda, receiver. The tries of this stack are a second apart."""
 
 import contextlib
 import json
@@ -26,20 +26,20 @@ TRIES = 9
 
 
 def secret_of(account: Account) -> str:
-    """A new signing secret, and none beside it where the account had none."""
+    """A new signing secret. There is no second one if the account had none."""
     secret: str = account.client.post("/webhook/rotate", cast_to=httpx.Response).json()["secret"]
     return secret
 
 
 def delivery(account: Account, batch: Batch) -> dict[str, Any] | None:
-    """What the API says of the batch's webhook; None before the first try."""
+    """The batch's delivery; None before the first try."""
     page = account.client.get(f"/batches/{batch.id}/webhook_deliveries", cast_to=httpx.Response).json()
     assert len(page["data"]) <= 1
     return page["data"][0] if page["data"] else None
 
 
 def over(account: Account, batch: Batch, seconds: float = 60) -> dict[str, Any]:
-    """The batch's delivery when it is no longer tried."""
+    """The batch's delivery after its last try."""
 
     def look() -> dict[str, Any] | None:
         found = delivery(account, batch)
@@ -49,7 +49,7 @@ def over(account: Account, batch: Batch, seconds: float = 60) -> dict[str, Any]:
 
 
 def tried(account: Account, batch: Batch, times: int) -> dict[str, Any]:
-    """The batch's delivery after so many tries."""
+    """The batch's delivery after this number of tries."""
 
     def look() -> dict[str, Any] | None:
         found = delivery(account, batch)
@@ -59,7 +59,7 @@ def tried(account: Account, batch: Batch, times: int) -> dict[str, Any]:
 
 
 def outcomes(found: dict[str, Any]) -> list[int | str]:
-    """The status, or the error, of each try."""
+    """The status or the error of each try."""
     assert all((attempt["status_code"] is None) != (attempt["error"] is None) for attempt in found["attempts"])
     return [attempt["status_code"] or attempt["error"] for attempt in found["attempts"]]
 
@@ -79,7 +79,7 @@ def unwrap(received: tuple[dict[str, str], bytes], secret: str) -> Any:
 
 
 def all_the_same(receiver: Receiver) -> None:
-    """Every try had the same id and the same body, and a time and a signature that fit each other."""
+    """Every try has the same id and body, and a timestamp that its signature covers."""
     assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
     assert len({body for _, body in receiver.received}) == 1
     times = [int(headers["webhook-timestamp"]) for headers, _ in receiver.received]
@@ -87,7 +87,7 @@ def all_the_same(receiver: Receiver) -> None:
 
 
 def dead_letters(local: Local) -> set[str]:
-    """The ids of the events that were given up, ever."""
+    """The ids of all events in the dead-letter queue."""
     sqs = local.aws("sqs")
     (url,) = [each for each in sqs.list_queues()["QueueUrls"] if "WebhookDeadLetters" in each]
     ids: set[str] = set()
@@ -96,11 +96,11 @@ def dead_letters(local: Local) -> set[str]:
     return ids
 
 
-# --- what receivers do ----------------------------------------------------------------------------------------------
+# --- receivers ----------------------------------------------------------------------------------------------
 
 
 def say(content: bytes) -> Answer:
-    """These bytes, and the connection's end."""
+    """Send these bytes and close the connection."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(content)
@@ -109,7 +109,7 @@ def say(content: bytes) -> Answer:
 
 
 def flood(start: bytes, more: bytes) -> Answer:
-    """``more`` until the caller hangs up."""
+    """Send ``more`` until the caller disconnects."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(start)
@@ -120,7 +120,7 @@ def flood(start: bytes, more: bytes) -> Answer:
 
 
 class Gate:
-    """Holds answers until it is opened."""
+    """Delays answers until it is opened."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -169,10 +169,8 @@ RECEIVERS: dict[str, tuple[list[Answer], list[int | str]]] = {
 }
 
 
-def test_receivers_of_every_kind_get_what_they_are_due(
-    local: Local, account: Account, receive: Receive, gate: Gate
-) -> None:
-    """All at once, and beside one that never answers."""
+def test_each_answer_has_its_number_of_tries(local: Local, account: Account, receive: Receive, gate: Gate) -> None:
+    """All receivers at the same time, and one that never answers."""
     secret = secret_of(account)
     receivers = {name: receive(list(answers)) for name, (answers, _) in RECEIVERS.items()}
     slow = receive([gate.hold])
@@ -205,7 +203,7 @@ def test_receivers_of_every_kind_get_what_they_are_due(
     assert not dead_letters(local) & {each["event_id"] for each in [found, over(account, batches["gone"])]}
 
 
-def test_retry_after_puts_the_next_try_off(account: Account, receive: Receive) -> None:
+def test_retry_after_delays_the_next_try(account: Account, receive: Receive) -> None:
     receiver = receive([say(b"HTTP/1.1 429 Slow down\r\nRetry-After: 6\r\nContent-Length: 0\r\n\r\n")])
     batch = account.create(callback_url=receiver.url)
 
@@ -218,9 +216,7 @@ def test_retry_after_puts_the_next_try_off(account: Account, receive: Receive) -
     assert second - first >= 6
 
 
-def test_after_nine_tries_it_is_a_dead_letter_and_can_be_sent_again(
-    local: Local, account: Account, receive: Receive
-) -> None:
+def test_dead_letter_after_nine_tries_redelivers(local: Local, account: Account, receive: Receive) -> None:
     secret = secret_of(account)
     receiver = receive([500] * TRIES)
     batch = account.create(callback_url=receiver.url)
@@ -236,7 +232,7 @@ def test_after_nine_tries_it_is_a_dead_letter_and_can_be_sent_again(
         redeliver(Account(local), batch, failed["id"])
     assert refusal.value.status_code == 404
 
-    for times in (1, 2):  # what was taken can be asked for once more
+    for times in (1, 2):  # an accepted webhook can be redelivered too
         assert redeliver(account, batch, failed["id"])["status"] == "pending"
         found = over(account, batch)
         assert (found["status"], outcomes(found)) == ("succeeded", [500] * TRIES + [200] * times)
@@ -245,11 +241,11 @@ def test_after_nine_tries_it_is_a_dead_letter_and_can_be_sent_again(
     assert unwrap(receiver.received[-1], secret).data.id == batch.id
 
 
-# --- one does not wait for another, and nothing is lost ---------------------------------------------------------------
+# --- no delays for others, and no losses ---------------------------------------------------------------
 
 
-def test_a_stuck_receiver_delays_nobody_else(local: Local, account: Account, receive: Receive, gate: Gate) -> None:
-    many = 8  # more than the executions that Lambda begins with
+def test_stuck_receiver_delays_no_other(local: Local, account: Account, receive: Receive, gate: Gate) -> None:
+    many = 8  # more than the executions that Lambda starts with
     stuck, quick, other = receive([gate.hold] * many), receive(), Account(local)
     theirs = [account.create(callback_url=stuck.url) for _ in range(many)]
     wait_for(lambda: len(stuck.received) == many)
@@ -257,7 +253,7 @@ def test_a_stuck_receiver_delays_nobody_else(local: Local, account: Account, rec
     ours = other.create(callback_url=quick.url)
     assert outcomes(over(other, ours)) == [200]
 
-    # All of theirs were held the while: none was given up, and none was tried a second time.
+    # All of them were delayed: none was given up, and none was tried a second time.
     assert len(stuck.received) == many
     assert all((found := delivery(account, batch)) and found["attempts"] == [] for batch in theirs)
     gate.open()
@@ -265,7 +261,7 @@ def test_a_stuck_receiver_delays_nobody_else(local: Local, account: Account, rec
         assert outcomes(over(account, batch)) == [200]
 
 
-def test_a_secret_that_is_rotated_between_tries_signs_beside_the_new_one(account: Account, receive: Receive) -> None:
+def test_old_secret_signs_after_a_rotation(account: Account, receive: Receive) -> None:
     old = secret_of(account)
     receiver = receive([say(b"HTTP/1.1 503 No\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n")])
     batch = account.create(callback_url=receiver.url)
@@ -285,7 +281,7 @@ def test_a_secret_that_is_rotated_between_tries_signs_beside_the_new_one(account
 
 @contextlib.contextmanager
 def hidden_for(local: Local, seconds: int) -> Iterator[None]:
-    """How long the queue waits for a function that says nothing: three minutes, where a test has no time for it."""
+    """A short visibility timeout instead of three minutes, for a function that does not return."""
     sqs = local.aws("sqs")
     (url,) = [each for each in sqs.list_queues()["QueueUrls"] if "WebhookQueue" in each]
     names = ["VisibilityTimeout"]
@@ -297,9 +293,7 @@ def hidden_for(local: Local, seconds: int) -> Iterator[None]:
         sqs.set_queue_attributes(QueueUrl=url, Attributes=before)
 
 
-def test_a_function_killed_after_the_post_is_followed_by_another_with_the_same_id(
-    local: Local, account: Account, receive: Receive, gate: Gate
-) -> None:
+def test_killed_delivery_is_sent_again(local: Local, account: Account, receive: Receive, gate: Gate) -> None:
     secret = secret_of(account)
     receiver = receive([gate.hold])
     with hidden_for(local, 3):
@@ -314,11 +308,11 @@ def test_a_function_killed_after_the_post_is_followed_by_another_with_the_same_i
     assert len(receiver.received) == 2
     all_the_same(receiver)
     assert [unwrap(received, secret).data.id for received in receiver.received] == [batch.id] * 2
-    # Nobody lived to write the first try down.
+    # The first try was not recorded, because its function was killed.
     assert (found["status"], outcomes(found)) == ("succeeded", [200])
 
 
-def test_the_accounts_own_webhook_gets_what_has_no_callback_url(account: Account, receive: Receive) -> None:
+def test_default_webhook_without_callback_url(account: Account, receive: Receive) -> None:
     receiver = receive()
     answer = account.client.put("/webhook", cast_to=httpx.Response, body={"url": receiver.url}).json()
     batch = account.create()
@@ -330,7 +324,7 @@ def test_the_accounts_own_webhook_gets_what_has_no_callback_url(account: Account
     )
 
 
-# --- rules of others ------------------------------------------------------------------------------------------------
+# --- other rules ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -349,9 +343,7 @@ def inbox(local: Local) -> Iterator[str]:
         cloudformation.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
 
 
-def test_the_documented_rule_gets_the_end_of_every_batch_as_documented(
-    local: Local, account: Account, inbox: str
-) -> None:
+def test_documented_rule_gets_last_events(local: Local, account: Account, inbox: str) -> None:
     good = account.create()
     with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
         bad = account.create(account.upload(b"{"))

@@ -50,6 +50,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         aws.client("events").create_event_bus(Name="nightshift")
         queue = aws.client("sqs").create_queue(QueueName="webhooks", Attributes={"VisibilityTimeout": "180"})
         monkeypatch.setenv("WEBHOOK_QUEUE_URL", queue["QueueUrl"])
+        event_letters = aws.client("sqs").create_queue(QueueName="event-dead-letters")
+        monkeypatch.setenv("EVENT_DEAD_LETTERS_URL", event_letters["QueueUrl"])
         dead_letters = aws.client("sqs").create_queue(QueueName="webhook-dead-letters")
         monkeypatch.setenv("WEBHOOK_DEAD_LETTERS_URL", dead_letters["QueueUrl"])
         machine = aws.client("stepfunctions").create_state_machine(

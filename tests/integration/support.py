@@ -147,7 +147,7 @@ def gateway(event: dict[str, Any]) -> Reply:
     headers = {name.lower(): values[0] for name, values in answer["multiValueHeaders"].items()}
     reply = Reply(answer["statusCode"], headers, answer["body"])
     assert reply.headers["x-request-id"].startswith("req_")
-    if reply.status >= 400:
+    if reply.status >= 400 and reply.status != 416:
         assert headers["content-type"] == "application/json"
         assert {"message", "type", "param", "code"} <= reply.error.keys()
         assert "Traceback" not in reply.body

@@ -207,7 +207,11 @@ def test_every_byte_arrives_as_it_was_sent(alice: Caller) -> None:
         pytest.param(FILE + END, "missing_required_parameter", "purpose", id="no purpose"),
         pytest.param(part("purpose", b"fine-tune") + FILE + END, "invalid_value", "purpose", id="wrong purpose"),
         pytest.param(PURPOSE + part("file", CONTENT, "x.txt") + END, "invalid_filename", "file", id="no .jsonl"),
-        pytest.param(PURPOSE + part("file", CONTENT, "") + END, "invalid_filename", "file", id="no name"),
+        pytest.param(PURPOSE + part("file", CONTENT, "x.jsonl.gz") + END, "invalid_filename", "file", id="gzip"),
+        pytest.param(
+            PURPOSE + part("file", CONTENT, "=?utf-8?q?x=2Ecsv?=") + END, "invalid_filename", "file", id="word"
+        ),
+        pytest.param(PURPOSE + part("file", CONTENT, "a" * 513) + END, "invalid_filename", "file", id="long name"),
     ],
 )
 def test_an_incomplete_form_is_refused(alice: Caller, form: bytes, code: str, param: str) -> None:
@@ -275,11 +279,102 @@ def test_any_file_name_is_kept(alice: Caller, name: str) -> None:
     reply = upload(alice, PURPOSE + part("file", CONTENT, name) + END)
     assert reply.status == 200
     assert reply.json["filename"] == name
-    assert alice("GET", f"/files/{reply.json['id']}/content").status == 302
+    assert alice("GET", f"/files/{reply.json['id']}/content").status == 200
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('form-data; name="file"; filename="upload"', "upload"),
+        ('form-data; name="file"; filename=""', "upload"),
+        ('form-data; name="file"', "upload"),
+        ("form-data; name=file; filename=in.jsonl", "in.jsonl"),
+        ('form-data; filename="in.JSONL"; name="file"', "in.JSONL"),
+        ("form-data; name=file; filename*=UTF-8''r%C3%A9sum%C3%A9.jsonl", "r\u00e9sum\u00e9.jsonl"),
+        ('form-data; name="file"; filename="=?utf-8?B?aW4uanNvbmw=?="', "in.jsonl"),
+        ('form-data; name="file"; filename="/data/a.b/requests"', "/data/a.b/requests"),
+    ],
+)
+def test_a_file_may_have_any_name_or_none(alice: Caller, disposition: str, name: str) -> None:
+    body = f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + CONTENT + b"\r\n"
+    reply = upload(alice, PURPOSE + body + END)
+    assert (reply.status, reply.json["filename"], reply.json["bytes"]) == (200, name, len(CONTENT))
+
+
+def test_a_preamble_and_other_fields_are_ignored(alice: Caller) -> None:
+    form = b"a preamble\r\n" + part("custom_llm_provider", b"openai") + PURPOSE + FILE + END + b"an epilogue"
+    assert upload(alice, form).json["bytes"] == len(CONTENT)
+
+
+def test_a_transfer_encoding_is_decoded(alice: Caller) -> None:
+    coded = with_header(part("file", base64.b64encode(CONTENT), "a"), b"Content-Transfer-Encoding: base64")
+    assert upload(alice, PURPOSE + coded + END).json["bytes"] == len(CONTENT)
+
+
+def test_a_missing_part_is_named_beside_the_others(alice: Caller) -> None:
+    message = upload(alice, PURPOSE + part("data", CONTENT) + END).error["message"]
+    assert "'file'" in message
+    assert "data, purpose" in message
+
+
+# --- the content of a file --------------------------------------------------------------------------------------------
+
+SMALL = b'{"a": "\xc3\xa9"}\n'
+
+
+def content(caller: Caller, file_id: str, method: str = "GET", **headers: str) -> Reply:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return caller(method, f"/files/{file_id}/content", headers=named)
+
+
+def test_a_small_file_comes_with_its_bytes(alice: Caller) -> None:
+    reply = content(alice, alice.upload(SMALL))
+    assert (reply.status, reply.body.encode()) == (200, SMALL)
+    assert reply.headers["content-type"] == "application/jsonl"
+    assert reply.headers["content-disposition"].startswith('attachment; filename="in.jsonl"')
+    assert reply.headers["content-length"] == str(len(SMALL))
+
+
+def test_a_head_has_no_body(alice: Caller) -> None:
+    reply = content(alice, alice.upload(SMALL), "HEAD")
+    assert (reply.status, reply.body, reply.headers["content-length"]) == (200, "", str(len(SMALL)))
+
+
+@pytest.mark.parametrize(("given", "start", "end"), [("bytes=0-3", 0, 4), ("bytes=-2", 10, 12), ("bytes=2-", 2, 12)])
+def test_a_range_is_a_part(alice: Caller, given: str, start: int, end: int) -> None:
+    whole = b"0123456789a\n"
+    reply = content(alice, alice.upload(whole), range=given)
+    assert (reply.status, reply.body.encode()) == (206, whole[start:end])
+    assert reply.headers["content-range"] == f"bytes {start}-{end - 1}/12"
+
+
+def test_an_impossible_range_is_416(alice: Caller) -> None:
+    reply = alice("GET", f"/files/{alice.upload(CONTENT)}/content", headers={"Range": "bytes=99-"})
+    assert (reply.status, reply.headers["content-range"]) == (416, "bytes */9")
+
+
+def test_an_etag_saves_the_download(alice: Caller) -> None:
+    file_id = alice.upload(SMALL)
+    etag = content(alice, file_id).headers["etag"]
+    assert (content(alice, file_id, if_none_match=etag).status, content(alice, file_id, if_none_match=etag).body) == (
+        304,
+        "",
+    )
+    assert content(alice, file_id, range="bytes=0-0", if_range='"other"').status == 200
+
+
+@pytest.mark.parametrize(
+    "given", [b"a" * (2 * 1024 * 1024 + 1), b"\xff\n", b"\x01" * (1024 * 1024)], ids=["large", "bytes", "escapes"]
+)
+def test_what_no_response_holds_is_redirected(alice: Caller, given: bytes) -> None:
+    reply = content(alice, alice.upload(given))
+    assert reply.status == 302
+    assert reply.json["location"] == reply.headers["location"]
+    assert "without the Authorization header" in reply.json["message"]
 
 
 def test_the_content_is_a_presigned_redirect(alice: Caller) -> None:
-    file_id = alice.upload(b"{}\n")
+    file_id = alice.upload(b"\xff\n")
     reply = alice("GET", f"/files/{file_id}/content")
     assert reply.status == 302
     assert reply.headers["cache-control"] == "no-store"
@@ -329,12 +424,17 @@ def test_a_bad_limit_is_refused(alice: Caller, limit: str) -> None:
     assert (reply.status, reply.error["param"]) == (400, "limit")
 
 
-@pytest.mark.parametrize("after", ["", "nonsense", "zzz", "file_1", "x" * 5_000, "\u00e9"], ids=ascii)
+@pytest.mark.parametrize("after", ["nonsense", "zzz", "file_1", "x" * 5_000, "\u00e9"], ids=ascii)
 def test_a_cursor_that_is_no_batch_id_is_refused(alice: Caller, after: str) -> None:
     """DynamoDB refuses a start key outside the query's range, and an empty one: it must not get there."""
     put_batch(alice, "batch_1")
     reply = alice("GET", "/batches", query={"after": after})
     assert (reply.status, reply.error["param"]) == (400, "after")
+
+
+def test_an_empty_cursor_is_none(alice: Caller) -> None:
+    put_batch(alice, "batch_1")
+    assert len(page(alice, after="", **{"api-version": "2024-10-21"})["data"]) == 1
 
 
 def test_a_cursor_that_never_was_a_batch_still_points(alice: Caller) -> None:

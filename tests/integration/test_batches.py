@@ -91,6 +91,14 @@ def test_progress_is_absolute_and_never_falls(alice: Caller) -> None:
     assert batches.live_counts(batch) == RequestCounts(10, 3, 6)
 
 
+def test_the_items_of_chunks_expire() -> None:
+    batches.put_progress("batch_1", 0, completed=1, failed=0)
+    batches.put_problem("batch_1", 0, "Why.")
+    items = list(Table("batches").scan())
+    assert len(items) == 2
+    assert all(item["ttl"] > time.time() + 86_400 for item in items)
+
+
 def test_counts_are_none_before_validation(alice: Caller) -> None:
     assert batches.live_counts(put_batch(alice, "batch_1")) is None
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from nightshift.accounts import store as accounts
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
@@ -20,6 +21,7 @@ from tests.integration.support import (
     Reply,
     apply_route,
     input_lines,
+    invoke,
     object_keys,
     request_line,
     route,
@@ -75,7 +77,7 @@ def test_a_new_batch_is_validating_and_says_so_with_every_field(alice: Caller) -
         "expired_at": None,
         "cancelling_at": None,
         "cancelled_at": None,
-        "request_counts": {"total": 3, "completed": 0, "failed": 0},
+        "request_counts": None,
         "usage": None,
         "metadata": {"team": "search"},
         "callback_url": None,
@@ -131,7 +133,8 @@ def test_the_route_is_chosen_by_priority_among_the_active_ones(alice: Caller) ->
 @pytest.mark.parametrize(("separator", "end"), [("\n", ""), ("\r\n", "\r\n"), ("\r\n", "")])
 def test_a_last_line_without_a_newline_and_a_crlf_file_are_whole_files(alice: Caller, separator: str, end: str) -> None:
     reply = create(alice, (separator.join(input_lines(3)) + end).encode())
-    assert (reply.status, reply.json["request_counts"]["total"]) == (200, 3)
+    assert reply.status == 200
+    assert batches.open_of(alice.account_id)[0].lines == 3
 
 
 @pytest.mark.parametrize("field", ["endpoint", "completion_window", "metadata", "callback_url", "output_expires_after"])
@@ -421,3 +424,73 @@ def test_an_expired_key_makes_a_new_batch(alice: Caller) -> None:
     [record] = Table("idempotency_keys", keys=("id",)).scan()
     Table("idempotency_keys", keys=("id",)).put({**record, "expiration": 1})
     assert keyed(alice, file_id).json["id"] != first.json["id"]
+
+
+def test_a_key_in_the_body_is_a_key(alice: Caller) -> None:
+    file_id = alice.upload(input_lines(1))
+    body = {"input_file_id": file_id, "idempotency_key": "k"}
+    first, again = (alice("POST", "/batches", json_body=body) for _ in range(2))
+    assert (first.status, again.json["id"]) == (200, first.json["id"])
+    by_header = alice("POST", "/batches", json_body={"input_file_id": file_id}, headers={"Idempotency-Key": "k"})
+    assert by_header.json["id"] == first.json["id"]
+
+
+# --- quotas ---------------------------------------------------------------------------------------------------------
+
+
+def quota(caller: Caller, **quotas: int) -> None:
+    accounts.set_quotas(caller.account_id, quotas)
+
+
+def test_a_batch_over_the_quota_is_refused(alice: Caller) -> None:
+    quota(alice, queued_requests=10)
+    assert create(alice, input_lines(11)).error["code"] == "quota_exceeded"
+    assert create(alice, input_lines(6)).status == 200
+    assert create(alice, input_lines(5)).status == 429
+    assert create(alice, input_lines(4)).status == 200
+
+
+def test_an_unvalidated_batch_over_the_quota_fails(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    quota(alice, queued_requests=10)
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
+    large, small = alice.create(input_lines(11)), alice.create(input_lines(10))
+    assert invoke("validate_batch", alice.task(large))["status"] == "failed"
+    batch = alice.batch(large)
+    assert [error["code"] for error in batch["errors"]["data"]] == ["quota_exceeded"]
+    assert batch["request_counts"] == {"total": 11, "completed": 0, "failed": 0}
+    assert invoke("validate_batch", alice.task(small))["status"] == "in_progress"
+
+
+def test_answered_lines_are_not_queued(alice: Caller) -> None:
+    quota(alice, queued_requests=10)
+    first = alice.begin(input_lines(10))
+    assert create(alice, input_lines(3)).status == 429
+    batches.put_progress(first, 0, completed=2, failed=1)
+    assert create(alice, input_lines(3)).status == 200
+
+
+# --- the input file -------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_holds_its_input(alice: Caller) -> None:
+    file_id = alice.upload(input_lines(1))
+    Table("files").update(alice.account_id, file_id, set={"expires_at": int(time.time()) + 60})
+    batch = create_of(alice, file_id)
+    held = files.get(alice.account_id, file_id).expires_at
+    assert held is not None
+    assert held >= batch["expires_at"] + 3600
+
+
+def test_an_input_that_expires_later_stays_as_it_is(alice: Caller) -> None:
+    file_id = alice.upload(input_lines(1))
+    later = int(time.time()) + 30 * 86_400
+    Table("files").update(alice.account_id, file_id, set={"expires_at": later})
+    create_of(alice, file_id)
+    assert files.get(alice.account_id, file_id).expires_at == later
+    unlimited = alice.upload(input_lines(1))
+    create_of(alice, unlimited)
+    assert files.get(alice.account_id, unlimited).expires_at is None
+
+
+def create_of(caller: Caller, file_id: str) -> dict[str, Any]:
+    return caller("POST", "/batches", json_body={"input_file_id": file_id}).json

@@ -208,6 +208,23 @@ def test_the_first_event_that_the_bus_did_not_take_is_reported(alice: Caller, mo
     assert answer == {"batchItemFailures": [{"itemIdentifier": "11"}]}
 
 
+def test_an_event_refused_for_good_is_set_aside(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [item_of(put_batch(alice, f"batch_{number:02d}")) for number in range(13)]
+    published: list[str] = []
+
+    def refuse_one(Entries: list[Any]) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+        published.extend(entry["Resources"][0] for entry in Entries)
+        refused = {"ErrorCode": "MalformedDetail", "ErrorMessage": "-"}
+        return {"Entries": [refused if entry["Resources"] == ["batch_03"] else {} for entry in Entries]}
+
+    monkeypatch.setattr(aws.client("events"), "put_events", refuse_one)
+    assert invoke("publish_events", stream(*[(None, item) for item in items])) == {"batchItemFailures": []}
+    assert len(published) == 13
+    url = settings.event_dead_letters_url()
+    [letter] = aws.client("sqs").receive_message(QueueUrl=url)["Messages"]
+    assert json.loads(letter["Body"])["batch"]["id"] == "batch_03"
+
+
 def test_no_call_to_the_bus_is_over_its_limit(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
     """PutEvents takes 256 KiB in all. A batch that failed with its hundred entries has some 40 KB of them."""
     error = {"code": "invalid_request", "message": "The model " + "m" * 380, "param": "body.model", "line": 1}

@@ -165,7 +165,8 @@ def test_a_batch_cancelled_before_it_was_validated_ends_without_lines(
     alice("POST", f"/batches/{batch_id}/cancel")
     batch = alice.finalize(batch_id)
     assert batch["status"] == "cancelled"
-    assert [batch[name] for name in ("request_counts", "output_file_id", "error_file_id")] == [None] * 3
+    assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+    assert (batch["output_file_id"], batch["error_file_id"]) == (None, None)
 
 
 def test_a_batch_cancelled_between_create_and_its_first_chunk_answers_for_every_line(alice: Caller) -> None:

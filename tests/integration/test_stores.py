@@ -11,9 +11,10 @@ from botocore.response import StreamingBody
 from nightshift.accounts import store as accounts
 from nightshift.core import aws, concat, settings
 from nightshift.core.errors import BadRequestError, NotFoundError
+from nightshift.core.table import Table
 from nightshift.files import store as files
 from nightshift.files import uploads
-from nightshift.files.create import NewFile, create_presigned
+from nightshift.files.create import NewFile, create_file, create_presigned
 from nightshift.files.record import File, Upload
 from nightshift.routes import store as routes
 
@@ -176,6 +177,19 @@ def completed(upload: Upload) -> None:
     part_id = uploads.add_part(upload, b"a" * upload.size)
     done, file = uploads.complete(upload, [part_id], None)
     assert (done.status, done.file_id, file.size) == ("completed", file.id, upload.size)
+
+
+def test_bytes_never_come_without_a_record(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed call leaves a record that expires soon, and its end deletes the bytes."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise MemoryError("killed")
+
+    monkeypatch.setattr(files, "arrived", killed)
+    with pytest.raises(MemoryError):
+        create_file(alice.account_id, NEW, b"{}")
+    [item] = Table("files").scan()
+    assert (item["status"], item["expires_at"] < time.time() + 3700) == ("uploaded", True)
 
 
 def test_an_upload_cancelled_meanwhile_is_refused(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

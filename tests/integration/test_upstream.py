@@ -1,12 +1,11 @@
-"""upstream.Upstream.send against a server that does what servers do: it answers, and never raises."""
+"""``Upstream.send`` against a server that misbehaves in many ways: it returns an answer and does not raise."""
 
 import asyncio
 import gzip
 import socket
 
 import pytest
-from nightshift.upstream import client as upstream_module
-from nightshift.upstream.answer import Answer
+from nightshift.upstream.answer import MAX_ANSWER_BYTES, Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import SMALL_ANSWER_BYTES, Upstream
 
@@ -15,10 +14,11 @@ from tests.integration.support import Behave, Exchange, Server, route
 BODY = b'{"model":"upstream-model","messages":[{"role":"user","content":"Hi."}]}'
 
 
-def send(url: str, timeout_seconds: int = 5) -> Answer:
+def send(url: str, timeout_seconds: int = 5, max_answer_bytes: int = MAX_ANSWER_BYTES) -> Answer:
     async def run() -> Answer:
         budget = ByteBudget(2**25)
-        async with Upstream(route(url, timeout_seconds=timeout_seconds), "key", 4, budget) as upstream:
+        used = route(url, timeout_seconds=timeout_seconds)
+        async with Upstream(used, "key", 4, budget, max_answer_bytes=max_answer_bytes) as upstream:
             answer = await upstream.send(BODY, "batch_req_1")
         assert budget.reserved == 0
         return answer
@@ -34,7 +34,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Behave:
     return lambda exchange: exchange.reply(status, body, **headers)
 
 
-def test_a_json_answer_comes_back_as_its_own_bytes(server: Server) -> None:
+def test_a_json_answer_is_unchanged(server: Server) -> None:
     server.behave = answer(200, b'{"model": "m",\n "x": 1}', x_request_id="req_theirs")
     assert send(server.url) == Answer(200, b'{"model": "m",\n "x": 1}', "req_theirs")
     [received] = server.received
@@ -44,13 +44,13 @@ def test_a_json_answer_comes_back_as_its_own_bytes(server: Server) -> None:
     assert received.headers["idempotency-key"] == "batch_req_1"
 
 
-def test_a_slash_at_the_base_urls_end_is_no_second_slash(server: Server) -> None:
+def test_a_base_url_may_end_with_a_slash(server: Server) -> None:
     send(f"{server.url}/v1/")
     assert server.received[0].path == "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("body", [b"<html>fine</html>", b"", b"[1]", b'{"a":', b'{"a":"\xff"}', b"null"])
-def test_a_good_status_without_a_json_object_is_no_answer(server: Server, body: bytes) -> None:
+def test_a_200_without_a_json_object_fails(server: Server, body: bytes) -> None:
     server.behave = answer(200, body)
     assert send(server.url).failure == "not_json"
 
@@ -68,12 +68,12 @@ def test_a_good_status_without_a_json_object_is_no_answer(server: Server, body: 
         pytest.param(Exchange.reset, id="reset"),
     ],
 )
-def test_a_broken_connection_is_a_broken_answer(server: Server, behave: Behave) -> None:
+def test_a_broken_connection_is_broken(server: Server, behave: Behave) -> None:
     server.behave = behave
     assert send(server.url) == Answer(failure="broken")
 
 
-def test_a_body_without_a_length_that_is_whole_is_an_answer(server: Server) -> None:
+def test_a_body_needs_no_length(server: Server) -> None:
     server.behave = raw(b'HTTP/1.0 200 OK\r\n\r\n{"a":1}')
     assert send(server.url).body == b'{"a":1}'
 
@@ -94,11 +94,11 @@ def test_a_body_that_stalls_is_a_timeout(server: Server) -> None:
 
 def test_a_refused_connection_is_not_now() -> None:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        free.bind(("127.0.0.1", 0))  # bound, but not listening
         assert send(f"http://127.0.0.1:{free.getsockname()[1]}") == Answer(failure="connect")
 
 
-def test_a_name_that_leads_nowhere_is_not_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_name_is_not_now(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -106,11 +106,11 @@ def test_a_name_that_leads_nowhere_is_not_now(monkeypatch: pytest.MonkeyPatch) -
     assert send("http://nowhere.example") == Answer(failure="connect")
 
 
-def test_a_tls_handshake_with_a_plain_server_is_not_now(server: Server) -> None:
+def test_a_failed_tls_handshake_is_not_now(server: Server) -> None:
     assert send(server.url.replace("http:", "https:")) == Answer(failure="connect")
 
 
-def test_an_error_page_becomes_an_error_object_with_its_text(server: Server) -> None:
+def test_an_error_page_becomes_an_error(server: Server) -> None:
     server.behave = answer(502, b"<html>Bad \xff Gateway</html>")
     got = send(server.url)
     assert (got.status, got.failure) == (502, None)
@@ -119,18 +119,17 @@ def test_an_error_page_becomes_an_error_object_with_its_text(server: Server) -> 
     )
 
 
-def test_an_error_object_comes_back_as_it_is(server: Server) -> None:
+def test_an_error_object_is_unchanged(server: Server) -> None:
     server.behave = answer(400, b'{"error":{"message":"No."}}')
     assert send(server.url) == Answer(400, b'{"error":{"message":"No."}}')
 
 
-def test_an_answer_over_the_limit_is_too_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_module, "MAX_ANSWER_BYTES", 1_000_000)
+def test_a_body_over_the_limit_is_too_long(server: Server) -> None:
     server.behave = answer(200, b'{"a":"' + b"a" * 2_000_000 + b'"}')
-    assert send(server.url) == Answer(failure="too_long")
+    assert send(server.url, max_answer_bytes=1_000_000) == Answer(failure="too_long")
 
 
-def test_a_redirect_is_an_answer_and_is_not_followed(server: Server) -> None:
+def test_a_redirect_is_not_followed(server: Server) -> None:
     server.behave = answer(307, b"", Location=f"{server.url}/elsewhere")
     assert send(server.url).status == 307
     assert len(server.received) == 1
@@ -146,7 +145,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(server: Server) -> None:
         ({}, None),
     ],
 )
-def test_the_upstreams_wish_to_wait_is_read(server: Server, headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_read(server: Server, headers: dict[str, str], seconds: float | None) -> None:
     server.behave = answer(429, b"", **headers)
     got = send(server.url)
     assert (got.status, got.retry_after) == (429, seconds)
@@ -160,12 +159,12 @@ def test_the_upstreams_wish_to_wait_is_read(server: Server, headers: dict[str, s
         "Mon, 01 Jan 2024 00:00:00 +99999999999999",
     ],
 )
-def test_a_retry_after_that_is_no_date_a_clock_could_show_is_ignored(server: Server, header: str) -> None:
+def test_an_impossible_date_is_ignored(server: Server, header: str) -> None:
     server.behave = answer(429, b"", Retry_After=header)
     assert send(server.url).retry_after is None
 
 
-def test_a_small_answer_that_unpacks_to_a_huge_one_is_too_long(server: Server) -> None:
+def test_a_compression_bomb_is_too_long(server: Server) -> None:
     bomb = gzip.compress(b'{"a":"' + b"a" * 64 * 1024 * 1024 + b'"}')
     server.behave = answer(200, bomb, Content_Encoding="gzip")
     assert send(server.url) == Answer(failure="too_long")
@@ -202,7 +201,7 @@ def test_a_long_answer_waits_for_the_budget(server: Server, long: Behave) -> Non
     assert asyncio.run(run()) == ([Answer(200, LONG)] * 2, Answer(200, b"{}"), Answer(200, LONG))
 
 
-def test_a_long_answer_that_stalls_is_a_timeout_and_gives_its_room_back(server: Server) -> None:
+def test_a_stalled_answer_releases_its_bytes(server: Server) -> None:
     def stall(exchange: Exchange) -> None:
         exchange.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (2 * len(LONG), LONG))
         server.hang(exchange)
@@ -211,19 +210,19 @@ def test_a_long_answer_that_stalls_is_a_timeout_and_gives_its_room_back(server: 
     assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
 
 
-def test_a_length_that_no_number_can_have_is_a_broken_answer(server: Server) -> None:
+def test_an_impossible_length_is_broken(server: Server) -> None:
     zeros = b"0" * 5_000
     server.behave = raw(b"HTTP/1.1 200 OK\r\nContent-Length: %b%d\r\n\r\n%b" % (zeros, len(LONG), LONG))
     assert send(server.url) == Answer(failure="broken")
 
 
-def test_answers_are_asked_for_as_they_are(server: Server) -> None:
+def test_answers_are_not_compressed(server: Server) -> None:
     send(server.url)
     assert server.received[0].headers["accept-encoding"] == "identity"
 
 
-def test_an_idle_connection_that_the_upstream_has_closed_is_no_answer_to_the_next_request(server: Server) -> None:
-    """Many servers close idle connections, and say so to nobody. A request that met one was not seen."""
+def test_a_closed_connection_is_replaced(server: Server) -> None:
+    """Many servers close idle connections without notice. They have not read a request that comes too late."""
     length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
     async def run() -> list[Answer]:
@@ -235,7 +234,7 @@ def test_an_idle_connection_that_the_upstream_has_closed_is_no_answer_to_the_nex
     assert len(server.received) == 20
 
 
-def test_an_answer_that_nobody_asked_for_is_not_that_to_the_next_request(server: Server) -> None:
+def test_an_unrequested_answer_is_ignored(server: Server) -> None:
     def twice(exchange: Exchange) -> None:
         exchange.reply(200, b'{"n":%d}' % len(server.received))
         exchange.handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"n":"-"}')
@@ -252,13 +251,13 @@ def test_an_answer_that_nobody_asked_for_is_not_that_to_the_next_request(server:
     assert asyncio.run(run()) == [b'{"n":%d}' % number for number in range(1, 6)]
 
 
-def test_a_new_connection_that_is_closed_without_an_answer_is_broken(server: Server) -> None:
+def test_a_closed_new_connection_is_broken(server: Server) -> None:
     server.behave = raw(b"")
     assert send(server.url) == Answer(failure="broken")
     assert len(server.received) == 1
 
 
-def test_cookies_are_not_kept(server: Server) -> None:
+def test_cookies_are_not_sent_back(server: Server) -> None:
     async def twice() -> None:
         async with Upstream(route(server.url), None, 4, ByteBudget(2**25)) as upstream:
             await upstream.send(BODY, "batch_req_1")

@@ -22,7 +22,7 @@ PACKAGES = (
 EDGES = frozenset(
     {
         *("aws", "bucket", "table", "concat", "log", "store", "plan", "uploads", "client"),
-        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app"),
+        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app", "content"),
     }
 )
 MODULES = {

@@ -94,7 +94,7 @@ def names_that_settings_reads() -> set[str]:
         for node in ast.walk(ast.parse(SETTINGS.read_text()))
         if isinstance(node, ast.Constant | ast.JoinedStr)
     ]
-    tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "ROUTES_TABLE"}
+    tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "IDEMPOTENCY_KEYS_TABLE", "ROUTES_TABLE"}
     return {name for name in strings if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z]+)*", name)} | tables
 
 

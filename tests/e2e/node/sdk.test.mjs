@@ -1,5 +1,5 @@
-// The official Node SDK, unmodified, against a stack. tests/e2e/test_node.py says where that is:
-// OPENAI_BASE_URL, OPENAI_API_KEY, FULL_API_KEY (an account that may have no batch), SLASHED_MODEL.
+// The unmodified official Node SDK against a stack. tests/e2e/test_node.py sets the environment:
+// OPENAI_BASE_URL, OPENAI_API_KEY, FULL_API_KEY (of an account whose quota of batches is 0), SLASHED_MODEL.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -57,7 +57,7 @@ const assertRefused = (error, kind, status, code, param) => {
   assert.ok(error.message.length > 10);
 };
 
-test('a batch from upload to download', async () => {
+test('batch from upload to download', async () => {
   const file = await upload(input(5));
   assert.deepEqual([file.object, file.status, file.purpose, file.filename], ['file', 'processed', 'batch', 'input.jsonl']);
 
@@ -86,7 +86,7 @@ test('a batch from upload to download', async () => {
   assert.deepEqual(await client.files.delete(file.id), { id: file.id, object: 'file', deleted: true });
 });
 
-test('an upload of 9 MB in parts, joined in the order of part_ids', async () => {
+test('upload parts are joined in the order of part_ids', async () => {
   const content = Buffer.alloc(9 * 1024 * 1024, 'nightshift ');
   const size = 4 * 1024 * 1024;
   const pieces = [0, 1, 2].map((number) => content.subarray(number * size, (number + 1) * size));
@@ -112,7 +112,7 @@ test('an upload of 9 MB in parts, joined in the order of part_ids', async () => 
   await client.files.delete(done.file.id);
 });
 
-test('a cancelled upload takes no more parts', async () => {
+test('cancelled upload refuses parts', async () => {
   const made = await client.uploads.create({
     bytes: 3,
     filename: 'a.jsonl',
@@ -125,7 +125,7 @@ test('a cancelled upload takes no more parts', async () => {
   assertRefused(error, OpenAI.BadRequestError, 400, 'upload_not_pending', 'upload_id');
 });
 
-test('paging by itself over files and batches', async () => {
+test('automatic paging over files and batches', async () => {
   const files = [];
   for (let number = 0; number < 5; number += 1) files.push((await upload(line('a'), `paged-${number}.jsonl`)).id);
   const batches = [];
@@ -150,14 +150,14 @@ test('paging by itself over files and batches', async () => {
   await Promise.all(batches.map(ended));
 });
 
-test('cancel, while it runs and when it has ended', async () => {
+test('cancel of a running and of an ended batch', async () => {
   const batch = await create(input(3));
   assert.ok(['cancelling', ...ENDED].includes((await client.batches.cancel(batch.id)).status));
   const last = await ended(batch.id);
   assert.deepEqual(await client.batches.cancel(batch.id), last);
 });
 
-test('models, one with a slash in its name', async () => {
+test('model with slashes in its name', async () => {
   const models = [];
   for await (const model of client.models.list()) models.push(model.id);
   assert.ok(models.includes('demo-model'));
@@ -165,7 +165,7 @@ test('models, one with a slash in its name', async () => {
   assert.equal((await client.models.retrieve(process.env.SLASHED_MODEL)).id, process.env.SLASHED_MODEL);
 });
 
-test('errors are of the SDK\'s classes, with code, param and request id', async () => {
+test('errors have class, code, param and request id', async () => {
   const stranger = new OpenAI({ apiKey: 'sk-nobody', maxRetries: 0 });
   assertRefused(await refusal(() => stranger.models.list()), OpenAI.AuthenticationError, 401, 'invalid_api_key', null);
   assertRefused(
@@ -193,7 +193,7 @@ test('errors are of the SDK\'s classes, with code, param and request id', async 
   assert.ok(Number(limited.headers.get('retry-after')) > 0);
 });
 
-test('every wrong line of a file is told', async () => {
+test('every invalid line of a file is listed', async () => {
   const error = await refusal(() => create([line('a'), '{', line('a')].join('\n')));
   assertRefused(error, OpenAI.BadRequestError, 400, 'batch_invalid_jsonl', 'input_file_id');
   assert.deepEqual(
@@ -224,7 +224,7 @@ after(() => {
   receiver.close();
 });
 
-test('a webhook is unwrapped', { timeout: 60_000 }, async () => {
+test('webhook is unwrapped', { timeout: 60_000 }, async () => {
   const { secret } = await client.post('/webhook/rotate');
   const batch = await create(input(1), { callback_url: `http://127.0.0.1:${receiver.address().port}/hook` });
   const { headers, body } = await received;

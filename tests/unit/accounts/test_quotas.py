@@ -16,15 +16,16 @@ def test_a_quota_of_its_own_replaces_the_default() -> None:
 
 
 def test_what_fits_is_allowed() -> None:
-    QUOTAS.check_batches(active=1, queued=9)
+    QUOTAS.check_active(1)
+    QUOTAS.check_queued(queued=4, more=6)
     QUOTAS.check_storage(stored=40, more=60)
 
 
 @pytest.mark.parametrize(
     ("check", "message"),
     [
-        (lambda: QUOTAS.check_batches(2, 0), "The account has 2 active batches; the limit is 2."),
-        (lambda: QUOTAS.check_batches(0, 10), "The account has 10 queued requests; the limit is 10."),
+        (lambda: QUOTAS.check_active(2), "The account has 2 active batches; the limit is 2."),
+        (lambda: QUOTAS.check_queued(4, 7), "The account has 4 queued requests, and the batch has 7; the limit is 10."),
         (
             lambda: QUOTAS.check_storage(40, 61),
             "The account stores 40 bytes and cannot store 61 more; the limit is 100.",

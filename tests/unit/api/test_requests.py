@@ -93,7 +93,7 @@ def test_a_batch_with_a_wrong_parameter(content: dict[str, Any], code: str, para
     [
         ({"bytes": 0}, "bytes: invalid value 0. It must be at least 1."),
         ({"bytes": 1.5}, "bytes: invalid value 1.5. It must be an integer."),
-        ({"filename": "a.txt"}, r"filename: invalid value 'a.txt'. It must match the pattern '\.jsonl$'."),
+        ({"filename": 7}, "filename: invalid value 7. It must be a string."),
         ({"purpose": "fine-tune"}, "purpose: invalid value 'fine-tune'. Supported values are: 'batch'."),
     ],
 )

@@ -51,13 +51,15 @@ def test_fields_that_are_set_are_shown() -> None:
         "callback_url": "https://hooks.example.com",
         "cancelled_at": 9,
     }
-    resource = shown(plan=plan(), **fields)
+    resource = shown(plan=plan(), status="cancelled", **fields)
     assert resource["model"] == MODEL
     assert {name: resource[name] for name in fields} == msgspec.to_builtins(fields)
 
 
-def test_counts_are_zero_once_lines_are_known() -> None:
-    assert shown(plan=plan(3))["request_counts"] == {"total": 3, "completed": 0, "failed": 0}
+def test_counts_are_null_only_while_validating() -> None:
+    assert shown(plan=plan(3))["request_counts"] is None
+    assert shown(plan=plan(3), status="in_progress")["request_counts"] == {"total": 3, "completed": 0, "failed": 0}
+    assert shown(status="cancelled")["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
 
 
 def test_errors_are_a_list_object() -> None:
@@ -67,7 +69,9 @@ def test_errors_are_a_list_object() -> None:
 
 
 def test_the_sdk_reads_a_batch() -> None:
-    read = Batch.model_validate(shown(errors=(FAULT,), request_counts=COUNTS, usage=USAGE), strict=True)
+    read = Batch.model_validate(
+        shown(status="failed", errors=(FAULT,), request_counts=COUNTS, usage=USAGE), strict=True
+    )
     assert read.errors is not None
     assert read.errors.data is not None
     assert read.errors.data[0].line == 2

@@ -77,7 +77,7 @@ def test_quotas_have_defaults() -> None:
 
     assert quotas() == {
         "LIMIT": ["VALUE", "SET", "BY"],
-        "active-batches": ["1000", "default"],
+        "active-batches": ["100", "default"],
         "queued-requests": ["5000000", "default"],
         "stored-bytes": ["107374182400", "default"],
     }

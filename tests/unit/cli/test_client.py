@@ -138,7 +138,7 @@ def test_create_gives_up_after_a_minute(waits: list[float]) -> None:
     assert 60 <= sum(waits) < 90
 
 
-def test_answer_without_envelope_shows_its_status() -> None:
+def test_unknown_error_shows_its_status() -> None:
     page = httpx.Response(403, text="<html>Forbidden</html>")
 
     with client(Api(page)) as calls, pytest.raises(ApiError, match=r"^api.test answered HTTP 403\.$"):

@@ -255,7 +255,7 @@ def test_download_writes_both_files(api: FakeApi, folder: Path) -> None:
     assert (folder / "out.errors.jsonl").read_bytes() == api.files["file_err"]
 
 
-def test_download_of_answered_batch_exits_with_0(api: FakeApi, folder: Path) -> None:
+def test_download_without_failures_exits_with_0(api: FakeApi, folder: Path) -> None:
     result = download("--quiet")
 
     assert (result.exit_code, result.output) == (0, "")
@@ -302,7 +302,7 @@ def test_poll_interval_grows_to_5_seconds(api: FakeApi, waits: list[float]) -> N
     assert (waits[0], waits[-1]) == (1, 5)
 
 
-def test_poll_interval_is_at_least_the_given_one(api: FakeApi, waits: list[float]) -> None:
+def test_poll_interval_keeps_its_minimum(api: FakeApi, waits: list[float]) -> None:
     api.states = [*[batch("in_progress")] * 3, COMPLETED]
 
     invoke("--poll-seconds", "60")

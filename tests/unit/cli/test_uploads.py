@@ -218,7 +218,7 @@ def test_part_sent_twice_is_in_the_file_once(api: FakeApi, monkeypatch: pytest.M
     assert api.files == {"file_of_upload_1": CONTENT}
 
 
-def test_second_run_after_ctrl_c_sends_the_rest(api: FakeApi, folder: Path) -> None:
+def test_run_after_ctrl_c_sends_the_rest(api: FakeApi, folder: Path) -> None:
     stop_after(api, 3)
     assert len(bookmarks(folder)) == 1
     assert b"sk-test" not in bookmarks(folder)[0].read_bytes()
@@ -232,7 +232,7 @@ def test_second_run_after_ctrl_c_sends_the_rest(api: FakeApi, folder: Path) -> N
     assert bookmarks(folder) == []
 
 
-def test_second_run_after_an_outage_sends_the_rest(api: FakeApi, folder: Path) -> None:
+def test_run_after_an_outage_sends_the_rest(api: FakeApi, folder: Path) -> None:
     api.trouble = at(3, httpx.ConnectError("refused"))
     first = invoke()
     api.trouble = lambda *_: None

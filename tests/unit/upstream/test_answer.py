@@ -35,7 +35,7 @@ def test_not_now_is_never_final(answer: Answer, tries: int) -> None:
     [Answer(status) for status in (408, 500, 502, 504, 520, 524, 529, 599)]
     + [Answer(failure=f) for f in ("timeout", "broken", "not_json")],
 )
-def test_faults_that_may_pass_are_tried_five_times(answer: Answer) -> None:
+def test_a_passing_fault_is_tried_five_times(answer: Answer) -> None:
     verdicts: list[Verdict] = [judge(answer, tries) for tries in range(1, 7)]
     assert verdicts == ["retry"] * 4 + ["final"] * 2
 
@@ -46,12 +46,12 @@ def test_every_other_status_is_final_at_once(status: int, tries: int) -> None:
         assert judge(Answer(status), tries) == "final"
 
 
-def test_an_answer_that_is_too_long_is_not_asked_for_again() -> None:
+def test_a_too_long_answer_is_not_retried() -> None:
     assert judge(Answer(failure="too_long"), 1) == "final"
 
 
 @pytest.mark.parametrize("failure", get_args(Failure))
-def test_every_failure_has_a_code_of_the_contract_and_words(failure: Failure) -> None:
+def test_a_failure_has_a_code_and_a_message(failure: Failure) -> None:
     code, message = FAILURES[failure]
     assert code in ("request_timeout", "upstream_unreachable")
     assert message.endswith(".")
@@ -84,7 +84,7 @@ def test_every_failure_has_a_code_of_the_contract_and_words(failure: Failure) ->
         ({"retry-after": "Fri, 31 Dec 2100 23:59:59 +9999"}, None),
     ],
 )
-def test_how_long_the_upstream_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_parsed(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
 
 
@@ -97,14 +97,14 @@ dates = st.builds(
 
 
 @given(st.text(max_size=30) | st.floats().map(str) | dates)
-def test_any_header_gives_a_time_to_wait_or_none(value: str) -> None:
+def test_no_retry_after_raises(value: str) -> None:
     for name in ("retry-after", "retry-after-ms"):
         seconds = retry_after({name: value}, NOW)
         assert seconds is None or 0 <= seconds < float("inf")
 
 
 @pytest.mark.parametrize("body", [b"{}", b' {"a":[1,{"b":null}]}\n', '{"é":"\U0001f600"}'.encode(), b'{"x":1e999}'])
-def test_an_object_is_an_answer(body: bytes) -> None:
+def test_a_json_object_is_valid(body: bytes) -> None:
     assert is_json_object(body)
 
 
@@ -115,18 +115,18 @@ def test_an_object_is_an_answer(body: bytes) -> None:
         *(b'{"x":"\n"}', b'{"x":' + b"[" * 100_000, b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     ],
 )
-def test_anything_else_is_none(body: bytes) -> None:
+def test_any_other_body_is_invalid(body: bytes) -> None:
     assert not is_json_object(body)
 
 
 @given(st.binary(max_size=60))
-def test_what_counts_as_an_object_is_one_to_others_too(body: bytes) -> None:
+def test_a_valid_object_is_one_to_json_too(body: bytes) -> None:
     if is_json_object(body):
         assert isinstance(json.loads(body), dict)
 
 
 @given(st.integers(100, 599), st.binary(max_size=6_000))
-def test_an_error_page_becomes_an_error_object(status: int, body: bytes) -> None:
+def test_an_error_page_becomes_an_error(status: int, body: bytes) -> None:
     wrapped = error_body(status, body)
     error = json.loads(wrapped)["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -134,7 +134,7 @@ def test_an_error_page_becomes_an_error_object(status: int, body: bytes) -> None
     assert is_json_object(wrapped)
 
 
-def test_an_empty_error_page_says_what_the_status_was() -> None:
+def test_an_empty_error_page_has_a_message() -> None:
     assert json.loads(error_body(502, b" \n "))["error"]["message"] == "The upstream answered 502 without a body."
 
 
@@ -149,12 +149,12 @@ def test_an_empty_error_page_says_what_the_status_was() -> None:
         (rb'{"a":"\\\ud83d\\"}', rb'{"a":"\\\ufffd\\"}'),
     ],
 )
-def test_half_a_surrogate_pair_is_mended_and_nothing_else(body: bytes, mended: bytes) -> None:
+def test_only_lone_surrogates_are_replaced(body: bytes, mended: bytes) -> None:
     assert without_lone_surrogates(body) == mended
     assert is_json_object(mended)
 
 
-def test_a_long_text_with_one_half_of_a_surrogate_pair_takes_little_memory() -> None:
+def test_surrogates_need_little_memory() -> None:
     body = b'{"a":"\\ud800' + b"\\\\" * (1 << 20) + b'"}'
     tracemalloc.start()
     try:
@@ -166,7 +166,7 @@ def test_a_long_text_with_one_half_of_a_surrogate_pair_takes_little_memory() -> 
     assert peak < 5 * len(body)
 
 
-def test_an_answer_of_many_fields_is_checked_in_little_memory() -> None:
+def test_many_fields_need_little_memory() -> None:
     body = ("{" + ",".join(f'"{number}":0' for number in range(200_000)) + "}").encode()
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""A byte budget never gives out more than its limit, and serves tasks in turn."""
+"""A byte budget never reserves more than its limit, and serves tasks in turn."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from nightshift.upstream.byte_budget import ByteBudget
 
 
 @given(limit=st.integers(1, 20), sizes=st.lists(st.integers(0, 30), max_size=20), seed=st.integers(0, 99))
-def test_tasks_are_served_in_turn_within_the_limit(limit: int, sizes: list[int], seed: int) -> None:
+def test_tasks_are_served_in_turn(limit: int, sizes: list[int], seed: int) -> None:
     budget, chance = ByteBudget(limit), random.Random(seed)
     entered: list[int] = []
     inside: list[int] = []
@@ -49,7 +49,7 @@ def test_a_cancelled_wait_holds_up_no_other() -> None:
     asyncio.run(run())
 
 
-def test_charged_bytes_fill_the_budget() -> None:
+def test_charged_bytes_fill_it() -> None:
     budget = ByteBudget(10)
     budget.charge(9)
     assert not budget.full
@@ -59,7 +59,7 @@ def test_charged_bytes_fill_the_budget() -> None:
     assert not budget.full
 
 
-def test_reserved_bytes_do_not_fill_the_budget() -> None:
+def test_reserved_bytes_do_not_fill_it() -> None:
     async def run() -> None:
         budget = ByteBudget(10)
         await budget.reserve(10)

@@ -11,12 +11,13 @@ RETRY_AFTER_SECONDS = 60
 class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of an account; operators set others with ``nightshift admin accounts quotas``."""
 
-    active_batches: int = 1_000
+    # A tenth of the Map Runs that Step Functions runs at once for an AWS account, so that others have places too.
+    active_batches: int = 100
     queued_requests: int = 5_000_000
     stored_bytes: int = 100 * 1024**3
 
-    def check_batches(self, active: int, queued: int) -> None:
-        """Check that one more batch is allowed beside ``active`` batches with ``queued`` requests in all.
+    def check_active(self, active: int) -> None:
+        """Check that one more batch is allowed beside ``active`` batches.
 
         Raises:
             LimitExceededError: ``quota_exceeded``.
@@ -26,10 +27,17 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"The account has {active} active batches; the limit is {self.active_batches}. "
                 "Wait for one to end, or cancel one."
             )
-        if queued >= self.queued_requests:
+
+    def check_queued(self, queued: int, more: int) -> None:
+        """Check that ``more`` requests are allowed beside ``queued`` requests without an answer.
+
+        Raises:
+            LimitExceededError: ``quota_exceeded``.
+        """
+        if queued + more > self.queued_requests:
             raise _exceeded(
-                f"The account has {queued} queued requests; the limit is {self.queued_requests}. "
-                "Wait for a batch to end, or cancel one."
+                f"The account has {queued} queued requests, and the batch has {more}; the limit is "
+                f"{self.queued_requests}. Wait for a batch to end, or split the file."
             )
 
     def check_storage(self, stored: int, more: int) -> None:

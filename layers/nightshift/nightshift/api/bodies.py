@@ -5,13 +5,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from nightshift.batches.status import Status
+from nightshift.files.name import MAX_NAME, PATTERN
 from nightshift.input.file_check import MAX_FILE_BYTES
 
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
-FileName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"\.jsonl$")]
+# ``check_name`` checks it, whichever way a file comes.
+FileName = Annotated[str, Field(json_schema_extra={"maxLength": MAX_NAME, "pattern": PATTERN})]
 FileSize = Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 AssetGroup = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -36,6 +39,7 @@ class CreateBatch(_Body):
     callback_url: Annotated[str, StringConstraints(max_length=2048)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     output_expires_after: ExpiresAfter | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class PutWebhook(_Body):
@@ -58,7 +62,7 @@ class ExpectFile(_Body):
 class FileForm(BaseModel):
     """The text fields of the multipart body of ``POST /v1/files``."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     purpose: Literal["batch"]
     expires_after: ExpiresAfter | None = None
@@ -86,7 +90,7 @@ class CompleteUpload(_Body):
 class ListBatches(BaseModel):
     """The query of ``GET /v1/batches``."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     after: Annotated[str, StringConstraints(pattern=r"^batch_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -96,7 +100,7 @@ class ListBatches(BaseModel):
 class ListFiles(BaseModel):
     """The query of ``GET /v1/files``."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     after: Annotated[str, StringConstraints(pattern=r"^file_[0-9a-z]{1,32}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000

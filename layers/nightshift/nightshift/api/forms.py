@@ -1,7 +1,10 @@
-"""Multipart forms."""
+"""Multipart forms (RFC 7578), as many kinds of clients write them."""
 
+import base64
+import quopri
 from dataclasses import dataclass, field
-from io import BytesIO
+from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import TYPE_CHECKING
 
 from nightshift.api.requests import body_bytes
@@ -9,51 +12,114 @@ from nightshift.core.errors import BadRequestError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import APIGatewayRestResolver
-    from python_multipart.multipart import Field, File
 
 
 @dataclass(slots=True)
 class Form:
-    """A multipart form: its text fields, and its one file."""
+    """A multipart form: its text fields, and the bytes of its file, which need not have a name."""
 
-    fields: dict[str, str] = field(default_factory=dict)
-    filename: str | None = None
-    content: bytes | None = None
+    fields: dict[str, str]
+    content: bytes
+    filename: str | None
+
+
+@dataclass(slots=True)
+class _Part:
+    headers: Message = field(default_factory=Message)
+    content: bytearray = field(default_factory=bytearray)
+
+    @property
+    def name(self) -> str:
+        return _text(self.headers.get_param("name", header="content-disposition"))
+
+    @property
+    def filename(self) -> str | None:
+        """From ``filename*`` or ``filename``, quoted or not."""
+        name = self.headers.get_param("filename", header="content-disposition")
+        return None if name is None else _text(name)
+
+    def decoded(self) -> bytes:
+        match str(self.headers.get("content-transfer-encoding", "")).strip().lower():
+            case "base64":
+                return base64.b64decode(self.content)
+            case "quoted-printable":
+                return quopri.decodestring(bytes(self.content))
+        return bytes(self.content)
 
 
 def parse_form(app: "APIGatewayRestResolver", file_part: str) -> Form:
     """The call's multipart body. The part named ``file_part`` is the file; the order of parts does not matter.
 
     Raises:
-        BadRequestError: the body is not a well-formed multipart form.
+        BadRequestError: the body is not a well-formed multipart form, or has no part named ``file_part``.
         TooLargeError: the body is over ``MAX_CALL_BYTES``.
     """
-    import python_multipart
-
     content = body_bytes(app)
-    form = Form()
-
-    def on_field(part: "Field") -> None:
-        form.fields[_text(part.field_name)] = _text(part.value)
-
-    def on_file(part: "File") -> None:
-        if part.field_name == file_part.encode():
-            part.file_object.seek(0)
-            form.content = part.file_object.read()
-            form.filename = _text(part.file_name)
-        part.close()
-
-    content_type = (app.current_event.headers.get("content-type") or "").encode("latin-1", "replace")
+    boundary = _boundary(app.current_event.headers.get("content-type") or "")
+    # What stands before the first boundary is a preamble, which readers ignore (RFC 2046, section 5.1.1).
+    start = content.find(b"--" + boundary)
+    if start < 0:
+        raise _malformed("The boundary of the Content-Type header is not in the body.")
+    parts = {part.name: part for part in _parts(content[start:], boundary)}
     try:
-        python_multipart.parse_form({"Content-Type": content_type}, BytesIO(content), on_field, on_file)
-    except (python_multipart.exceptions.FormParserError, ValueError):
-        raise BadRequestError(
-            "The request body is not a well-formed multipart form. Send it as multipart/form-data, with the boundary "
-            "in the Content-Type header.",
-            code="invalid_body",
-        ) from None
-    return form
+        values = {name: part.decoded() for name, part in parts.items()}
+    except ValueError:
+        raise _malformed("A part does not have its Content-Transfer-Encoding.") from None
+    if file_part not in parts:
+        sent = ", ".join(sorted(name[:64] for name in parts)) or "none"
+        message = (
+            f"Missing required parameter: {file_part!r}. The form has no part of that name; its parts are: {sent}."
+        )
+        raise BadRequestError(message, code="missing_required_parameter", param=file_part)
+    fields = {name: value.decode("utf-8", "replace") for name, value in values.items() if name != file_part}
+    return Form(fields, values[file_part], parts[file_part].filename)
 
 
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "replace")
+def _boundary(content_type: str) -> bytes:
+    header = Message()
+    header["content-type"] = content_type.replace("\r", " ").replace("\n", " ")
+    boundary = header.get_boundary()
+    if header.get_content_type() != "multipart/form-data" or not boundary:
+        raise _malformed("The Content-Type header must be multipart/form-data with a boundary.")
+    return boundary.encode("utf-8", "replace")
+
+
+def _parts(content: bytes, boundary: bytes) -> list[_Part]:
+    from python_multipart.exceptions import MultipartParseError
+    from python_multipart.multipart import MultipartParser, MultipartState
+
+    parts: list[_Part] = []
+    name, value = bytearray(), bytearray()
+
+    def end_header() -> None:
+        parts[-1].headers[name.decode("latin-1")] = value.decode("utf-8", "replace")
+        name.clear()
+        value.clear()
+
+    parser = MultipartParser(
+        boundary,
+        {
+            "on_part_begin": lambda: parts.append(_Part()),
+            "on_header_field": lambda data, start, end: name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: value.extend(data[start:end]),
+            "on_header_end": end_header,
+            "on_part_data": lambda data, start, end: parts[-1].content.extend(data[start:end]),
+        },
+    )
+    try:
+        parser.write(content)
+    except (MultipartParseError, ValueError):
+        raise _malformed("The body does not follow RFC 7578.") from None
+    if parser.state not in (MultipartState.END, MultipartState.END_BOUNDARY):
+        raise _malformed("The body ends before its last boundary.")
+    return parts
+
+
+def _malformed(why: str) -> BadRequestError:
+    message = f"The request body is not a well-formed multipart form. {why}"
+    return BadRequestError(message, code="invalid_body")
+
+
+def _text(value: str | tuple[str | None, str | None, str] | None) -> str:
+    """A header's parameter as text; one with a character set (RFC 2231) is a tuple."""
+    return "" if value is None else collapse_rfc2231_value(value)

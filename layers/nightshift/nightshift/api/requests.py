@@ -61,7 +61,10 @@ def parse_query(app: "APIGatewayRestResolver", model: type[Model]) -> Model:
         BadRequestError: the query does not fit the model.
     """
     given = app.current_event.resolved_query_string_parameters
-    return validate(model, {name: values[-1] for name, values in given.items() if values})
+    query = {name: values[-1] for name, values in given.items() if values}
+    if query.get("after") == "":
+        del query["after"]  # clients send an empty cursor for the first page
+    return validate(model, query)
 
 
 def validate(model: type[Model], content: dict[str, Any]) -> Model:
@@ -93,9 +96,10 @@ def body_bytes(app: "APIGatewayRestResolver") -> bytes:
     if len(content) > MAX_CALL_BYTES:
         raise TooLargeError(
             f"The request body is too large: it has {len(content)} bytes, and the limit for one call is "
-            f"{MAX_CALL_BYTES}. Upload a larger file in parts (POST /v1/uploads, or uploads.upload_file_chunked in the "
-            'OpenAI SDKs), or straight to S3 (POST /v1/files with a JSON body {"purpose", "filename", "bytes"} returns '
-            "an upload_url)."
+            f"{MAX_CALL_BYTES}. Upload a larger file in parts (POST /v1/uploads; in the OpenAI SDKs "
+            "uploads.upload_file_chunked(..., part_size=4 * 1024 * 1024), because the default part is too large), or "
+            'straight to S3 (POST /v1/files with a JSON body {"purpose", "filename", "bytes"} returns an upload_url), '
+            "or with `nightshift run`."
         )
     return content
 

@@ -8,6 +8,7 @@ import msgspec
 from nightshift.batches.events import SOURCE, detail_type, status_event
 from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
+from nightshift.core.log import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef as Entry
@@ -18,14 +19,25 @@ _MAX_BYTES = 256 * 1024
 _ENVELOPE_BYTES = 512
 
 
+# Errors of an entry that no repetition changes (AWS: "PutEvents", common errors of entries).
+_PERMANENT = frozenset({"InvalidArgument", "MalformedDetail"})
+
+
 def publish(batches: Sequence[Batch]) -> int | None:
-    """Publish the status of each batch, in order. Returns the index of the first that the bus refused, if any."""
+    """Publish the status of each batch, in order. Returns the index of the first that has to be tried again, if any.
+
+    An event that the bus refuses for good goes to a dead-letter queue, so that it holds up no other.
+    """
     start = 0
     for entries in _groups(list(map(_entry, batches))):
         results = aws.client("events").put_events(Entries=entries)["Entries"]
-        refused = next((index for index, result in enumerate(results) if "ErrorCode" in result), None)
-        if refused is not None:
-            return start + refused
+        for index, (entry, result) in enumerate(zip(entries, results, strict=True), start):
+            code = result.get("ErrorCode")
+            if code in _PERMANENT:
+                logger.error("event refused for good", error_code=code, batch_id=entry["Resources"][0])
+                aws.client("sqs").send_message(QueueUrl=settings.event_dead_letters_url(), MessageBody=entry["Detail"])
+            elif code is not None:
+                return index
         start += len(entries)
     return None
 

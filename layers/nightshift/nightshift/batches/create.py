@@ -6,8 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from nightshift.accounts import store as accounts
-from nightshift.batches import executions, idempotency_keys, planning
+from nightshift.batches import executions, idempotency_keys, planning, quota
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.core import settings
@@ -17,6 +16,9 @@ from nightshift.core.log import logger
 from nightshift.files import store as files
 from nightshift.files.record import File
 from nightshift.input import inspection
+
+# How much longer than its window a batch may need its input: finalizing reads the names of unanswered lines.
+HOLD_SECONDS = 24 * 3600
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +65,13 @@ def create(account_id: str, new: NewBatch, idempotency_key: str | None = None) -
 def _validate(account_id: str, batch_id: str, new: NewBatch) -> Batch:
     """The batch to record. Its plan is None where the file needs more time than the call has."""
     file = _input_file(account_id, new.input_file_id)
-    _check_quotas(account_id)
+    quota.check(account_id, None)
     inspected = inspection.inspect(file, settings.sync_validation_seconds())
+    if inspected is not None:
+        quota.check(account_id, inspected.lines)
     created_at = int(time.time())
+    expires_at = created_at + settings.completion_window_seconds()
+    files.hold(file, expires_at + HOLD_SECONDS)
     return Batch(
         account_id=account_id,
         id=batch_id,
@@ -74,7 +80,7 @@ def _validate(account_id: str, batch_id: str, new: NewBatch) -> Batch:
         endpoint=new.endpoint,
         completion_window=new.completion_window,
         created_at=created_at,
-        expires_at=created_at + settings.completion_window_seconds(),
+        expires_at=expires_at,
         metadata=new.metadata,
         callback_url=new.callback_url,
         output_expires_seconds=new.output_expires_seconds,
@@ -99,12 +105,6 @@ def _input_file(account_id: str, file_id: str) -> File:
         message = f"The file's purpose is {file.purpose!a}; the purpose of an input file is 'batch'."
         raise BadRequestError(message, code="invalid_purpose", param="input_file_id")
     return file
-
-
-def _check_quotas(account_id: str) -> None:
-    active = batches.open_of(account_id)
-    queued = sum(batch.lines or 0 for batch in active)
-    accounts.get(account_id).quotas.check_batches(len(active), queued)
 
 
 def _started(batch: Batch) -> Batch:

@@ -17,6 +17,13 @@ def start(account_id: str, batch_id: str) -> None:
     )
 
 
+def running() -> set[str]:
+    """The ids of all batches whose execution is running."""
+    pages = aws.client("stepfunctions").get_paginator("list_executions")
+    found = pages.paginate(stateMachineArn=settings.state_machine(), statusFilter="RUNNING")
+    return {execution["name"] for page in found for execution in page["executions"]}
+
+
 def status(batch_id: str) -> ExecutionStatus | None:
     """The status of the batch's execution; None where it has none."""
     stepfunctions = aws.client("stepfunctions")

@@ -47,6 +47,7 @@ class BatchResource(Struct, frozen=True, kw_only=True):
 def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchResource:
     """A batch as the API shows it; ``counts`` are its live ``request_counts``."""
     plan = batch.plan
+    counts = counts or batch.request_counts or RequestCounts(plan.lines if plan else 0)
     return BatchResource(
         id=batch.id,
         endpoint=batch.endpoint,
@@ -66,7 +67,7 @@ def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchReso
         completed_at=batch.completed_at,
         expired_at=batch.expired_at,
         cancelled_at=batch.cancelled_at,
-        request_counts=counts or batch.request_counts or (RequestCounts(plan.lines) if plan else None),
+        request_counts=None if batch.status == "validating" else counts,
         usage=batch.usage,
         metadata=batch.metadata,
         callback_url=batch.callback_url,

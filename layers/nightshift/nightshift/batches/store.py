@@ -33,6 +33,8 @@ from nightshift.core.errors import Fault, NotFoundError
 from nightshift.core.table import Item, Table
 
 OPEN_INDEX = "OpenBatches"
+# How long the items of chunks are kept: far longer than a batch may take.
+CHUNK_ITEM_SECONDS = 7 * 24 * 3600
 
 _TABLE = Table("batches")
 
@@ -88,6 +90,7 @@ def transition(
     *,
     plan: Planned | None = None,
     errors: tuple[Fault, ...] = (),
+    counts: RequestCounts | None = None,
     outcome: Outcome | None = None,
 ) -> Batch | None:
     """Move ``batch`` from its status to ``target`` in one conditional write, which also sets what is given.
@@ -103,6 +106,8 @@ def transition(
     changes: Item = {"status": target, **plan_attributes(plan), **(msgspec.to_builtins(outcome) if outcome else {})}
     faults = errors or (outcome.errors if outcome else ())
     changes["errors"] = msgspec.to_builtins(list(faults)) or None
+    if counts is not None:
+        changes["request_counts"] = msgspec.to_builtins(counts)
     if field := timestamp_field(target):
         changes[field] = int(time.time())
     item = _TABLE.update(
@@ -153,12 +158,17 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
     """
     done = completed + failed
     item = {"pk": batch_id, "sk": f"chunk#{chunk:04d}", "completed": completed, "failed": failed, "done": done}
-    _TABLE.put(item, "attribute_not_exists(#pk) OR #done <= :done", done=done)
+    _TABLE.put(item | _expiring(), "attribute_not_exists(#pk) OR #done <= :done", done=done)
 
 
 def put_problem(batch_id: str, chunk: int, problem: str) -> None:
     """Record why a chunk could not be worked on, for the batch's ``errors``. Callers see it: no secrets."""
-    _TABLE.put({"pk": batch_id, "sk": f"problem#{chunk:04d}", "problem": problem})
+    _TABLE.put({"pk": batch_id, "sk": f"problem#{chunk:04d}", "problem": problem} | _expiring())
+
+
+def _expiring() -> Item:
+    """The attribute by which the table deletes what only a batch under way needs."""
+    return {"ttl": int(time.time()) + CHUNK_ITEM_SECONDS}
 
 
 def problems(batch_id: str) -> list[str]:
@@ -167,14 +177,23 @@ def problems(batch_id: str) -> list[str]:
     return list(dict.fromkeys(item["problem"] for item in items))
 
 
+def answered(batch_id: str) -> int:
+    """How many lines of the batch have ended, by what its chunks have recorded."""
+    return sum(chunk.completed + chunk.failed for chunk in _progress(batch_id))
+
+
+def _progress(batch_id: str) -> list[ChunkProgress]:
+    items = _TABLE.query("#pk = :pk AND begins_with(#sk, :prefix)", pk=batch_id, prefix="chunk#")
+    return [msgspec.convert(item, ChunkProgress) for item in items]
+
+
 def live_counts(batch: Batch) -> RequestCounts | None:
     """The batch's ``request_counts`` now: the stored ones at its end, the sum over its chunks before."""
     if batch.request_counts is not None or batch.plan is None:
         return batch.request_counts
     if batch.status == "validating":
         return RequestCounts(batch.plan.lines)
-    items = _TABLE.query("#pk = :pk AND begins_with(#sk, :prefix)", pk=batch.id, prefix="chunk#")
-    chunks = [msgspec.convert(item, ChunkProgress) for item in items]
+    chunks = _progress(batch.id)
     return RequestCounts(
         batch.plan.lines,
         completed=sum(chunk.completed for chunk in chunks),

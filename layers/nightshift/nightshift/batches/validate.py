@@ -1,11 +1,12 @@
 """Validate a batch that has not been validated inside its create call, and put it in progress."""
 
-from nightshift.batches import planning
+from nightshift.batches import planning, quota
 from nightshift.batches import store as batches
-from nightshift.batches.record import Batch, Planned
+from nightshift.batches.record import Batch, Planned, RequestCounts
 from nightshift.core.errors import Fault, InvalidFileError, NightshiftError
 from nightshift.files import store as files
 from nightshift.input import inspection
+from nightshift.input.file_check import FileCheck
 
 
 def validate(batch: Batch, seconds: float) -> Batch:
@@ -16,20 +17,22 @@ def validate(batch: Batch, seconds: float) -> Batch:
     """
     plan: Planned | None = None
     if batch.plan is None:
+        check = FileCheck()
         try:
-            plan = _plan(batch, seconds)
+            plan = _plan(batch, check, seconds)
         except NightshiftError as error:
-            failed = batches.transition(batch, "failed", errors=_faults(error))
+            failed = batches.transition(batch, "failed", errors=_faults(error), counts=RequestCounts(check.lines))
             return failed or batches.get(batch.account_id, batch.id)
     begun = batches.transition(batch, "in_progress", plan=plan)
     return begun or batches.get(batch.account_id, batch.id)
 
 
-def _plan(batch: Batch, seconds: float) -> Planned:
+def _plan(batch: Batch, check: FileCheck, seconds: float) -> Planned:
     file = files.get(batch.account_id, batch.input_file_id, param="input_file_id")
-    inspected = inspection.inspect(file, seconds)
+    inspected = inspection.inspect(file, seconds, check)
     if inspected is None:
         raise TimeoutError("the file could not be checked in one invocation")
+    quota.check(batch.account_id, inspected.lines, besides=batch.id)
     return planning.write_plan(batch.account_id, batch.id, inspected)
 
 

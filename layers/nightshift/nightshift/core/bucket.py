@@ -58,9 +58,11 @@ def presigned_put(key: str, *, size: int, content_type: str, seconds: int) -> tu
     return url, {"Content-Length": str(size), "Content-Type": content_type, "If-None-Match": "*"}
 
 
-def presigned_get(key: str, *, content_type: str, disposition: str, seconds: int) -> str:
-    """A URL that returns the object for ``seconds``, with these two headers."""
+def presigned_get(key: str, *, content_type: str, disposition: str, seconds: int, head: bool = False) -> str:
+    """A URL that returns the object for ``seconds``, with these two headers; with ``head``, for a HEAD."""
     shown = {"ResponseContentType": content_type, "ResponseContentDisposition": disposition}
     return aws.client("s3").generate_presigned_url(
-        "get_object", Params={"Bucket": settings.bucket(), "Key": key, **shown}, ExpiresIn=seconds
+        "head_object" if head else "get_object",
+        Params={"Bucket": settings.bucket(), "Key": key, **shown},
+        ExpiresIn=seconds,
     )

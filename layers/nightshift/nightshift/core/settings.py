@@ -5,12 +5,8 @@ from typing import Literal
 
 
 def table(name: str) -> str:
-    """The DynamoDB table for ``name``: ``accounts``, ``batches``, ``files`` or ``routes``."""
+    """The DynamoDB table for ``name``: ``accounts``, ``batches``, ``files``, ``idempotency_keys`` or ``routes``."""
     return os.environ[f"{name.upper()}_TABLE"]
-
-
-def idempotency_table() -> str:
-    return os.environ["IDEMPOTENCY_KEYS_TABLE"]
 
 
 def bucket() -> str:
@@ -19,6 +15,10 @@ def bucket() -> str:
 
 def event_bus() -> str:
     return os.environ["EVENT_BUS"]
+
+
+def event_dead_letters_url() -> str:
+    return os.environ["EVENT_DEAD_LETTERS_URL"]
 
 
 def state_machine() -> str:

@@ -1,10 +1,10 @@
-"""Where a chunk's run reads its lines and stores its results: the bucket and the table."""
+"""A chunk store in the bucket and the tables of the stack."""
 
 from collections.abc import Iterable
 
 from nightshift.batches import store as batches
 from nightshift.core.errors import NotFoundError
-from nightshift.engine.chunk_run import InputGoneError
+from nightshift.engine.chunk import InputGoneError
 from nightshift.files import store as files
 from nightshift.input.layout import Segment
 from nightshift.input.plan import Task
@@ -14,7 +14,7 @@ from nightshift.results.seals import SealSummary
 
 
 class S3ChunkStore:
-    """The chunk store of one task; its methods are those of ``chunk_run.ChunkStore``."""
+    """The chunk store of one task; its methods are those of ``chunk.ChunkStore``."""
 
     def __init__(self, task: Task, input_file_id: str) -> None:
         self._task = task

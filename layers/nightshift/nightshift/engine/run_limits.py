@@ -1,8 +1,9 @@
-"""The times and sizes that bound a run through a chunk."""
+"""The times and sizes that bound a run of a chunk."""
 
 from dataclasses import dataclass
 
 from nightshift.results.seals import SEAL_BYTES
+from nightshift.upstream.pacing import BACKOFF, Backoff
 
 _MIB = 1024 * 1024
 
@@ -11,23 +12,23 @@ _MIB = 1024 * 1024
 class RunLimits:
     """Times are seconds, sizes are bytes."""
 
-    # Finished lines are stored this often. The first time comes soon, so that a worker that is killed again and again
-    # still makes progress.
+    # The first round of storing comes early, so that a worker that crashes soon after each start still makes progress.
     first_store_seconds: float = 0.5
     store_seconds: float = 4.0
-    # A longer pause is left to Step Functions, where waiting is free ...
+    # A longer pause ends the slice, because waiting in Step Functions costs nothing.
     long_pause_seconds: float = 5.0
-    # ... in steps short enough for a cancel to be noticed within seconds.
+    # Longer waits are split, so that a cancelled batch is noticed within seconds.
     max_wait_seconds: int = 20
-    # How long requests in flight may still be answered when a batch is cancelled or expires.
+    # How long requests in flight may still be answered after a batch was cancelled or has expired.
     last_answers_seconds: float = 10.0
-    # What has to fit behind the last answer of a slice: writing a result part, sealing, the handler's end.
+    # The time after a slice's last answer that storing the results and ending the invocation take.
     slice_margin_seconds: float = 20.0
-    # Memory for request bodies, queued and in flight.
+    # Request bodies in memory, queued and in flight.
     body_bytes: int = 48 * _MIB
-    # Memory for finished lines that are held until their segment is sealed.
+    # Finished lines in memory that wait for their segment to be complete.
     held_bytes: int = 32 * _MIB
-    # A result part is written as soon as there is so much for it, and ends with the line that makes it so long.
+    # A result part is written early at this size, and ends with the line that reaches it.
     part_bytes: int = 8 * _MIB
-    # A finished segment of more bytes is sealed from its result parts, not from memory.
+    # A longer segment is sealed from its result parts and not from memory.
     seal_bytes: int = SEAL_BYTES
+    backoff: Backoff = BACKOFF

@@ -6,7 +6,8 @@ import time
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
 from nightshift.core.log import count, logger
-from nightshift.engine.chunk_run import Carry, Chunk, ChunkRun, Deadlines, SliceResult
+from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
+from nightshift.engine.chunk_run import ChunkRun
 from nightshift.engine.chunk_store import S3ChunkStore
 from nightshift.engine.run_limits import RunLimits
 from nightshift.input import layout
@@ -49,13 +50,12 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     deadlines = Deadlines(time.time() + seconds, batch.expires_at, route.timeout_seconds)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
-            Chunk(batch.id, plan.model, route.upstream_model, task.segments),
+            Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency),
             S3ChunkStore(task, batch.input_file_id),
             upstream,
             deadlines,
-            concurrency=concurrency,
-            budget=budget,
-            carry=carry,
+            budget,
+            carry,
             limits=LIMITS,
         )
         result = await run.run()

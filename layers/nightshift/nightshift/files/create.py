@@ -41,20 +41,9 @@ def create_file(account_id: str, new: NewFile, content: bytes) -> File:
     """
     check_storage(account_id, len(content))
     now = int(time.time())
-    file = File(
-        account_id=account_id,
-        id=new_id("file"),
-        filename=new.filename,
-        purpose=new.purpose,
-        size=len(content),
-        status="processed",
-        created_at=now,
-        expires_at=now + new.expires_seconds if new.expires_seconds else None,
-        asset_group=new.asset_group,
-    )
-    # The bytes are written first, so that no record is without them.
+    file = files.put(_arriving(account_id, new, len(content), now))
     files.put_content(file, content)
-    return files.put(file)
+    return files.arrived(file)
 
 
 def create_presigned(account_id: str, new: NewFile, size: int) -> PresignedFile:
@@ -65,18 +54,7 @@ def create_presigned(account_id: str, new: NewFile, size: int) -> PresignedFile:
     """
     check_storage(account_id, size)
     now = int(time.time())
-    file = File(
-        account_id=account_id,
-        id=new_id("file"),
-        filename=new.filename,
-        purpose=new.purpose,
-        size=size,
-        status="uploaded",
-        created_at=now,
-        expires_at=now + UPLOAD_SECONDS,
-        expires_seconds=new.expires_seconds,
-        asset_group=new.asset_group,
-    )
+    file = _arriving(account_id, new, size, now)
     url, headers = files.upload_url(file, UPLOAD_SECONDS)
     return PresignedFile(files.put(file), url, headers)
 
@@ -88,3 +66,19 @@ def check_storage(account_id: str, more: int) -> None:
         LimitExceededError: its quota of stored bytes would be exceeded.
     """
     accounts.get(account_id).quotas.check_storage(files.stored_bytes(account_id), more)
+
+
+def _arriving(account_id: str, new: NewFile, size: int, now: int) -> File:
+    """A file whose bytes are to come. It expires soon where they do not, and with it what has come of them."""
+    return File(
+        account_id=account_id,
+        id=new_id("file"),
+        filename=new.filename,
+        purpose=new.purpose,
+        size=size,
+        status="uploaded",
+        created_at=now,
+        expires_at=now + UPLOAD_SECONDS,
+        expires_seconds=new.expires_seconds,
+        asset_group=new.asset_group,
+    )

@@ -153,6 +153,11 @@ def _with_arrival(file: File) -> File:
     """A presigned file whose bytes have arrived, as ``processed``; any other file as it is."""
     if file.status != "uploaded" or bucket.head(key(file.account_id, file.id)) is None:
         return file
+    return arrived(file)
+
+
+def arrived(file: File) -> File:
+    """Record that the bytes of an ``uploaded`` file are in the bucket."""
     expires_at = file.created_at + file.expires_seconds if file.expires_seconds else None
     processed = _FILES.update(
         file.account_id,
@@ -164,6 +169,16 @@ def _with_arrival(file: File) -> File:
     )
     # Where the condition failed, another request has recorded the arrival or deleted the file.
     return _file(processed) if processed else get(file.account_id, file.id)
+
+
+def hold(file: File, until: int) -> None:
+    """Keep the file from expiring before ``until``, in seconds since 1970."""
+    _FILES.update(
+        file.account_id,
+        file.id,
+        set={"expires_at": until},
+        condition="attribute_exists(#expires_at) AND #expires_at < :expires_at",
+    )
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------
@@ -191,17 +206,18 @@ def upload_url(file: File, seconds: int) -> tuple[str, dict[str, str]]:
     )
 
 
-def download_url(file: File) -> str:
-    """A URL that returns the file's bytes for ``DOWNLOAD_SECONDS``; clients save them under the file's name."""
+def download_url(file: File, *, head: bool = False) -> str:
+    """A URL for a GET of the file's bytes, or for a HEAD, within ``DOWNLOAD_SECONDS``."""
     return bucket.presigned_get(
         key(file.account_id, file.id),
         content_type=CONTENT_TYPE,
-        disposition=_attachment(file.filename),
+        disposition=attachment(file.filename),
         seconds=DOWNLOAD_SECONDS,
+        head=head,
     )
 
 
-def _attachment(filename: str) -> str:
+def attachment(filename: str) -> str:
     """A Content-Disposition (RFC 6266): a plain name for old clients, and the encoded one for all others."""
     plain = "".join(char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{urllib.parse.quote(filename, safe='')}"

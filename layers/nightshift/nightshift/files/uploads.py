@@ -126,20 +126,25 @@ def _join(upload: Upload, part_ids: list[str], md5: str | None) -> str:
     pieces = _pieces(upload, part_ids)
     file_id = derived_id("file", upload.id, at=upload.created_at)
     digest = hashlib.md5(usedforsecurity=False) if md5 else None
-    concat.join(pieces, files.key(upload.account_id, file_id), digest)
-    if digest and digest.hexdigest() != str(md5).lower():
-        files.purge(upload.account_id, file_id)
-        message = f"The MD5 of the joined parts is {digest.hexdigest()}, which does not match the md5 given."
-        raise BadRequestError(message, code="upload_md5_mismatch", param="md5")
-    files.record(
-        upload.account_id,
-        file_id,
+    file = File(
+        account_id=upload.account_id,
+        id=file_id,
         filename=upload.filename,
         purpose=upload.purpose,
         size=upload.size,
+        status="uploaded",
         created_at=upload.created_at,
-        expires_at=upload.created_at + upload.expires_seconds if upload.expires_seconds else None,
+        # Until the parts are joined: what a killed call has written is deleted with the record.
+        expires_at=int(time.time()) + LIFETIME_SECONDS,
+        expires_seconds=upload.expires_seconds,
     )
+    files.put(file)
+    concat.join(pieces, files.key(upload.account_id, file_id), digest)
+    if digest and digest.hexdigest() != str(md5).lower():
+        files.delete(upload.account_id, file_id)
+        message = f"The MD5 of the joined parts is {digest.hexdigest()}, which does not match the md5 given."
+        raise BadRequestError(message, code="upload_md5_mismatch", param="md5")
+    files.arrived(file)
     return file_id
 
 

@@ -36,6 +36,11 @@ class FileCheck:
         self._model_line = 0
         self._model_mismatches = 0  # how many of ``faults`` are about a second model
 
+    @property
+    def lines(self) -> int:
+        """How many lines were read."""
+        return len(self.ends)
+
     def feed(self, block: bytes) -> None:
         """Check the lines that end in ``block``, the next bytes of the file."""
         if self.stopped:

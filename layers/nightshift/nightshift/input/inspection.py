@@ -27,8 +27,10 @@ class Inspected:
         return sum(segment.lines for segment in self.segments)
 
 
-def inspect(file: File, seconds: float) -> Inspected | None:
+def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspected | None:
     """Check every line of ``file`` and choose its route; None where that would take more than ``seconds``.
+
+    ``check`` is a new ``FileCheck`` for callers that need what it has found by the time of an error.
 
     Raises:
         InvalidFileError: ``batch_invalid_jsonl``, ``batch_multiple_models`` or ``batch_model_not_supported``.
@@ -45,7 +47,7 @@ def inspect(file: File, seconds: float) -> Inspected | None:
         )
     if seconds <= 0:
         return None
-    check = FileCheck()
+    check = check or FileCheck()
     for block in files.read_blocks(file.account_id, file.id, size):
         check.feed(block)
         if time.monotonic() > give_up_at:

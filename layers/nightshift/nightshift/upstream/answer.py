@@ -1,7 +1,8 @@
-"""What an upstream's answer means for the line that asked: done, try again, or not now.
+"""What an upstream's answer means for its line: it is final, it is retried, or the upstream cannot take it now.
 
-"Not now" (429, 503, no connection) is no fault of the request: it is asked again until the batch's deadline.
-"Try again" (408, most 5xx, timeouts, resets, garbage) may be: after ``MAX_TRIES`` the last answer is the line.
+A refusal ("not now": 429, 503, no connection) does not depend on the request, so the line is sent again until the
+batch's deadline. A failure ("retry": 408, most 5xx, timeouts, resets, invalid bodies) may depend on it, so after
+``MAX_TRIES`` the last answer is final.
 """
 
 import re
@@ -15,8 +16,8 @@ from nightshift.core.json_tokens import too_deep
 
 MAX_TRIES = 5
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-# What the upstream says of itself, and will say again.
-_NEVER = (501, 505)
+# 501 and 505 describe the server, so a retry cannot help.
+_NEVER_RETRIED = (501, 505)
 
 Verdict = Literal["final", "retry", "not_now"]
 Failure = Literal["timeout", "connect", "broken", "too_long", "not_json"]
@@ -24,7 +25,7 @@ Failure = Literal["timeout", "connect", "broken", "too_long", "not_json"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one request: either a status with a body, or a ``failure`` without either."""
+    """The answer to one request: a status with a body, or a ``failure`` with neither. ``retry_after`` is in seconds."""
 
     status: int = 0
     body: bytes = b""
@@ -33,36 +34,37 @@ class Answer:
     failure: Failure | None = None
 
 
-# Codes and words for a line whose last try had no usable answer.
+# Code and message of a line whose last try failed.
 FAILURES: dict[Failure, tuple[str, str]] = {
     "timeout": ("request_timeout", "The upstream did not answer in time."),
     "connect": ("upstream_unreachable", "The upstream could not be reached."),
-    "broken": ("upstream_unreachable", "The connection to the upstream broke before its answer was whole."),
+    "broken": ("upstream_unreachable", "The connection to the upstream broke before the answer was complete."),
     "too_long": ("upstream_unreachable", f"The upstream's answer was longer than {MAX_ANSWER_BYTES} bytes."),
     "not_json": ("upstream_unreachable", "The upstream's answer was not a JSON object."),
 }
 
 
 def judge(answer: Answer, tries: int) -> Verdict:
-    """What ``answer`` means for a line that was sent ``tries`` times, "not now" not counted."""
+    """What ``answer`` means for a line that was tried ``tries`` times, this time included and refusals not included."""
     if answer.failure == "connect" or answer.status in (429, 503):
         return "not_now"
     if answer.failure == "too_long":
         return "final"
-    if answer.failure is not None or answer.status == 408 or (answer.status >= 500 and answer.status not in _NEVER):
-        return "retry" if tries < MAX_TRIES else "final"
-    return "final"
+    may_pass = answer.status == 408 or (answer.status >= 500 and answer.status not in _NEVER_RETRIED)
+    if answer.failure is None and not may_pass:
+        return "final"
+    return "retry" if tries < MAX_TRIES else "final"
 
 
 class _Object(msgspec.Struct):
-    """Any object: its fields are checked, and not kept."""
+    """Any JSON object: its fields are checked and not decoded into values."""
 
 
 _decode_object = msgspec.json.Decoder(_Object).decode
 
 
 def is_json_object(body: bytes) -> bool:
-    """Whether ``body`` can stand in an output line as an upstream's answer."""
+    """Whether ``body`` is one JSON object in UTF-8 that is not nested too deeply, as in output lines."""
     if too_deep(body):
         return False
     try:
@@ -74,15 +76,17 @@ def is_json_object(body: bytes) -> bool:
     return True
 
 
-# Each escape of a JSON string, in order: a surrogate pair, half of one, or any other.
+# Each escape in a JSON string: a surrogate pair, a lone surrogate (group 1), or any other escape.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 
 
 def without_lone_surrogates(body: bytes) -> bytes:
-    """``body`` with U+FFFD for each half of a surrogate pair, which no UTF-8 can hold. Upstreams that cut a text in the
-    middle of an emoji send such."""
+    """``body`` with U+FFFD instead of each lone surrogate, which UTF-8 cannot encode.
+
+    Upstreams send one when they cut a text in the middle of an emoji.
+    """
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
     mended = bytearray(body)
@@ -93,13 +97,13 @@ def without_lone_surrogates(body: bytes) -> bytes:
 
 
 def error_body(status: int, body: bytes) -> bytes:
-    """An error answer that is no JSON object (a proxy's page, say) as one; its text is cut at 1,000 characters."""
+    """A JSON object for an error answer that is none, such as a proxy's page. Its text is cut at 1,000 characters."""
     text = body[:4000].decode("utf-8", "replace")[:1000].strip()
     message = text or f"The upstream answered {status} without a body."
     return msgspec.json.encode({"error": {"message": message, "type": "upstream_error", "param": None, "code": None}})
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The upstream's own id of the request, where it is one that can be written down."""
+    """The upstream's id of the request; None if it is missing, too long, or not printable ASCII."""
     given = headers.get("x-request-id") or ""
     return given if given.isascii() and given.isprintable() and 0 < len(given) <= 256 else None

@@ -4,9 +4,9 @@ import asyncio
 
 
 class ByteBudget:
-    """``limit`` bytes that several tasks share. A task that needs more than there is waits for its turn.
+    """``limit`` bytes that several tasks share, first come, first served.
 
-    Bytes are *reserved* while an answer arrives and *charged* from its arrival until it is stored.
+    Bytes are *reserved* while an answer arrives, and *charged* from when its line is finished until it is stored.
 
     Example:
         await budget.reserve(1000)
@@ -27,7 +27,7 @@ class ByteBudget:
         return self.charged >= self.limit
 
     async def reserve(self, size: int) -> None:
-        """Reserve ``size`` bytes, waiting until they fit. A size above the limit fits once the budget is empty."""
+        """Reserve ``size`` bytes as soon as they fit. A size above the limit fits when the budget is empty."""
         async with self._turn:
             while (used := self.reserved + self.charged) and used + size > self.limit:
                 self._freed.clear()
@@ -35,15 +35,15 @@ class ByteBudget:
             self.reserved += size
 
     def release(self, size: int) -> None:
-        """Give ``size`` reserved bytes back."""
+        """Return ``size`` reserved bytes."""
         self.reserved -= size
         self._freed.set()
 
     def charge(self, size: int) -> None:
-        """Count ``size`` bytes of a finished answer, over the limit if need be."""
+        """Count ``size`` bytes of a finished answer, even above the limit, because they are in memory already."""
         self.charged += size
 
     def discharge(self, size: int) -> None:
-        """Stop counting ``size`` bytes: they are stored."""
+        """Stop counting ``size`` bytes, because they are stored."""
         self.charged -= size
         self._freed.set()

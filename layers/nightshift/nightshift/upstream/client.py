@@ -1,4 +1,4 @@
-"""Calls to the upstream: one session for a slice, bytes in and bytes out."""
+"""The HTTP client of an upstream: it posts the bytes of a request and returns the bytes of the answer."""
 
 import asyncio
 import time
@@ -25,31 +25,42 @@ from nightshift.upstream.answer import (
 from nightshift.upstream.byte_budget import ByteBudget
 
 CONNECT_SECONDS = 10
-# What an answer may have before it needs room: few are longer, and as much of each request in flight fits in memory.
+# An answer longer than this is reserved in the byte budget. Few answers are, and this much fits into memory for each
+# request in flight.
 SMALL_ANSWER_BYTES = 128 * 1024
-# What is read of a connection at once. aiohttp holds up to twice as much of one that waits.
+# The size of one read. aiohttp buffers up to twice as much for a connection that waits.
 READ_BYTES = 32 * 1024
 
 
 class Upstream:
     """An OpenAI-compatible provider, as a route describes it. Use as an async context manager.
 
-    Longer answers are only read when ``room`` has place for them; until then their connections wait.
+    An answer longer than ``SMALL_ANSWER_BYTES`` is reserved in ``budget`` before the rest of it is read; until then its
+    connection waits. An answer longer than ``max_answer_bytes`` is a failure.
 
     Example:
         async with Upstream(route, api_key, concurrency=256, budget=ByteBudget(2**25)) as upstream:
             answer = await upstream.send(b'{"model":…}', "batch_req_…")
     """
 
-    def __init__(self, route: Route, api_key: str | None, concurrency: int, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        route: Route,
+        api_key: str | None,
+        concurrency: int,
+        budget: ByteBudget,
+        *,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
         self._url = f"{route.base_url.rstrip('/')}/chat/completions"
-        # Not compressed: what an answer unpacks to would be in memory before it could be asked to wait.
+        # Uncompressed, because a compressed answer is in memory in full before its size is known.
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._seconds = route.timeout_seconds
         self._concurrency = concurrency
         self._budget = budget
+        self._max_answer_bytes = max_answer_bytes
 
     async def __aenter__(self) -> "Upstream":
         self._session = aiohttp.ClientSession(
@@ -67,9 +78,9 @@ class Upstream:
         await self._session.close()
 
     async def send(self, body: bytes, idempotency_key: str) -> Answer:
-        """Post one request and read its whole answer; never raises for what the network or the upstream does.
+        """Post one request and read its whole answer. Failures of the network or the upstream do not raise.
 
-        ``idempotency_key`` goes along as a header of that name, the same for every try of one line.
+        ``idempotency_key`` is sent as the header of that name. It is the same for every try of one line.
         """
         try:
             async with asyncio.timeout(self._seconds) as deadline:
@@ -79,9 +90,9 @@ class Upstream:
         except TimeoutError:
             return Answer(failure="timeout")
         except Exception as error:
-            # Most are aiohttp.ClientError; some broken answers make aiohttp raise what is not meant for us.
+            # aiohttp raises exceptions other than its ClientError for some malformed answers.
             if not isinstance(error, (aiohttp.ClientError, OSError)):
-                logger.warning("unexpected failure of a request", error=type(error).__name__)
+                logger.warning("request failed unexpectedly", error=type(error).__name__)
             return Answer(failure="broken")
         if content is None:
             return Answer(failure="too_long")
@@ -98,7 +109,7 @@ class Upstream:
     async def _exchange(
         self, body: bytes, idempotency_key: str, deadline: asyncio.Timeout
     ) -> tuple[int, Mapping[str, str], bytes | None]:
-        """Status, headers and body; no body where it is longer than ``MAX_ANSWER_BYTES``."""
+        """Status, headers and body of the answer. The body is None if it is longer than ``max_answer_bytes``."""
         headers = {"Idempotency-Key": idempotency_key}
         while True:
             answered = False
@@ -108,19 +119,19 @@ class Upstream:
                     answered = True
                     return response.status, response.headers, await self._read(response, deadline)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # The upstream had closed an idle connection: that is no answer to this request. Each such connection is
-                # met once, so this ends.
+                # A reused connection had been closed by the upstream while it was idle, so the request was not read.
+                # The loop ends, because each attempt uses up one of the idle connections.
                 if answered or not _reused.get():
                     raise
 
     async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
-        """The body; None where it is longer than ``MAX_ANSWER_BYTES``."""
+        """The body; None if it is longer than ``max_answer_bytes``."""
         pieces: list[bytes] = []
         size = reserved = 0
         try:
             async for piece in response.content.iter_any():
                 size += len(piece)
-                if size > MAX_ANSWER_BYTES:
+                if size > self._max_answer_bytes:
                     response.close()
                     return None
                 pieces.append(piece)
@@ -131,9 +142,12 @@ class Upstream:
             self._budget.release(reserved)
 
     async def _reserve(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> int:
-        """Wait for room for the whole answer, however long: that it waits is not the upstream's fault."""
-        said = None if "Content-Encoding" in response.headers else response.content_length
-        size = min(said or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES)
+        """Reserve the whole answer in the byte budget. Returns the bytes that are reserved.
+
+        The request's timeout stands still meanwhile, because the wait is not the upstream's fault.
+        """
+        announced = None if "Content-Encoding" in response.headers else response.content_length
+        size = min(announced or self._max_answer_bytes, self._max_answer_bytes)
         loop = asyncio.get_running_loop()
         left = (deadline.when() or 0.0) - loop.time()
         deadline.reschedule(None)
@@ -142,12 +156,12 @@ class Upstream:
         return size
 
 
-# Whether the task's last connection had been used before.
+# Whether the connection of the task's last attempt had been used before.
 _reused: ContextVar[bool] = ContextVar("reused")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells whether a connection is new, and gives none again on which something came that nobody had asked for."""
+    """Sets ``_reused``, and does not reuse a connection on which bytes arrived after the last answer."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -167,15 +181,14 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class NoApiKeyError(Exception):
-    """The secret of the route is gone, may not be read, or holds no key. The message names neither secret nor key."""
+    """The route's secret is missing, may not be read, or holds no API key. The message names neither secret nor key."""
 
 
 def api_key(route: Route) -> str | None:
-    """The route's key from Secrets Manager, without the space that pasting leaves around it; None for a route without
-    one.
+    """The route's API key from Secrets Manager, without white space around it; None for a route without a secret.
 
     Raises:
-        NoApiKeyError: the secret is gone, may not be read, or is nothing that a header can carry.
+        NoApiKeyError: the secret is missing, may not be read, or is not printable ASCII.
     """
     if route.api_key_secret is None:
         return None
@@ -188,5 +201,5 @@ def api_key(route: Route) -> str | None:
         raise
     key = secret.get("SecretString", "").strip()
     if not (key and key.isascii() and key.isprintable()):
-        raise NoApiKeyError("the API key of the route is not text that a header can carry")
+        raise NoApiKeyError("the API key of the route is empty or not printable ASCII")
     return key

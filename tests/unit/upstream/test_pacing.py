@@ -1,4 +1,4 @@
-"""The limit on requests in flight: it finds what the upstream takes, and a little noise does not upset it."""
+"""The limit on requests in flight finds what the upstream takes, and single refusals do not collapse it."""
 
 import heapq
 import random
@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nightshift.engine.pacing import BASE_DELAY, MAX_DELAY, MAX_RETRY_AFTER, Pacer, backoff
+from nightshift.upstream.pacing import BACKOFF, MAX_RETRY_AFTER, Backoff, Pacer
 
 
 class Always(random.Random):
@@ -20,7 +20,7 @@ class Always(random.Random):
 
 @dataclass
 class Trace:
-    """What a simulation saw: the limit after each answer, and how many answers were and were not refusals."""
+    """A simulation's limit after each answer or refusal, and how many of both there were."""
 
     limits: list[tuple[float, int]] = field(default_factory=list)
     answered: int = 0
@@ -33,8 +33,11 @@ class Trace:
 def simulate(
     pacer: Pacer, refused: Callable[[float, int], bool], seconds: float, latency: float = 1.0, seed: int = 0
 ) -> Trace:
-    """Keep the pacer's limit in flight for so long. ``refused(now, accepted)`` is the upstream, asked when a request
-    arrives: ``accepted`` others are being worked on. A refusal takes a tenth of the time of an answer."""
+    """Keep the pacer's limit in flight for ``seconds``.
+
+    The upstream is ``refused(now, accepted)``: whether it refuses a request while it works on ``accepted`` others. A
+    refusal takes a tenth of the time of an answer.
+    """
     chance, trace = random.Random(seed), Trace()
     now, accepted = 0.0, 0
     flying: list[tuple[float, int, float, bool]] = []
@@ -60,10 +63,11 @@ def simulate(
 
 
 @given(st.integers(0, 60), st.floats(0, 1, exclude_max=True))
-def test_backoff_grows_to_a_bound_with_full_jitter(failures: int, chance: float) -> None:
-    assert 0 <= backoff(failures, chance) <= min(MAX_DELAY, BASE_DELAY * 2**failures)
-    assert backoff(failures, 0.0) == 0.0
-    assert backoff(1_000_000, chance) <= MAX_DELAY
+def test_backoff_grows_to_a_bound(failures: int, chance: float) -> None:
+    backoff = Backoff(base=0.5, longest=20.0)
+    assert 0 <= backoff.delay(failures, chance) <= min(20.0, 0.5 * 2**failures)
+    assert backoff.delay(failures, 0.0) == 0.0
+    assert backoff.delay(1_000_000, chance) <= 20.0
 
 
 events = st.lists(
@@ -76,7 +80,7 @@ events = st.lists(
 
 
 @given(ceiling=st.integers(1, 600), refusals=st.integers(0, 50), happened=events)
-def test_the_limit_is_never_above_the_ceiling_nor_below_one(
+def test_the_limit_stays_within_its_bounds(
     ceiling: int, refusals: int, happened: list[str | tuple[float, float | None]]
 ) -> None:
     pacer, now = Pacer(ceiling, refusals, rng=random.Random(1)), 10.0
@@ -90,7 +94,7 @@ def test_the_limit_is_never_above_the_ceiling_nor_below_one(
         assert 1 <= pacer.limit <= ceiling
 
 
-def test_starts_at_the_ceiling_and_stays_there_while_all_is_well() -> None:
+def test_without_refusals_the_limit_is_full() -> None:
     trace = simulate(Pacer(64), lambda *_: False, seconds=20)
     assert {limit for _, limit in trace.limits} == {64}
 
@@ -106,16 +110,16 @@ def test_one_round_of_refusals_halves_once() -> None:
 
 
 @pytest.mark.parametrize("ceiling", [4, 16, 64, 256])
-def test_halves_at_most_once_per_round_trip(ceiling: int) -> None:
+def test_it_halves_once_per_round_trip(ceiling: int) -> None:
     pacer = Pacer(ceiling, rng=random.Random(1))
     trace = simulate(pacer, lambda *_: True, seconds=30, latency=10.0)
     cuts = [at for (_, before), (at, after) in pairwise(trace.limits) if after < before]
-    # A refusal takes at least half a second here.
+    # A refusal takes at least half a second in this simulation.
     assert all(later - earlier >= 0.5 for earlier, later in pairwise(cuts))
 
 
 @pytest.mark.parametrize("ceiling", [8, 16, 32, 64, 128, 256])
-def test_five_percent_of_random_refusals_do_not_collapse_the_limit(ceiling: int) -> None:
+def test_random_refusals_do_not_collapse_it(ceiling: int) -> None:
     def mean_limit(seed: int) -> float:
         noise = random.Random(seed)
         trace = simulate(Pacer(ceiling, rng=random.Random(2)), lambda *_: noise.random() < 0.05, seconds=200)
@@ -125,7 +129,7 @@ def test_five_percent_of_random_refusals_do_not_collapse_the_limit(ceiling: int)
 
 
 @pytest.mark.parametrize("capacity", [4, 10, 20, 50, 200])
-def test_settles_near_what_the_upstream_takes(capacity: int) -> None:
+def test_settles_near_the_upstreams_capacity(capacity: int) -> None:
     pacer = Pacer(256, rng=random.Random(3))
     trace = simulate(pacer, lambda _, accepted: accepted >= capacity, seconds=200)
     assert trace.answered >= 0.5 * capacity * 200
@@ -133,14 +137,14 @@ def test_settles_near_what_the_upstream_takes(capacity: int) -> None:
         assert trace.refused <= trace.answered
 
 
-def test_an_outage_brings_it_down_to_single_requests_with_pauses() -> None:
+def test_an_outage_leaves_single_requests() -> None:
     pacer = Pacer(256, rng=random.Random(4))
     trace = simulate(pacer, lambda *_: True, seconds=120)
     assert pacer.limit == 1
     assert len([now for now, _ in trace.limits if now > 60]) < 30
 
 
-def test_after_an_outage_it_is_back_within_few_rounds() -> None:
+def test_the_limit_recovers_after_an_outage() -> None:
     pacer = Pacer(256, rng=random.Random(5))
     trace = simulate(pacer, lambda now, _: now < 30, seconds=120)
     first_answer = next(now for now, limit in trace.limits if now >= 30 and limit > 1)
@@ -149,7 +153,7 @@ def test_after_an_outage_it_is_back_within_few_rounds() -> None:
     assert back - first_answer < 30
 
 
-def test_a_slice_that_follows_refusals_starts_with_one_request_and_soon_has_all() -> None:
+def test_carried_refusals_start_at_one() -> None:
     pacer = Pacer(256, refusals=5)
     assert pacer.limit == 1
     for _ in range(255):
@@ -157,20 +161,20 @@ def test_a_slice_that_follows_refusals_starts_with_one_request_and_soon_has_all(
     assert pacer.limit == 256
 
 
-def test_retry_after_pauses_everything_for_as_long_as_asked() -> None:
+def test_retry_after_pauses_all_lines() -> None:
     pacer = Pacer(1)
     assert pacer.refused(0.0, 10.0, 7.5) == 17.5
     assert pacer.resume_at == 17.5
 
 
-def test_a_later_shorter_retry_after_does_not_shorten_the_pause() -> None:
+def test_a_shorter_pause_changes_nothing() -> None:
     pacer = Pacer(1)
     pacer.refused(0.0, 10.0, 30.0)
     pacer.refused(11.0, 12.0, 1.0)
     assert pacer.resume_at == 40.0
 
 
-def test_one_refusal_among_many_answers_is_waited_out_by_its_own_line() -> None:
+def test_a_single_refusal_delays_one_line() -> None:
     pacer = Pacer(256, rng=Always())
     for _ in range(100):
         pacer.answered()
@@ -178,7 +182,7 @@ def test_one_refusal_among_many_answers_is_waited_out_by_its_own_line() -> None:
     assert (pacer.limit, pacer.resume_at, pacer.refusals) == (256, 0.0, 0)
 
 
-def test_news_from_before_the_last_cut_changes_nothing_but_when_the_line_is_sent_again() -> None:
+def test_refusals_before_a_cut_do_not_cut() -> None:
     pacer = Pacer(2, rng=Always())
     pacer.refused(0.0, 1.0, 20.0)
     before = (pacer.limit, pacer.resume_at, pacer.refusals)
@@ -186,7 +190,7 @@ def test_news_from_before_the_last_cut_changes_nothing_but_when_the_line_is_sent
     assert (pacer.limit, pacer.resume_at, pacer.refusals) == before
 
 
-def test_an_answer_ends_the_row_of_refusals() -> None:
+def test_an_answer_resets_the_refusals() -> None:
     pacer = Pacer(1, rng=Always())
     for at in range(5):
         pacer.refused(at + 0.5, at + 1.0, None)
@@ -195,19 +199,19 @@ def test_an_answer_ends_the_row_of_refusals() -> None:
     assert pacer.refusals == 0
 
 
-def test_no_upstream_is_waited_for_longer_than_a_quarter_of_an_hour() -> None:
+def test_retry_after_is_bounded() -> None:
     pacer = Pacer(4)
     assert pacer.refused(0.0, 10.0, 86_400.0) == 10.0 + MAX_RETRY_AFTER
     assert pacer.resume_at == 10.0 + MAX_RETRY_AFTER
 
 
 @pytest.mark.parametrize("asked", [0.0, 0.001])
-def test_an_upstream_that_says_at_once_and_refuses_again_is_not_hammered(asked: float) -> None:
+def test_a_pause_is_at_least_the_backoff(asked: float) -> None:
     pacer, now = Pacer(8, rng=Always()), 0.0
     pauses = []
     for _ in range(12):
         again = pacer.refused(now, now, asked)
         pauses.append(again - now)
         now = again
-    assert pauses[-1] == MAX_DELAY / 2
+    assert pauses[-1] == BACKOFF.longest / 2
     assert pacer.resume_at == now

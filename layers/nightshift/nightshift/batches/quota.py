@@ -1,0 +1,33 @@
+"""An account's quotas on batches, checked against what it has queued."""
+
+from nightshift.accounts import store as accounts
+from nightshift.accounts.quotas import Quotas
+from nightshift.batches import store as batches
+from nightshift.batches.record import OpenBatch
+
+
+def check(account_id: str, lines: int | None, *, besides: str | None = None) -> None:
+    """Check that the account may have one more batch, of ``lines`` lines; None where they are not counted yet.
+
+    A batch of which the lines become known after its creation is checked again then, with its id as ``besides``: it is
+    one of the account's active batches already. Two calls at once can both pass, because they read before they write.
+
+    Raises:
+        LimitExceededError: ``quota_exceeded``.
+    """
+    quotas = accounts.get(account_id).quotas
+    active = [batch for batch in batches.open_of(account_id) if batch.id != besides]
+    if besides is None:
+        quotas.check_active(len(active))
+    if lines is not None:
+        quotas.check_queued(_queued(active, lines, quotas), lines)
+
+
+def _queued(active: list[OpenBatch], lines: int, quotas: Quotas) -> int:
+    """The account's requests that are not answered. Answers are only counted where they decide."""
+    queued = sum(batch.lines or 0 for batch in active)
+    for batch in active:
+        if queued + lines <= quotas.queued_requests:
+            break
+        queued -= batches.answered(batch.id)
+    return queued
