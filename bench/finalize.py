@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -26,13 +26,14 @@ from typing import Any
 from nightshift.batches import store as batches
 from nightshift.batches.record import RequestCounts
 from nightshift.core import aws, settings
-from nightshift.core.concat import MIN_PART_BYTES, ByteRange, parts
+from nightshift.core.concat import MIN_PART_BYTES, ByteRange, plan_parts
 from nightshift.core.log import logger
 from nightshift.core.table import Table
 from nightshift.input import layout, plan
 from nightshift.input.plan import Task
 from nightshift.results import store as results
-from nightshift.results.lines import Usage, answered_line
+from nightshift.results.line import answered_line
+from nightshift.results.usage import Usage
 
 from bench import report
 from bench.emulator import emulated_aws
@@ -71,7 +72,7 @@ def seal(kind: str) -> Sealed:
     sealed = Sealed(f"batch_{kind.replace(' ', '_')}", count, [], [])
     ends = range(1, count + 1)
     segments = layout.segments(ends)
-    plan.write(sealed.batch_id, [Task(ACCOUNT, sealed.batch_id, 0, [astuple(segment) for segment in segments])])
+    plan.write(sealed.batch_id, [Task(ACCOUNT, sealed.batch_id, 0, segments)])
     body = json.dumps({"object": "chat.completion", "choices": "x" * (answer_bytes - 180)}).encode()
     for segment in segments:
         numbers = range(segment.first_line, segment.first_line + segment.lines)
@@ -81,7 +82,9 @@ def seal(kind: str) -> Sealed:
             )
             for n in numbers
         ]
-        output, error = results.slices(sealed.batch_id, segment, results.write_sealed(sealed.batch_id, segment, lines))
+        output, error = results.byte_ranges(
+            sealed.batch_id, segment, results.write_seal(sealed.batch_id, segment, lines)
+        )
         sealed.output.extend(output)
         sealed.error.extend(error)
     return sealed
@@ -133,7 +136,7 @@ def bare_copy(sealed: Sealed, threads: int, by_s3: bool = False) -> float:
         for name, pieces in (("output", sealed.output), ("error", sealed.error)):
             whole: Any = {"Bucket": bucket, "Key": f"copy/{name}"}
             upload = whole | {"UploadId": s3.create_multipart_upload(**whole)["UploadId"]}
-            groups = parts(pieces)
+            groups = plan_parts(pieces)
             sent: Any = list(pool.map(partial(send, upload), range(1, len(groups) + 1), groups))
             s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
     return time.perf_counter() - started

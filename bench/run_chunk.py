@@ -16,7 +16,6 @@ import io
 import json
 import time
 from collections import defaultdict
-from dataclasses import astuple
 from functools import partial
 from statistics import median
 from typing import Any
@@ -78,10 +77,10 @@ def ours(url: str, count: int) -> tuple[float, float]:
     check = FileCheck()
     check.feed(content)
     check.finish()
-    spans = layout.segments(check.ends)
+    segments = layout.segments(check.ends)
     aws.client("s3").put_object(Bucket=settings.bucket(), Key=files.key("acct", "file"), Body=content)
     batch_id = f"batch_{time.time_ns()}"
-    task = Task("acct", batch_id, 0, [astuple(span) for span in spans])
+    task = Task("acct", batch_id, 0, segments)
     route = Route(model="m", provider="stub", base_url=url, upstream_model="stub", sku=Sku("stub"))
     batch = Batch(
         account_id="acct",
@@ -99,7 +98,7 @@ def ours(url: str, count: int) -> tuple[float, float]:
         started, busy = time.perf_counter(), cpu_seconds()
         answer = invoke("run_chunk", msgspec.to_builtins(task))
         took = time.perf_counter() - started, cpu_seconds() - busy
-    sealed = [summary.completed if summary else 0 for summary in results.all_sealed(batch_id, spans)]
+    sealed = [summary.completed if summary else 0 for summary in results.read_seals(batch_id, segments)]
     assert (answer["state"], sum(sealed)) == ("done", count), (answer, sealed)
     return took
 

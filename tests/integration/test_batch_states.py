@@ -38,7 +38,7 @@ from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results
-from nightshift.results.lines import decode_part
+from nightshift.results.parts import decode_part
 from nightshift.routes.route import Route
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
@@ -139,7 +139,7 @@ class History:
         key = kwargs.get("Key")
         if name == "put_object" and "/parts/" in kwargs["Key"]:
             answer = call()
-            self.kept[kwargs["Key"].split("/")[1]] |= {line.line for _, line in decode_part(kwargs["Body"])}
+            self.kept[kwargs["Key"].split("/")[1]] |= {line.number for _, line in decode_part(kwargs["Body"])}
             return answer
         if name in ("put_item", "update_item") and kwargs["TableName"] == stack_settings.table("batches"):
             key = key or {name: kwargs["Item"][name] for name in ("pk", "sk")}
@@ -614,7 +614,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, step: Cal
 def test_an_expiry_that_was_begun_is_an_expiry_whoever_ends_it(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     set_batch(alice, batch_id, expires_at=1)
-    killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))
+    killed_at(monkeypatch, concat, "resume", lambda: alice.finalize(batch_id))
     batch = alice.finalize(batch_id)
     assert batch["status"] == "expired"
     assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"batch_expired"}
@@ -631,7 +631,7 @@ def test_a_finalizer_that_looked_before_the_deadline_does_not_complete_what_anot
         if arguments[1] == "finalizing":
             monkeypatch.setattr(batches, "transition", transition)
             set_batch(alice, batch_id, expires_at=1)
-            killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))
+            killed_at(monkeypatch, concat, "resume", lambda: alice.finalize(batch_id))
         return transition(*arguments, **named)
 
     monkeypatch.setattr(batches, "transition", expire_first)
@@ -646,7 +646,7 @@ def test_a_finalizer_that_was_killed_leaves_the_reasons_to_the_next(
 ) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     batches.put_problem(batch_id, 0, "The moon was in the way.")
-    killed_at(monkeypatch, concat, "join", lambda: alice.finalize(batch_id))
+    killed_at(monkeypatch, concat, "resume", lambda: alice.finalize(batch_id))
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert [error["message"] for error in batch["errors"]["data"]] == ["The moon was in the way."]

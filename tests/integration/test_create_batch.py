@@ -97,9 +97,9 @@ def test_a_batch_has_a_plan_a_locked_route_and_an_execution_of_its_own_name(
     batch_id = alice.create(lines)
     [task] = plan.read(batch_id) or []
     assert (task.account_id, task.batch_id, task.chunk) == (alice.account_id, batch_id, 0)
-    assert [(span.first_line, span.lines) for span in task.spans()] == [(0, 2), (2, 2), (4, 1)]
+    assert [(span.first_line, span.lines) for span in task.segments] == [(0, 2), (2, 2), (4, 1)]
     batch = batches.get(alice.account_id, batch_id)
-    content = files.read_range(alice.account_id, batch.input_file_id, task.spans()[1].start, task.spans()[1].end)
+    content = files.read_range(alice.account_id, batch.input_file_id, task.segments[1].start, task.segments[1].end)
     assert content.decode().splitlines() == lines[2:4]
     assert locked_route(alice, batch_id).upstream_model == "upstream-model"
     [execution] = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())["executions"]

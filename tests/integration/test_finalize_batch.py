@@ -12,7 +12,9 @@ from nightshift.engine import settlement
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results
-from nightshift.results.lines import OutputLine, Usage, answered_line, failed_line, usage_of
+from nightshift.results.completion import usage_of
+from nightshift.results.line import OutputLine, answered_line, failed_line
+from nightshift.results.usage import Usage
 
 from tests.integration.support import Caller, Server, input_lines, invoke, object_keys, sample, set_batch, table_size
 
@@ -30,11 +32,11 @@ def answered(batch_id: str, line: int, status: int = 200) -> OutputLine:
 
 def seal(batch_id: str, *segments: int) -> None:
     """Seal these segments of the batch with answers; even lines with 200, odd ones with 400."""
-    spans = [span for task in plan.read(batch_id) or [] for span in task.spans()]
+    spans = [span for task in plan.read(batch_id) or [] for span in task.segments]
     for index in segments:
         span = spans[index]
         numbers = range(span.first_line, span.first_line + span.lines)
-        results.write_sealed(batch_id, span, [answered(batch_id, n, 400 if n % 2 else 200) for n in numbers])
+        results.write_seal(batch_id, span, [answered(batch_id, n, 400 if n % 2 else 200) for n in numbers])
 
 
 def ids(lines: list[dict[str, Any]]) -> list[str]:
@@ -59,7 +61,7 @@ def test_segments_too_long_for_memory_come_out_in_input_order_too(
 ) -> None:
     monkeypatch.setattr(results, "SEAL_BYTES", 100)
     batch_id = alice.begin(input_lines(5))
-    results.write_part(batch_id, 0, [answered(batch_id, n, 400 if n == 1 else 200) for n in (4, 1, 0)])
+    results.write_result_part(batch_id, 0, [answered(batch_id, n, 400 if n == 1 else 200) for n in (4, 1, 0)])
     alice("POST", f"/batches/{batch_id}/cancel")
     batch = alice.finalize(batch_id)
     assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r4"]
@@ -80,7 +82,7 @@ def test_a_file_that_would_have_no_line_is_not_made(alice: Caller) -> None:
 def test_a_batch_whose_lines_all_failed_is_completed(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     [task] = plan.read(batch_id) or []
-    results.write_sealed(batch_id, task.spans()[0], [answered(batch_id, 0, 500)])
+    results.write_seal(batch_id, task.segments[0], [answered(batch_id, 0, 500)])
     batch = alice.finalize(batch_id)
     assert (batch["status"], batch["output_file_id"]) == ("completed", None)
     assert batch["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
@@ -104,7 +106,7 @@ def file_bytes(caller: Caller, file_id: str) -> bytes:
 def test_lines_that_a_lost_chunk_left_over_become_internal_errors_in_order(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0)
-    results.write_part(batch_id, 0, [answered(batch_id, 4)])
+    results.write_result_part(batch_id, 0, [answered(batch_id, 4)])
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r4"]
@@ -119,7 +121,7 @@ def test_lines_that_a_lost_chunk_left_over_become_internal_errors_in_order(alice
 
 def test_an_overdue_batch_expires_and_keeps_what_was_answered(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
-    results.write_part(batch_id, 0, [answered(batch_id, 2)])
+    results.write_result_part(batch_id, 0, [answered(batch_id, 2)])
     set_batch(alice, batch_id, expires_at=1)
     batch = alice.finalize(batch_id)
     assert batch["status"] == "expired"
@@ -180,13 +182,13 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
 ) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1, 2)
-    join = concat.join
+    resume = concat.resume
 
-    def cancel_then_join(*arguments: Any, **named: Any) -> int:
+    def cancel_then_resume(*arguments: Any, **named: Any) -> int:
         alice("POST", f"/batches/{batch_id}/cancel")
-        return join(*arguments, **named)
+        return resume(*arguments, **named)
 
-    monkeypatch.setattr(concat, "join", cancel_then_join)
+    monkeypatch.setattr(concat, "resume", cancel_then_resume)
     batch = alice.finalize(batch_id)
     assert batch["status"] == "cancelled"
     assert batch["request_counts"] == {"total": 5, "completed": 3, "failed": 2}
@@ -198,9 +200,9 @@ def test_a_part_that_was_deleted_costs_its_own_lines_and_no_end(alice: Caller, m
     monkeypatch.setattr(layout, "SEGMENT_LINES", 1_000)
     batch_id = alice.begin(input_lines(4))
     [task] = plan.read(batch_id) or []
-    lost = results.write_part(batch_id, 0, [answered(batch_id, 1), answered(batch_id, 2)])
-    results.write_part(batch_id, 0, [answered(batch_id, 0), answered(batch_id, 3, 400)])
-    assert results.seal_parts(batch_id, 0, task.spans()[0]).listed
+    lost = results.write_result_part(batch_id, 0, [answered(batch_id, 1), answered(batch_id, 2)])
+    results.write_result_part(batch_id, 0, [answered(batch_id, 0), answered(batch_id, 3, 400)])
+    assert results.seal_from_parts(batch_id, 0, task.segments[0]).by_reference
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=lost)
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
@@ -218,15 +220,15 @@ def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
 ) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)
-    join = concat.join
+    resume = concat.resume
 
-    def end_and_delete_then_join(*arguments: Any, **named: Any) -> int:
-        monkeypatch.setattr(concat, "join", join)
+    def end_and_delete_then_resume(*arguments: Any, **named: Any) -> int:
+        monkeypatch.setattr(concat, "resume", resume)
         ended = alice.finalize(batch_id)
         assert alice("DELETE", f"/files/{ended['output_file_id']}").status == 200
-        return join(*arguments, **named)
+        return resume(*arguments, **named)
 
-    monkeypatch.setattr(concat, "join", end_and_delete_then_join)
+    monkeypatch.setattr(concat, "resume", end_and_delete_then_resume)
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert alice("GET", f"/files/{batch['output_file_id']}").status == 404
@@ -313,7 +315,7 @@ def test_two_finalizers_at_once_make_one_end(alice: Caller) -> None:
     assert table_size("files") == 3
 
 
-@pytest.mark.parametrize("lost", ["files.record", "batches.transition", "concat.join"])
+@pytest.mark.parametrize("lost", ["files.record", "batches.transition", "concat.resume"])
 def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     alice: Caller, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
@@ -348,7 +350,9 @@ def test_an_input_deleted_underneath_leaves_lines_without_a_name(alice: Caller) 
 def test_lines_doubled_in_parts_are_counted_once(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     for _ in range(2):
-        results.write_part(batch_id, 0, [answered(batch_id, 1), failed_line(batch_id, 0, "r0", "request_timeout", "-")])
+        results.write_result_part(
+            batch_id, 0, [answered(batch_id, 1), failed_line(batch_id, 0, "r0", "request_timeout", "-")]
+        )
     batch = alice.finalize(batch_id)
     assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
     assert batch["usage"]["total_tokens"] == 3
@@ -359,7 +363,7 @@ def test_usage_beyond_what_the_table_can_hold_does_not_keep_a_batch_from_ending(
     [task] = plan.read(batch_id) or []
     body = b'{"usage":{"prompt_tokens":%d}}' % (10**40 + 1)
     line = answered_line(batch_id, 0, "r0", 200, "req_1", body, usage_of(body))
-    results.write_sealed(batch_id, task.spans()[0], [line])
+    results.write_seal(batch_id, task.segments[0], [line])
     assert alice.finalize(batch_id)["status"] == "completed"
 
 

@@ -330,7 +330,7 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
     assert 1 <= answer["wait_seconds"] <= 20
     upstream.behave = Exchange.complete
     [task] = plan.read(batch_id) or []
-    again = {**json.loads(json.dumps(alice.task(batch_id))), "chunk": 0, "segments": task.segments, "slice": answer}
+    again = msgspec.to_builtins(task) | {"slice": answer}
     assert invoke("run_chunk", again)["state"] == "wait"
     assert len(upstream.received) == 1
     answer["carry"] |= {"resume_at": 0.0, "lines": {}}  # a minute later

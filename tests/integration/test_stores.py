@@ -1,31 +1,24 @@
-"""The modules that store: accounts, files, batches, results and routes, against moto."""
+"""The stores of accounts, files and routes, against moto."""
 
-import json
 import re
 import time
 import urllib.parse
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, IncompleteReadError
+from botocore.exceptions import IncompleteReadError
 from botocore.response import StreamingBody
 from nightshift.accounts import store as accounts
 from nightshift.core import aws, concat, settings
-from nightshift.core.concat import MIN_PART_BYTES, ByteRange
 from nightshift.core.errors import BadRequestError, NotFoundError
 from nightshift.core.table import Table
 from nightshift.files import store as files
 from nightshift.files import uploads
 from nightshift.files.create import NewFile, create_file, create_presigned
 from nightshift.files.record import File, Upload
-from nightshift.input import plan
-from nightshift.input.layout import Segment
-from nightshift.input.plan import Task
-from nightshift.results import store as results
-from nightshift.results.lines import OutputLine, SealSummary, answered_line, failed_line
 from nightshift.routes import store as routes
 
-from tests.integration.support import Caller, object_keys, route
+from tests.integration.support import Caller, route
 
 # --- accounts -------------------------------------------------------------------------------------------------------
 
@@ -230,220 +223,6 @@ def test_no_filter_names_a_key_attribute(alice: Caller, monkeypatch: pytest.Monk
     assert len(filters) == 2
     assert all(filters)
     assert not {"pk", "sk"} & set(re.findall(r"\w+", " ".join(filters)))
-
-
-# --- results --------------------------------------------------------------------------------------------------------
-
-SEGMENT = Segment(0, 100, 10, 3)
-
-
-def line(number: int, *, answered: bool = True, text: str = "x") -> OutputLine:
-    if answered:
-        return answered_line("batch_1", number, f"r{number}", 200, "req_1", b'{"text":"%b"}' % text.encode(), None)
-    return failed_line("batch_1", number, f"r{number}", "internal_error", text)
-
-
-def test_a_plan_comes_back_as_it_was_written() -> None:
-    tasks = [Task("acct_1", "batch_1", chunk, [(0, 10, 0, 2), (10, 20, 2, 1)], {"carry": {}}) for chunk in range(3)]
-    plan.write("batch_1", tasks)
-    assert plan.read("batch_1") == tasks
-    assert tasks[0].spans() == [Segment(0, 10, 0, 2), Segment(10, 20, 2, 1)]
-
-
-def test_parts_are_found_by_their_lines() -> None:
-    results.write_part("batch_1", 0, [line(12), line(3)])
-    results.write_part("batch_1", 0, [line(13), line(14, answered=False)])
-    results.write_part("batch_1", 1, [line(4)])
-    results.write_part("batch_10", 0, [line(5)])
-
-    def numbers(first: int, end: int) -> list[int]:
-        return sorted(found.line for part in results.read_parts("batch_1", 0, first, end) for found in part)
-
-    assert numbers(0, 100) == [3, 12, 13, 14]
-    assert numbers(12, 14) == [12, 13]
-    assert numbers(4, 12) == []
-    assert numbers(14, 15) == [14]
-    [[kept]] = results.read_parts("batch_1", 0, 14, 15)
-    assert kept == line(14, answered=False)
-
-
-def test_a_segment_is_sealed_whole_and_once() -> None:
-    first = results.write_sealed("batch_1", SEGMENT, [line(12), line(10), line(11, answered=False)])
-    assert (first.completed, first.failed) == (2, 1)
-    second = results.write_sealed("batch_1", SEGMENT, [line(number, text="second") for number in (10, 11, 12)])
-    assert second == first == results.sealed("batch_1", SEGMENT)
-    content = aws.client("s3").get_object(Bucket=settings.bucket(), Key="work/batch_1/sealed/00010")["Body"].read()
-    assert content == b"".join(done.content + b"\n" for done in (line(10), line(12), line(11, answered=False)))
-
-
-def test_a_segment_with_a_line_missing_is_not_sealed() -> None:
-    with pytest.raises(ValueError, match="2 lines for a segment of 3"):
-        results.write_sealed("batch_1", SEGMENT, [line(10), line(11), line(11)])
-    assert results.sealed("batch_1", SEGMENT) is None
-    assert not object_keys()
-
-
-def sealed_bytes(summary: SealSummary) -> tuple[bytes, bytes]:
-    """What the seal of ``SEGMENT`` holds for the output file and for the error file."""
-    s3, bucket = aws.client("s3"), settings.bucket()
-
-    def read(place: ByteRange) -> bytes:
-        found = s3.get_object(Bucket=bucket, Key=place.key)["Body"].read()
-        return found[place.start : place.end]
-
-    answered, failed = results.slices("batch_1", SEGMENT, summary)
-    return b"".join(map(read, answered)), b"".join(map(read, failed))
-
-
-@pytest.mark.parametrize("seal_bytes", [0, 200, 2**24])
-def test_a_segment_sealed_from_parts_has_the_same_bytes_however_long_they_are(
-    seal_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results, "SEAL_BYTES", seal_bytes)
-    results.write_part("batch_1", 0, [line(12), line(9), line(13)])
-    results.write_part("batch_1", 0, [line(10)])
-
-    def answer_for(done: set[int]) -> list[OutputLine]:
-        assert done == {10, 12}
-        return [line(11, answered=False)]
-
-    summary = results.seal_parts("batch_1", 0, SEGMENT, answer_for, "batch_cancelled")
-
-    assert summary.listed == (seal_bytes < 2**24)
-    assert (summary.completed, summary.failed, summary.left_over) == (2, 1, "batch_cancelled")
-    assert results.sealed("batch_1", SEGMENT) == summary
-    expected = [
-        b"".join(done.content + b"\n" for done in half) for half in ([line(10), line(12)], [line(11, answered=False)])
-    ]
-    assert list(sealed_bytes(summary)) == expected
-    assert [summary.answered_bytes, summary.failed_bytes] == list(map(len, expected))
-
-
-@pytest.mark.parametrize("seal_bytes", [0, 2**24])
-def test_a_segment_that_parts_hold_whole_and_twice_has_each_line_once(
-    seal_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results, "SEAL_BYTES", seal_bytes)
-    for text in ("first", "second"):
-        results.write_part("batch_1", 0, [line(number, text=text) for number in (10, 11, 12)])
-
-    def none_is_left(_: set[int]) -> list[OutputLine]:
-        raise AssertionError
-
-    summary = results.seal_parts("batch_1", 0, SEGMENT, none_is_left, "batch_cancelled")
-
-    assert (summary.completed, summary.failed, summary.left_over) == (3, 0, None)
-    answered = [json.loads(each) for each in sealed_bytes(summary)[0].splitlines()]
-    assert [each["custom_id"] for each in answered] == ["r10", "r11", "r12"]
-    assert len(sealed_bytes(summary)[0]) == summary.answered_bytes
-
-
-def test_of_two_seals_from_parts_the_first_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = results.write_sealed("batch_1", SEGMENT, [line(number) for number in (10, 11, 12)])
-    results.write_part("batch_1", 0, [line(number, text="second") for number in (10, 11, 12)])
-    monkeypatch.setattr(results, "SEAL_BYTES", 0)
-    assert results.seal_parts("batch_1", 0, SEGMENT) == first
-
-
-def test_a_segment_that_parts_do_not_hold_whole_is_not_sealed() -> None:
-    results.write_part("batch_1", 0, [line(10), line(12)])
-    with pytest.raises(ValueError, match="2 lines for a segment of 3"):
-        results.seal_parts("batch_1", 0, SEGMENT)
-
-
-def test_many_seals_are_looked_up_at_once_in_order() -> None:
-    segments = [Segment(0, 1, number, 1) for number in range(40)]
-    for number in (3, 30):
-        results.write_sealed("batch_1", segments[number], [line(number)])
-    found = results.all_sealed("batch_1", segments)
-    assert [number for number, summary in enumerate(found) if summary] == [3, 30]
-
-
-@pytest.fixture
-def copied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys that S3 was asked to copy from."""
-    keys: list[str] = []
-    copy = aws.client("s3").upload_part_copy
-
-    def noted(**named: Any) -> Any:
-        keys.append(named["CopySource"]["Key"])
-        return copy(**named)
-
-    monkeypatch.setattr(aws.client("s3"), "upload_part_copy", noted)
-    return keys
-
-
-@pytest.mark.parametrize(
-    ("sizes", "copies"),
-    [
-        ([10, 0, 20], 0),
-        ([], 0),
-        ([0], 0),
-        ([MIN_PART_BYTES - 1, MIN_PART_BYTES - 1], 0),
-        ([100, 2 * MIN_PART_BYTES + 5, 7], 1),
-        ([2 * MIN_PART_BYTES, 2 * MIN_PART_BYTES], 2),
-        ([1_000_000] * 13, 0),
-    ],
-)
-def test_joining_is_concatenation(copied: list[str], sizes: list[int], copies: int) -> None:
-    s3, bucket = aws.client("s3"), settings.bucket()
-    slices, expected = [], b""
-    for number, size in enumerate(sizes):
-        content = bytes([number + 1]) * size
-        s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=b"head" + content + b"tail")
-        slices.append(ByteRange(f"work/{number}", 4, 4 + size))
-        expected += content
-    for _ in range(2):
-        assert concat.join(slices, "files/joined") == len(expected)
-        found = s3.get_object(Bucket=bucket, Key="files/joined")
-        assert found["ContentType"] == "application/jsonl"
-        assert found["Body"].read() == expected
-    assert len(copied) == 2 * copies
-    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
-
-
-def test_a_join_goes_on_where_one_that_was_killed_had_got_to(copied: list[str]) -> None:
-    s3, bucket = aws.client("s3"), settings.bucket()
-    contents = [bytes([number]) * (MIN_PART_BYTES + number) for number in range(6)]
-    for number, content in enumerate(contents[:5]):
-        s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=content)
-    slices = [ByteRange(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
-    with pytest.raises(ClientError):
-        concat.join(slices, "files/joined", resume=True)  # the last is not there
-    assert copied == ["work/0", "work/1", "work/2", "work/3", "work/4", "work/5"]
-    s3.put_object(Bucket=bucket, Key="work/5", Body=contents[5])
-    assert concat.join(slices, "files/joined", resume=True) == sum(map(len, contents))
-    assert copied[6:] == ["work/5"]
-    assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
-    assert not s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
-
-
-def test_a_join_that_may_be_of_other_pieces_takes_nothing_over() -> None:
-    """Parts of an upload are equally long, and their order is the caller's: he may say another one the next time."""
-    s3, bucket = aws.client("s3"), settings.bucket()
-    for name in "ab":
-        s3.put_object(Bucket=bucket, Key=f"work/{name}", Body=name.encode() * MIN_PART_BYTES)
-    left = s3.create_multipart_upload(Bucket=bucket, Key="files/joined")["UploadId"]
-    s3.upload_part(Bucket=bucket, Key="files/joined", UploadId=left, PartNumber=1, Body=b"a" * MIN_PART_BYTES)
-    concat.join([ByteRange(f"work/{name}", 0, MIN_PART_BYTES) for name in "ba"], "files/joined")
-    content = s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read()
-    assert content == b"b" * MIN_PART_BYTES + b"a" * MIN_PART_BYTES
-
-
-def test_a_join_takes_nothing_over_that_is_not_its_own(copied: list[str]) -> None:
-    s3, bucket = aws.client("s3"), settings.bucket()
-    contents = [bytes([number]) * (MIN_PART_BYTES + number) for number in range(3)]
-    for number, content in enumerate(contents):
-        s3.put_object(Bucket=bucket, Key=f"work/{number}", Body=content)
-    for key, length in (("files/joined", 1), ("files/joined-not", 0)):
-        upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
-        for number in (1, 2, 3):
-            body = b"x" * (MIN_PART_BYTES + number - 1 + (length if number == 1 else 0))
-            s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
-    slices = [ByteRange(f"work/{number}", 0, len(content)) for number, content in enumerate(contents)]
-    concat.join(slices, "files/joined", resume=True)
-    assert copied == ["work/0", "work/1", "work/2"]
-    assert s3.get_object(Bucket=bucket, Key="files/joined")["Body"].read() == b"".join(contents)
 
 
 # --- routes ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The depth of a document is what a parser finds, and takes linear time for any bytes."""
+"""The depth of a document is what a parser finds, and any bytes take linear time."""
 
 import json
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightshift.core import json_tokens as nesting
+from nightshift.core import json_tokens
 from nightshift.core.json_tokens import MAX_DEPTH, too_deep
 from nightshift.upstream.answer import is_json_object, without_lone_surrogates
 
@@ -22,7 +22,7 @@ def depth(value: object) -> int:
 @settings(max_examples=500)
 def test_depth_is_what_a_parser_finds(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nesting, "MAX_DEPTH", 2)
+        patch.setattr(json_tokens, "MAX_DEPTH", 2)
         verdict = too_deep(text.encode())
     try:
         parsed = json.loads(text)
@@ -44,7 +44,7 @@ AWKWARD = {
 
 @pytest.mark.parametrize("document", AWKWARD.values(), ids=AWKWARD)
 def test_any_document_takes_linear_time(document: bytes) -> None:
-    # What was quadratic took an hour. CPU time, because a machine may be busy.
+    # Quadratic code took an hour. CPU time is measured, because the machine may be busy.
     started = time.process_time()
     too_deep(document)
     is_json_object(document)

@@ -15,8 +15,10 @@ from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
 from nightshift.engine.chunk_run import ChunkRun
 from nightshift.engine.run_limits import RunLimits
 from nightshift.input.layout import Segment
-from nightshift.results.lines import OutputLine, SealSummary, decode_part, encode_part
-from nightshift.results.lines import seal as seal_lines
+from nightshift.results.line import OutputLine
+from nightshift.results.parts import decode_part, encode_part
+from nightshift.results.seals import SealSummary
+from nightshift.results.seals import seal as seal_lines
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import Backoff
@@ -74,7 +76,7 @@ class Store:
     def result_parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
         for part in list(self.parts):
             self.before("result_parts")
-            yield [line for _, line in decode_part(part) if first_line <= line.line < end_line]
+            yield [line for _, line in decode_part(part) if first_line <= line.number < end_line]
 
     def write_result_part(self, lines: list[OutputLine]) -> None:
         self.before("write_result_part")
@@ -105,7 +107,7 @@ class Store:
 
     def safe(self) -> set[int]:
         """The numbers of the lines that are stored, so that no run sends them again."""
-        in_parts = {line.line for part in list(self.parts) for _, line in decode_part(part)}
+        in_parts = {line.number for part in list(self.parts) for _, line in decode_part(part)}
         return in_parts | {n for s in self.segments if s.first_line in self.sealed for n in s.line_numbers}
 
     def results(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightshift.engine.chunk import SliceResult
-from nightshift.results.lines import OutputLine
+from nightshift.results.line import OutputLine
 from nightshift.upstream.answer import Answer
 
 from tests.unit.engine.fakes import (

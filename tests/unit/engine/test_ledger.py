@@ -7,7 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nightshift.engine.ledger import Ledger, Unstored
 from nightshift.engine.run_limits import RunLimits
 from nightshift.input.layout import Segment
-from nightshift.results.lines import OutputLine, SealSummary, Usage
+from nightshift.results.line import OutputLine
+from nightshift.results.seals import SealSummary
+from nightshift.results.usage import Usage
 
 LIMITS = RunLimits()
 
@@ -35,7 +37,7 @@ def record_all(ledger: Ledger, *numbers: int) -> None:
 
 
 def numbers_in(parts: Unstored) -> list[list[int]]:
-    return [[each.line for each in part] for part in parts.parts]
+    return [[each.number for each in part] for part in parts.parts]
 
 
 # --- recording -----------------------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ def test_a_complete_segment_is_sealed_from_memory() -> None:
     record_all(ledger, 1, 0, 3)
     unstored = ledger.take_unstored()
     [(segment, lines)] = unstored.seals
-    assert (segment.first_line, {each.line for each in lines}) == (0, {0, 1})
+    assert (segment.first_line, {each.number for each in lines}) == (0, {0, 1})
     assert numbers_in(unstored) == [[3]]
     assert (unstored.seals_from_parts, unstored.size, unstored.completed) == ([], 30, 3)
 
@@ -94,7 +96,7 @@ def test_a_segment_is_sealed_with_stored_lines() -> None:
     ledger.stored(ledger.take_unstored())
     record_all(ledger, 2)
     [(_, lines)] = ledger.take_unstored().seals
-    assert sorted(each.line for each in lines) == [0, 1, 2]
+    assert sorted(each.number for each in lines) == [0, 1, 2]
 
 
 def test_a_sealed_segment_leaves_memory() -> None:
@@ -251,9 +253,9 @@ class AnyLedger(RuleBasedStateMachine):
     def take(self) -> None:
         """Every finished line that is not stored is taken, once; and every complete segment is sealed, once."""
         self.unstored = unstored = self.ledger.take_unstored()
-        written = [each.line for part in unstored.parts for each in part]
+        written = [each.number for part in unstored.parts for each in part]
         assert len(written) == len(set(written))
-        in_seals = {each.line for _, lines in unstored.seals for each in lines}
+        in_seals = {each.number for _, lines in unstored.seals for each in lines}
         assert not in_seals & set(written)
         assert self.waiting <= in_seals | set(written)
         assert unstored.size == sum(self.recorded[number].size for number in self.waiting)
@@ -268,9 +270,9 @@ class AnyLedger(RuleBasedStateMachine):
         """A seal has exactly its segment's lines, from memory or from the parts."""
         assert self.unstored is not None
         for segment, lines in self.unstored.seals:
-            assert sorted(each.line for each in lines) == list(segment.line_numbers)
+            assert sorted(each.number for each in lines) == list(segment.line_numbers)
             self.sealed[segment] = set(segment.line_numbers)
-        self.parts |= {each.line: each for part in self.unstored.parts for each in part}
+        self.parts |= {each.number: each for part in self.unstored.parts for each in part}
         self.ledger.stored(self.unstored)
         for segment in self.unstored.seals_from_parts:
             assert self.parts.keys() >= set(segment.line_numbers)

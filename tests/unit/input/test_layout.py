@@ -1,4 +1,4 @@
-"""How a file is shared out: nothing lost, nothing twice, no more workers than there is work for."""
+"""How a file is divided: every line once, and no more workers than there is work for."""
 
 from itertools import accumulate, chain, pairwise
 
@@ -27,7 +27,7 @@ def of_lines(count: int, size: int = 1_000) -> list[Segment]:
 
 
 @given(line_sizes)
-def test_segments_cover_the_file_without_gap_or_overlap(sizes: list[int]) -> None:
+def test_segments_cover_the_file_without_gaps(sizes: list[int]) -> None:
     ends = list(accumulate(sizes))
     cut = segments(ends)
     assert [segment.start for segment in cut] == [0, *(segment.end for segment in cut)][: len(cut)]
@@ -39,7 +39,7 @@ def test_segments_cover_the_file_without_gap_or_overlap(sizes: list[int]) -> Non
 
 
 @given(line_sizes)
-def test_segments_respect_their_limits_and_are_not_smaller_than_they_need_be(sizes: list[int]) -> None:
+def test_segments_are_as_large_as_the_limits_allow(sizes: list[int]) -> None:
     cut = segments(list(accumulate(sizes)))
     for segment in cut:
         assert 1 <= segment.lines <= SEGMENT_LINES
@@ -49,7 +49,7 @@ def test_segments_respect_their_limits_and_are_not_smaller_than_they_need_be(siz
         assert segment.lines == SEGMENT_LINES or segment.end + first_line_after - segment.start > SEGMENT_BYTES
 
 
-def test_a_line_longer_than_a_segment_is_one_of_its_own() -> None:
+def test_a_very_long_line_is_its_own_segment() -> None:
     assert segments([10, SEGMENT_BYTES + 100, SEGMENT_BYTES + 110]) == [
         Segment(0, 10, 0, 1),
         Segment(10, SEGMENT_BYTES + 100, 1, 1),
@@ -59,32 +59,32 @@ def test_a_line_longer_than_a_segment_is_one_of_its_own() -> None:
 
 @given(count=st.integers(1, 50_000), size=st.integers(1, 20_000), max_concurrency=st.integers(1, 10_000))
 def test_chunks_keep_all_segments_in_order(count: int, size: int, max_concurrency: int) -> None:
-    parts = of_lines(count, size)
-    shares = chunks(parts, max_concurrency)
-    assert list(chain.from_iterable(shares)) == parts
+    cut = of_lines(count, size)
+    shares = chunks(cut, max_concurrency)
+    assert list(chain.from_iterable(shares)) == cut
     assert all(shares)
 
 
 @given(count=st.integers(1, 50_000), size=st.integers(1, 20_000), max_concurrency=st.integers(1, 10_000))
 def test_there_are_never_more_chunks_than_needed(count: int, size: int, max_concurrency: int) -> None:
-    parts = of_lines(count, size)
-    shares = chunks(parts, max_concurrency)
-    assert 1 <= len(shares) <= len(parts)
-    # The one before last could not have taken it all ...
+    cut = of_lines(count, size)
+    shares = chunks(cut, max_concurrency)
+    assert 1 <= len(shares) <= len(cut)
+    # One worker less would not be enough ...
     assert (len(shares) - 1) * WORKER_CONCURRENCY < max_concurrency
-    # ... and each has rounds enough to be worth a worker.
+    # ... and each has enough lines for a worker.
     assert len(shares) == 1 or count >= len(shares) * WORKER_CONCURRENCY * ROUNDS_PER_WORKER
 
 
 @given(count=st.integers(1, 50_000), size=st.integers(1, 20_000), max_concurrency=st.integers(1, 10_000))
-def test_all_chunks_together_never_pass_the_routes_concurrency(count: int, size: int, max_concurrency: int) -> None:
+def test_all_chunks_stay_within_max_concurrency(count: int, size: int, max_concurrency: int) -> None:
     shares = chunks(of_lines(count, size), max_concurrency)
     assert 1 <= chunk_concurrency(max_concurrency, len(shares)) <= WORKER_CONCURRENCY
     assert len(shares) * chunk_concurrency(max_concurrency, len(shares)) <= max_concurrency
 
 
 @given(count=st.integers(1, 50_000), max_concurrency=st.integers(1, WORKER_CONCURRENCY))
-def test_one_worker_is_filled_before_a_second_is_used(count: int, max_concurrency: int) -> None:
+def test_one_worker_is_filled_before_the_second(count: int, max_concurrency: int) -> None:
     assert len(chunks(of_lines(count), max_concurrency)) == 1
     assert chunk_concurrency(max_concurrency, 1) == max_concurrency
 

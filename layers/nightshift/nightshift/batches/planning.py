@@ -41,6 +41,6 @@ def _plan_again(batch: Batch) -> list[Task]:
 
 def _tasks(account_id: str, batch_id: str, segments: list[Segment], route: Route) -> list[Task]:
     return [
-        Task(account_id, batch_id, chunk, [(each.start, each.end, each.first_line, each.lines) for each in share])
+        Task(account_id, batch_id, chunk, share)
         for chunk, share in enumerate(layout.chunks(segments, route.max_concurrency))
     ]

@@ -1,7 +1,7 @@
-"""The tokens of a JSON document, and how deep it may be nested.
+"""The tokens of a JSON document, and how deeply it is nested.
 
-Parsers recurse, and how far they can depends on where they are called from. A document that is accepted in one function
-must not fail in another, so what is nested deeper than ``MAX_DEPTH`` is refused wherever it comes in.
+Parsers recurse, and the depth that a parser reaches depends on the stack of its caller. A document that one function
+accepts must not fail in another, so everything that arrives is refused if it is nested deeper than ``MAX_DEPTH``.
 """
 
 import re
@@ -9,8 +9,8 @@ from itertools import accumulate
 
 MAX_DEPTH = 500
 
-# Possessive, so that a long string costs no memory for ways back. One that does not end is a string too: otherwise each
-# quote in it would be tried as the start of another.
+# Possessive quantifiers: no backtracking state for long strings. An unterminated string matches too, because otherwise
+# each later quote would be tried as the start of a string, which takes quadratic time.
 _STRING = rb'"(?:[^"\\]++|\\.)*+"?'
 TOKEN = re.compile(_STRING + rb"|[{}\[\]:,]", re.DOTALL)
 _STRINGS = re.compile(_STRING, re.DOTALL)

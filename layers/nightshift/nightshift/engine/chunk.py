@@ -12,7 +12,8 @@ import msgspec
 
 from nightshift.engine.line_queue import CarriedLine
 from nightshift.input.layout import Segment
-from nightshift.results.lines import OutputLine, SealSummary
+from nightshift.results.line import OutputLine
+from nightshift.results.seals import SealSummary
 
 
 class InputGoneError(Exception):

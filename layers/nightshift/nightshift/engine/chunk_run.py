@@ -20,9 +20,9 @@ from nightshift.engine.line_queue import Line, LineQueue
 from nightshift.engine.output import output_line
 from nightshift.engine.run_limits import RunLimits
 from nightshift.engine.storing import restore, seal_stored, store_lines
-from nightshift.input.file_check import requests
 from nightshift.input.layout import Segment
-from nightshift.results.lines import with_model
+from nightshift.input.request import requests
+from nightshift.results.completion import replace_model
 from nightshift.upstream.answer import Answer, judge
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import MAX_RETRY_AFTER, Pacer
@@ -249,7 +249,7 @@ class ChunkRun:
             now = self._clock()
             for number, request in zip(segment.line_numbers, requests(block), strict=True):
                 if not self._ledger.is_finished(number):
-                    body = with_model(bytes(request.body), self._chunk.upstream_model)
+                    body = replace_model(bytes(request.body), self._chunk.upstream_model)
                     self._queue.add(Line(number, request.custom_id, body), now)
         self._reading = False
         self._sending_changed.set()

@@ -9,7 +9,8 @@ from nightshift.files import store as files
 from nightshift.input.layout import Segment
 from nightshift.input.plan import Task
 from nightshift.results import store as results
-from nightshift.results.lines import OutputLine, SealSummary
+from nightshift.results.line import OutputLine
+from nightshift.results.seals import SealSummary
 
 
 class S3ChunkStore:
@@ -26,19 +27,19 @@ class S3ChunkStore:
             raise InputGoneError from error
 
     def seals(self, segments: list[Segment]) -> list[SealSummary | None]:
-        return results.all_sealed(self._task.batch_id, segments)
+        return results.read_seals(self._task.batch_id, segments)
 
     def result_parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
-        return results.read_parts(self._task.batch_id, self._task.chunk, first_line, end_line)
+        return results.read_result_parts(self._task.batch_id, self._task.chunk, first_line, end_line)
 
     def write_result_part(self, lines: list[OutputLine]) -> None:
-        results.write_part(self._task.batch_id, self._task.chunk, lines)
+        results.write_result_part(self._task.batch_id, self._task.chunk, lines)
 
     def seal(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
-        return results.write_sealed(self._task.batch_id, segment, lines)
+        return results.write_seal(self._task.batch_id, segment, lines)
 
     def seal_from_parts(self, segment: Segment) -> SealSummary:
-        return results.seal_parts(self._task.batch_id, self._task.chunk, segment)
+        return results.seal_from_parts(self._task.batch_id, self._task.chunk, segment)
 
     def record_progress(self, completed: int, failed: int) -> None:
         batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)

@@ -122,7 +122,8 @@ def _write_file(batch: Batch, kind: str, pieces: Sequence[ByteRange], created_at
     continues the upload of a run that was killed.
     """
     file_id = derived_id("file", batch.id, kind, at=created_at)
-    size = concat.join(pieces, files.key(batch.account_id, file_id), resume=resume)
+    join = concat.resume if resume else concat.join
+    size = join(pieces, files.key(batch.account_id, file_id))
     if batches.get(batch.account_id, batch.id).status in TERMINAL:
         # Another finalizer was quicker. Its file may have been deleted since, and must not come back.
         if not files.exists(batch.account_id, file_id):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from nightshift.engine.run_limits import RunLimits
 from nightshift.input.layout import Segment
-from nightshift.results.lines import OutputLine, SealSummary
+from nightshift.results.line import OutputLine
+from nightshift.results.seals import SealSummary
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +91,8 @@ class Ledger:
     def restore_part(self, lines: Iterable[OutputLine]) -> None:
         """Count the lines of a result part. Of several lines with the same number the first one counts."""
         for line in lines:
-            segment = self._segment_of(line.line)
-            if segment is not None and line.line not in segment.finished:
+            segment = self._segment_of(line.number)
+            if segment is not None and line.number not in segment.finished:
                 self._hold(segment, line)
         if self.held_bytes > self._limits.held_bytes:
             self._spill()
@@ -109,8 +110,8 @@ class Ledger:
 
     def record(self, line: OutputLine) -> bool:
         """Count a finished line. Returns False, and changes nothing, if the line was finished before."""
-        segment = self._segment_of(line.line)
-        if segment is None or line.line in segment.finished:
+        segment = self._segment_of(line.number)
+        if segment is None or line.number in segment.finished:
             return False
         self._hold(segment, line)
         self._unstored.append(line)
@@ -132,7 +133,7 @@ class Ledger:
         sealed = {number for each in direct for number in each.finished}
         return Unstored(
             seals=[(each.segment, each.held) for each in direct],
-            parts=list(_parts([line for line in lines if line.line not in sealed], self._limits.part_bytes)),
+            parts=list(_parts([line for line in lines if line.number not in sealed], self._limits.part_bytes)),
             seals_from_parts=[each.segment for each in complete if each not in direct],
             size=sum(line.size for line in lines),
             completed=self.completed,
@@ -155,7 +156,7 @@ class Ledger:
         return found if number < found.segment.end_line else None
 
     def _hold(self, segment: OpenSegment, line: OutputLine) -> None:
-        segment.finished.add(line.line)
+        segment.finished.add(line.number)
         segment.held.append(line)
         segment.held_bytes += line.size
         self.held_bytes += line.size
@@ -168,12 +169,12 @@ class Ledger:
 
     def _spill(self) -> None:
         """Drop the lines that are in result parts from memory."""
-        unstored = {line.line for line in self._unstored}
+        unstored = {line.number for line in self._unstored}
         for segment in self._open.values():
             self._drop(segment, segment.finished - unstored)
 
     def _drop(self, segment: OpenSegment, numbers: Set[int]) -> None:
-        segment.held = [line for line in segment.held if line.line not in numbers]
+        segment.held = [line for line in segment.held if line.number not in numbers]
         held_bytes = sum(line.size for line in segment.held)
         self.held_bytes += held_bytes - segment.held_bytes
         segment.held_bytes = held_bytes

@@ -3,7 +3,8 @@
 from nightshift.core.ids import request_line_id
 from nightshift.engine.chunk import Chunk
 from nightshift.engine.line_queue import Line
-from nightshift.results.lines import OutputLine, answered_line, failed_line, usage_of, with_model
+from nightshift.results.completion import replace_model, usage_of
+from nightshift.results.line import OutputLine, answered_line, failed_line
 from nightshift.upstream.answer import FAILURES, Answer
 
 
@@ -19,6 +20,6 @@ def output_line(chunk: Chunk, line: Line, answer: Answer) -> OutputLine:
         line.custom_id,
         answer.status,
         answer.request_id or line_id.replace("batch_req_", "req_"),
-        with_model(answer.body, chunk.model),
+        replace_model(answer.body, chunk.model),
         usage_of(answer.body),
     )

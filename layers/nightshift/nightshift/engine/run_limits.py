@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nightshift.results.lines import SEAL_BYTES
+from nightshift.results.seals import SEAL_BYTES
 from nightshift.upstream.pacing import BACKOFF, Backoff
 
 _MIB = 1024 * 1024

@@ -10,11 +10,13 @@ from nightshift.batches.record import Batch, BatchUsage, RequestCounts
 from nightshift.core.concat import ByteRange
 from nightshift.core.errors import NotFoundError
 from nightshift.files import store as files
-from nightshift.input.file_check import requests
 from nightshift.input.layout import Segment
 from nightshift.input.plan import Task
+from nightshift.input.request import requests
 from nightshift.results import store as results
-from nightshift.results.lines import LEFTOVER_MESSAGES, OutputLine, SealSummary, Usage, failed_line
+from nightshift.results.line import LEFTOVER_MESSAGES, OutputLine, failed_line
+from nightshift.results.seals import SealSummary
+from nightshift.results.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,8 @@ class Standing:
     @classmethod
     def read(cls, batch: Batch) -> "Standing":
         """Read the batch's plan and seals. Without a plan and without an input there are no segments."""
-        segments = [(task, segment) for task in planning.tasks_of(batch) for segment in task.spans()]
-        return cls(segments, results.all_sealed(batch.id, [segment for _, segment in segments]))
+        segments = [(task, segment) for task in planning.tasks_of(batch) for segment in task.segments]
+        return cls(segments, results.read_seals(batch.id, [segment for _, segment in segments]))
 
     @property
     def unfinished(self) -> bool:
@@ -64,7 +66,7 @@ class Settlement:
     @property
     def has_internal_errors(self) -> bool:
         """Whether lines are without an answer because of us. The seals tell, whoever has written them."""
-        return any(seal.left_over == "internal_error" for seal in self.seals)
+        return any(seal.leftover_code == "internal_error" for seal in self.seals)
 
 
 def settle(batch: Batch, standing: Standing, leftover_code: str) -> Settlement:
@@ -76,12 +78,12 @@ def settle(batch: Batch, standing: Standing, leftover_code: str) -> Settlement:
     for (task, segment), sealed in zip(standing.segments, standing.seals, strict=True):
         seal = sealed or _seal_leftovers(batch, task, segment, leftover_code)
         try:
-            places = results.slices(batch.id, segment, seal)
-        except results.LostPartError:
+            places = results.byte_ranges(batch.id, segment, seal)
+        except results.ResultPartGoneError:
             intact = False
-            results.unseal(batch.id, segment)
+            results.delete_seal(batch.id, segment)
             seal = _seal_leftovers(batch, task, segment, "internal_error")
-            places = results.slices(batch.id, segment, seal)
+            places = results.byte_ranges(batch.id, segment, seal)
         seals.append(seal)
         answered += places[0]
         failed += places[1]
@@ -99,7 +101,7 @@ def _seal_leftovers(batch: Batch, task: Task, segment: Segment, code: str) -> Se
             if number not in done
         ]
 
-    return results.seal_parts(batch.id, task.chunk, segment, unanswered, code)
+    return results.seal_from_parts(batch.id, task.chunk, segment, unanswered, code)
 
 
 def _custom_ids(batch: Batch, segment: Segment) -> list[str | None]:

@@ -50,7 +50,7 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     deadlines = Deadlines(time.time() + seconds, batch.expires_at, route.timeout_seconds)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
-            Chunk(batch.id, plan.model, route.upstream_model, task.spans(), concurrency),
+            Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency),
             S3ChunkStore(task, batch.input_file_id),
             upstream,
             deadlines,

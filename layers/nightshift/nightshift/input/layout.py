@@ -1,25 +1,25 @@
-"""How a file is shared out: chunks for workers, and within them segments for bookkeeping.
+"""How a file is divided: into segments, and these into chunks for the workers.
 
-A chunk is one worker's share of the file, a run of whole lines. A worker streams through its chunk and keeps it
-full until the chunk's last line, so a chunk costs one slow tail however many lines it has (ADR 2). Within a
-chunk, a segment is the unit that is read, kept and sealed: small enough for memory, big enough for S3.
+A chunk is one worker's share of the file. The worker keeps requests in flight until the chunk's last line, so a chunk
+has one slow tail, however many lines it has (ADR 2). A segment is what is read, stored and sealed at a time: small
+enough for memory, and large enough for S3.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 SEGMENT_LINES = 1_000
 SEGMENT_BYTES = 4 * 1024 * 1024
 
-# One worker holds this many requests in flight before a second one is started: Lambda time is the bill.
+# Requests in flight of one worker. A second worker starts only above that, because Lambda's time is the main cost.
 WORKER_CONCURRENCY = 256
-# A worker should have at least this many rounds of requests, or its tail is most of its time.
+# A worker gets at least this many lines for each request in flight, because otherwise its tail is most of its time.
 ROUNDS_PER_WORKER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Lines ``first_line`` to ``first_line + lines`` (from 0) at bytes ``start`` to ``end`` of the input."""
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """Lines ``first_line`` to ``first_line + lines`` (from 0) at the bytes ``start`` to ``end`` of the input."""
 
     start: int
     end: int
@@ -28,7 +28,7 @@ class Segment:
 
     @property
     def end_line(self) -> int:
-        """The number of the line after its last."""
+        """The number of the line after the last."""
         return self.first_line + self.lines
 
     @property
@@ -37,7 +37,7 @@ class Segment:
 
 
 def segments(ends: Sequence[int]) -> list[Segment]:
-    """Cut a file whose lines end at the byte offsets ``ends`` into segments, in order and without gaps."""
+    """The segments of a file whose lines end at the byte offsets ``ends``, in order and without gaps."""
     cut: list[Segment] = []
     start = first = 0
     previous_end = 0
@@ -51,21 +51,21 @@ def segments(ends: Sequence[int]) -> list[Segment]:
     return cut
 
 
-def chunks(parts: Sequence[Segment], max_concurrency: int) -> list[list[Segment]]:
-    """Share segments out to as many workers as ``max_concurrency`` and the work can fill, in order."""
-    lines = sum(part.lines for part in parts)
+def chunks(segments: Sequence[Segment], max_concurrency: int) -> list[list[Segment]]:
+    """Divide the segments among as many workers as ``max_concurrency`` and the lines keep busy, in order."""
+    lines = sum(segment.lines for segment in segments)
     workers = min(
         -(-max_concurrency // WORKER_CONCURRENCY),
         max(1, lines // (WORKER_CONCURRENCY * ROUNDS_PER_WORKER)),
-        len(parts),
+        len(segments),
     )
     shares: list[list[Segment]] = [[] for _ in range(workers)]
-    for part in parts:
-        middle = part.first_line + part.lines // 2
-        shares[min(workers - 1, middle * workers // lines)].append(part)
+    for segment in segments:
+        middle = segment.first_line + segment.lines // 2
+        shares[min(workers - 1, middle * workers // lines)].append(segment)
     return [share for share in shares if share]
 
 
 def chunk_concurrency(max_concurrency: int, chunk_count: int) -> int:
-    """Requests in flight for each of ``chunk_count`` chunks; their sum never passes ``max_concurrency``."""
+    """Requests in flight of each of ``chunk_count`` chunks; their sum is at most ``max_concurrency``."""
     return max(1, min(WORKER_CONCURRENCY, max_concurrency // chunk_count))

@@ -1,0 +1,23 @@
+"""The requests of an input file that was checked."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One line of the file. ``body`` is the caller's own bytes."""
+
+    custom_id: str
+    body: msgspec.Raw
+
+
+_decode_request = msgspec.json.Decoder(Request).decode
+
+
+def requests(block: bytes) -> Iterator[Request]:
+    """The requests of a block of whole lines that passed ``FileCheck``, in order."""
+    lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return map(_decode_request, lines)
