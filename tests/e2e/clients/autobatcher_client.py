@@ -14,7 +14,7 @@ async def main() -> None:
         base_url=os.environ["OPENAI_BASE_URL"],
         api_key=os.environ["OPENAI_API_KEY"],
         batch_size=len(prompts),
-        poll_interval_seconds=0.5,
+        poll_interval_seconds=lines.POLL_SECONDS,
         completion_window="24h",  # without it the client speaks /v1/responses
     )
 

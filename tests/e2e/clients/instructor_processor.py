@@ -18,7 +18,7 @@ processor = BatchProcessor(f"openai/{prompts[0].model}", Sentence)
 conversations = [[{"role": "user", "content": Sentence(text=prompt.text).model_dump_json()}] for prompt in prompts]
 batch_id = processor.submit_batch(processor.create_batch_from_messages(conversations))
 while processor.get_batch_status(batch_id)["status"] not in lines.ENDED:
-    time.sleep(0.5)
+    time.sleep(lines.POLL_SECONDS)
 results = processor.get_results(batch_id)
 assert all(each.success for each in results), results
 lines.write(wanted, [lines.Answer(each.custom_id, each.result.text) for each in results])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+POLL_SECONDS = 1
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 

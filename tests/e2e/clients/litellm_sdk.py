@@ -20,7 +20,7 @@ batch = litellm.create_batch(
     custom_llm_provider="openai",
 )
 while batch.status not in lines.ENDED:
-    time.sleep(0.5)
+    time.sleep(lines.POLL_SECONDS)
     batch = litellm.retrieve_batch(batch_id=batch.id, custom_llm_provider="openai")
 assert batch.output_file_id is not None, batch
 output = litellm.file_content(file_id=batch.output_file_id, custom_llm_provider="openai")

@@ -14,7 +14,7 @@ async def main() -> None:
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
         while batch.status not in lines.ENDED:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(lines.POLL_SECONDS)
             batch = await client.batches.retrieve(batch.id)
         assert batch.output_file_id is not None, batch
         async with client.files.with_streaming_response.content(batch.output_file_id) as response:

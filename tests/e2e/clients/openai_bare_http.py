@@ -17,7 +17,7 @@ batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completi
 assert file.id in [each.id for each in client.files.list().data]
 assert batch.id in [each.id for each in client.batches.list().data]
 while batch.status not in lines.ENDED:
-    time.sleep(0.5)
+    time.sleep(lines.POLL_SECONDS)
     batch = client.batches.retrieve(batch.id)
 assert batch.output_file_id is not None, batch
 lines.write(wanted, lines.answers(client.files.content(batch.output_file_id).text))
