@@ -69,7 +69,7 @@ build: install ## Build the artifacts for AWS (arm64)
 
 NODE_MODULES := tests/e2e/node/node_modules
 
-install: .venv/installed .local/emulator/installed $(NODE_MODULES)/installed ## Install all dependencies
+install: .venv/installed .local/emulator/installed .local/clients/installed $(NODE_MODULES)/installed ## Install all dependencies
 
 clean: down ## Stop the stack and delete everything installed or built
 	rm -rf $(NODE_MODULES) .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -89,6 +89,11 @@ $(CURDIR)/.uv/bin/uv:
 # The emulator runs the functions with its own Python, which has only the packages of Lambda's runtime.
 .local/emulator/installed: pyproject.toml uv.lock | $(UV)
 	UV_PROJECT_ENVIRONMENT=.local/emulator $(UV) sync --quiet --frozen --only-group emulator --no-install-project
+	touch $@
+
+# The Python clients that the end-to-end tests drive: they need another openai than the project's own.
+.local/clients/installed: tests/e2e/clients/pyproject.toml tests/e2e/clients/uv.lock | $(UV)
+	UV_PROJECT_ENVIRONMENT=$(CURDIR)/.local/clients $(UV) sync --quiet --frozen --project tests/e2e/clients
 	touch $@
 
 # The OpenAI SDK for Node, for the end-to-end tests.

@@ -160,8 +160,8 @@ def test_two_models_are_told_with_the_line_of_each_stranger(alice: Caller) -> No
     assert reply.status == 400
     assert (reply.error["code"], reply.error["param"]) == ("batch_multiple_models", "input_file_id")
     assert [(d["code"], d["param"], d["line"]) for d in reply.error["details"]] == [
-        ("invalid_request", "body.model", 2),
-        ("invalid_request", "body.model", 4),
+        ("model_mismatch", "body.model", 2),
+        ("model_mismatch", "body.model", 4),
     ]
     assert nothing_happened()
 
@@ -194,7 +194,7 @@ BODY = WHOLE["body"]
         ),
         pytest.param({**WHOLE, "body": {**BODY, "messages": []}}, "invalid_request", "body.messages", id="messages"),
         pytest.param({**WHOLE, "body": {"messages": [{}]}}, "invalid_request", "body.model", id="model"),
-        pytest.param({**WHOLE, "body": {**BODY, "x": "a" * 2_100_000}}, "line_too_long", None, id="length"),
+        pytest.param({**WHOLE, "body": {**BODY, "x": "a" * 16_800_000}}, "line_too_long", None, id="length"),
     ],
 )
 def test_each_fault_of_a_line_has_openais_code(

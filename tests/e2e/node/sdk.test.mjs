@@ -86,6 +86,28 @@ test('batch from upload to download', async () => {
   assert.deepEqual(await client.files.delete(file.id), { id: file.id, object: 'file', deleted: true });
 });
 
+test('bytes without a name, read back without a redirect', async () => {
+  const content = input(3);
+  const file = await client.files.create({ file: await toFile(Buffer.from(content)), purpose: 'batch' });
+  assert.deepEqual([file.status, file.filename, file.bytes], ['processed', 'unknown_file', Buffer.byteLength(content)]);
+  const download = await client.files.content(file.id, { fetchOptions: { redirect: 'error' } });
+  assert.equal(download.status, 200);
+  assert.equal(await download.text(), content);
+
+  const created = await client.batches.create({
+    input_file_id: file.id,
+    endpoint: '/v1/chat/completions',
+    completion_window: '24h',
+  });
+  const batch = await ended(created.id);
+  const output = await client.files.content(batch.output_file_id, { fetchOptions: { redirect: 'error' } });
+  const lines = (await output.text()).trimEnd().split('\n').map((each) => JSON.parse(each));
+  assert.deepEqual(
+    lines.map((each) => [each.custom_id, each.response.body.choices[0].message.content]),
+    [0, 1, 2].map((number) => [`request-${number}`, `Sentence request-${number}.`]),
+  );
+});
+
 test('upload parts are joined in the order of part_ids', async () => {
   const content = Buffer.alloc(9 * 1024 * 1024, 'nightshift ');
   const size = 4 * 1024 * 1024;

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightshift.core import json_tokens
 from nightshift.core.json_tokens import MAX_DEPTH, too_deep
-from nightshift.upstream.answer import is_json_object, without_lone_surrogates
+from nightshift.core.surrogates import without_lone_surrogates
+from nightshift.upstream.answer import is_json_object
 
 pieces = st.lists(st.sampled_from(["[", "]", "{", "}", '"', "\\\\", '\\"', "a", ",", ":", "0"]), max_size=14)
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.input.file_check import MAX_FAULTS, MAX_LINES, FileCheck
 from nightshift.input.line_check import MAX_LINE_BYTES
 from nightshift.input.request import requests
@@ -62,8 +63,10 @@ def test_ends_divide_a_valid_file_into_its_lines(content: bytes) -> None:
     if done.faults:
         return
     pieces = [content[start:end] for start, end in pairwise([0, *done.ends])]
-    assert b"".join(pieces) == content
-    assert [piece.rstrip(b"\n") for piece in pieces] == content.removesuffix(b"\n").split(b"\n")
+    assert content.startswith(b"".join(pieces))
+    assert not content[done.ends[-1] :].strip()
+    lines = content[: done.ends[-1]].removesuffix(b"\n").split(b"\n")
+    assert [piece.rstrip(b"\n") for piece in pieces] == lines
 
 
 @given(files)
@@ -72,9 +75,10 @@ def test_other_parsers_read_a_valid_file(content: bytes) -> None:
     done = check(content)
     if done.faults:
         return
-    texts = content.removesuffix(b"\n").split(b"\n")
-    for text, parsed in zip(texts, requests(content), strict=True):
-        read = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    whole = content[: done.ends[-1]]
+    texts = whole.removesuffix(b"\n").split(b"\n")
+    for text, parsed in zip(texts, requests(whole), strict=True):
+        read = json.loads(without_lone_surrogates(text), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         assert (read["method"], read["url"]) == ("POST", ENDPOINT)
         assert read["custom_id"] == parsed.custom_id
         assert json.loads(bytes(parsed.body)) == read["body"]
@@ -176,18 +180,44 @@ def test_an_empty_file_is_refused(content: bytes) -> None:
     assert [(fault.line, fault.message) for fault in error.details] == [(None, "The file is empty.")]
 
 
-@pytest.mark.parametrize("content", [b"\n", b"\n\n", b"\r\n", b" \n"])
-def test_a_file_of_blank_lines_is_refused(content: bytes) -> None:
-    assert {fault.code for fault in check(content).faults} == {"invalid_json_line"}
-    assert "blank" in check(content).faults[0].message
+@pytest.mark.parametrize("content", [b"\n", b"\n\n", b"\r\n", b" \n", b"  "])
+def test_a_file_of_blank_lines_is_empty(content: bytes) -> None:
+    assert [(fault.code, fault.line) for fault in check(content).faults] == [("empty_file", None)]
 
 
-@pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_blank_line_is_a_fault_anywhere(position: int) -> None:
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_blank_line_before_another_is_a_fault(position: int) -> None:
     texts = [request_line("a"), request_line("b")]
     texts.insert(position, b"")
-    content = b"\n".join(texts) + b"\n"
-    assert codes(check(content)) == [("invalid_json_line", None, position + 1)]
+    assert codes(check(b"\n".join(texts) + b"\n")) == [("invalid_json_line", None, position + 1)]
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\n \t\n\n", b"\n   "])
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_blank_lines_at_the_end_are_no_lines(end: bytes, size: int) -> None:
+    lines = request_line("a") + b"\n" + request_line("b")
+    done = check(lines + end, size)
+    assert (done.faults, len(done.ends)) == ([], 2)
+    assert done.ends[-1] == len(lines) + len(end.split(b"\n")[0]) + 1
+
+
+def test_half_an_emoji_is_the_replacement_character() -> None:
+    line = request_line("a").replace(b"Hello.", b"Hi \\ud83d").replace(b'"a"', b'"\\ude00"')
+    done = check_lines(line, line)
+    assert codes(done) == [("duplicate_custom_id", "custom_id", 2)]
+    [request] = requests(line)
+    assert request.custom_id == "\ufffd"
+    assert json.loads(bytes(request.body))["messages"][0]["content"] == "Hi \ufffd"
+
+
+def test_blank_lines_are_counted_in_the_next_fault() -> None:
+    assert codes(check_lines(request_line("a"), b"", b" ", b"{"))[-1] == ("invalid_json_line", None, 4)
+
+
+def test_countless_blank_lines_stop_the_check() -> None:
+    done = check(request_line() + b"\n" * 1_000_000)
+    assert done.stopped
+    assert len(done.faults) == 100
 
 
 def test_a_byte_order_mark_is_named() -> None:
@@ -235,8 +265,8 @@ def test_the_hundredth_fault_can_decide_the_code() -> None:
 
 def test_models_are_compared_exactly() -> None:
     assert codes(check_lines(line_for("a", "1"), line_for("A", "2"), line_for("a ", "3"))) == [
-        ("invalid_request", "body.model", 2),
-        ("invalid_request", "body.model", 3),
+        ("model_mismatch", "body.model", 2),
+        ("model_mismatch", "body.model", 3),
     ]
     escaped = request_line("2").replace(b"gpt", b"\\u0067pt")
     assert check_lines(request_line("1"), escaped).verdict() == MODEL

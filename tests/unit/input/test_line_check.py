@@ -86,6 +86,9 @@ def test_a_shown_value_is_short_and_printable(value: str) -> None:
         raw(',"x":' + "[" * 50 + "]" * 50),
         raw(custom_id='"\\ud83d\\ude00\\u0000\\n"'),
         raw(custom_id='"' + "x" * 100_000 + '"'),
+        raw(custom_id='"\\ud83d"'),
+        raw(',"t":"\\udc00\\ud800"'),
+        raw(',"t":"' + "x" * 15_000_000 + '"'),
     ],
 )
 def test_a_valid_line_is_accepted(line: bytes) -> None:
@@ -102,7 +105,6 @@ def test_a_valid_line_is_accepted(line: bytes) -> None:
         (b'"text"', "invalid_json_line", None),
         (b"{}{}", "invalid_json_line", None),
         (request_line() + b",", "invalid_json_line", None),
-        (b"   ", "invalid_json_line", None),
         (b"\x00", "invalid_json_line", None),
         (raw(',"t":NaN'), "invalid_json_line", None),
         (raw(',"t":-Infinity'), "invalid_json_line", None),
@@ -110,9 +112,6 @@ def test_a_valid_line_is_accepted(line: bytes) -> None:
         (raw(',"t":"\t"'), "invalid_json_line", None),
         (raw(',"t":"\\x"'), "invalid_json_line", None),
         (raw(',"t":1,'), "invalid_json_line", None),
-        (raw(custom_id='"\\ud800"'), "invalid_json_line", None),
-        (raw(',"t":"\\ud800"'), "invalid_json_line", None),
-        (raw(',"t":"\\udc00\\ud800"'), "invalid_json_line", None),
         (raw(',"t":"').replace(b'"t":"', b'"t":"\xff"'), "invalid_json_line", None),
         (raw().replace(b'"x"', b'"\xed\xa0\x80"'), "invalid_json_line", None),
         (raw().replace(b'{"custom_id"', b'{"skipped":"\xc3","custom_id"'), "invalid_json_line", None),

@@ -51,3 +51,16 @@ def test_a_pretty_printed_answer_keeps_its_values() -> None:
     line = answered_line("batch_1", 0, "a", 200, "r", b"\n" + body + b"\r\n", None).content
     assert json.loads(line)["response"]["body"] == {"text": "two\nlines", "n": [1, 2]}
     assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029"])
+def test_a_line_is_one_line_for_every_reader(character: str) -> None:
+    text = f"a{character}b\u00e9"
+    body = json.dumps({"text": text}, ensure_ascii=False).encode()
+    answered = answered_line("batch_1", 0, text, 200, "req_1", body, None).content
+    failed = failed_line("batch_1", 0, text, "batch_expired", text).content
+    for content in (answered, failed):
+        assert content.decode().splitlines() == [content.decode()]
+        assert json.loads(content)["custom_id"] == text
+    assert json.loads(answered)["response"]["body"] == {"text": text}
+    assert "\u00e9".encode() in answered

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.core.headers import retry_after
+from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.upstream.answer import (
     FAILURES,
     MAX_TRIES,
@@ -19,7 +20,6 @@ from nightshift.upstream.answer import (
     is_json_object,
     judge,
     status_of,
-    without_lone_surrogates,
 )
 
 NOW = 1_700_000_000.0

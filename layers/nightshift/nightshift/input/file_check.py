@@ -11,6 +11,8 @@ from nightshift.input.line_check import MAX_LINE_BYTES, check_line, quote
 MAX_LINES = 50_000
 MAX_FILE_BYTES = 200 * 1024 * 1024
 MAX_FAULTS = 100
+# So many blank lines at the end of a file are no lines; more are faults.
+MAX_BLANK_LINES = 1_000
 
 # A longer custom_id is remembered as its digest, so that long ids cannot fill the memory.
 _REMEMBERED_ID_LENGTH = 64
@@ -20,8 +22,8 @@ class FileCheck:
     """Checks a file that arrives in blocks of any size. It holds one block and one line in memory at most.
 
     After ``finish()``: ``faults`` has at most ``MAX_FAULTS`` entries, and ``stopped`` is True if the rest of the file
-    was not checked; ``model`` is that of the first line with a valid one; ``ends`` has the byte offset at which each
-    line ends, its newline included.
+    was not checked; ``model`` is that of line ``model_line``, the first with a valid one; ``ends`` has the byte offset
+    at which each line ends, its newline included.
     """
 
     def __init__(self, endpoint: Endpoint = CHAT_COMPLETIONS) -> None:
@@ -32,8 +34,9 @@ class FileCheck:
         self._endpoint = endpoint
         self._rest = b""
         self._offset = 0
+        self._blank: list[int] = []  # bytes of the last lines, which are blank: no lines at the end of the file
         self._custom_ids: set[str | bytes] = set()
-        self._model_line = 0
+        self.model_line = 0
         self._model_mismatches = 0  # how many of ``faults`` are about a second model
 
     @property
@@ -60,7 +63,7 @@ class FileCheck:
             self._check(self._rest, 0)
         self._rest = b""
         if not self.ends and not self.faults:
-            self.faults.append(Fault("invalid_request", "The file is empty."))
+            self.faults.append(Fault("empty_file", "The file is empty."))
 
     def verdict(self) -> str:
         """The model of a valid file, after ``finish()``.
@@ -86,6 +89,12 @@ class FileCheck:
 
     def _check(self, line: bytes, newline: int) -> None:
         """Check the next line, which ends with ``newline`` bytes more."""
+        if not line.strip():
+            self._blank.append(len(line) + newline)
+            if len(self._blank) > MAX_BLANK_LINES:
+                self._check_blank()
+            return
+        self._check_blank()
         number = len(self.ends) + 1
         if number > MAX_LINES:
             message = f"The file has more than {MAX_LINES} lines; split it into several batches."
@@ -102,6 +111,15 @@ class FileCheck:
         if report.model is not None and report.model != self.model:
             self._check_model(number, report.model)
 
+    def _check_blank(self) -> None:
+        """Record the blank lines so far, because a line follows them."""
+        blank, self._blank = self._blank, []
+        for size in blank:
+            self._offset += size
+            self.ends.append(self._offset)
+            for fault in check_line(b"", self._endpoint).faults:
+                self._add(msgspec.structs.replace(fault, line=len(self.ends)))
+
     def _check_custom_id(self, number: int, custom_id: str) -> None:
         key: str | bytes = custom_id
         if len(custom_id) > _REMEMBERED_ID_LENGTH:
@@ -113,10 +131,10 @@ class FileCheck:
 
     def _check_model(self, number: int, model: str) -> None:
         if self.model is None:
-            self.model, self._model_line = model, number
+            self.model, self.model_line = model, number
             return
-        message = f"The model {quote(model)} does not match the model {quote(self.model)} of line {self._model_line}."
-        if self._add(Fault("invalid_request", message, "body.model", number)):
+        message = f"The model {quote(model)} does not match the model {quote(self.model)} of line {self.model_line}."
+        if self._add(Fault("model_mismatch", message, "body.model", number)):
             self._model_mismatches += 1
 
     def _add(self, fault: Fault) -> bool:

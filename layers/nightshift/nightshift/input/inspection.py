@@ -56,7 +56,7 @@ def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspe
             break
     check.finish()
     model = check.verdict()
-    route = routing.choose(routes.for_model(model), model)
+    route = routing.choose(routes.for_model(model), model, line=check.model_line)
     return Inspected(model, route, layout.segments(check.ends))
 
 

@@ -9,9 +9,11 @@ import msgspec
 
 from nightshift.core.errors import Fault
 from nightshift.core.json_tokens import MAX_DEPTH, too_deep
+from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.input.endpoint import Endpoint
 
-MAX_LINE_BYTES = 2 * 1024 * 1024
+# Room for an image as base64. A worker holds a few such lines at a time (docs/operations.md, Memory).
+MAX_LINE_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _NULL = b"null"
@@ -41,6 +43,7 @@ def check_line(line: bytes, endpoint: Endpoint) -> LineReport:
     """Check everything that the bytes of one line show."""
     if len(line) > MAX_LINE_BYTES:
         return LineReport([Fault("line_too_long", f"The line is too long; the limit is {MAX_LINE_BYTES} bytes.")])
+    line = without_lone_surrogates(line)
     try:
         # msgspec does not check the UTF-8 of values that it skips.
         if not line.isascii():

@@ -47,7 +47,7 @@ def answered_line(
         # JSON allows line breaks between tokens only, so spaces in their place change no value and keep it one line.
         body.strip().replace(b"\n", b" ").replace(b"\r", b" "),
     )
-    return OutputLine(number, content, 200 <= status_code < 300, usage)
+    return OutputLine(number, _one_line(content), 200 <= status_code < 300, usage)
 
 
 def failed_line(batch_id: str, number: int, custom_id: str | None, code: str, message: str) -> OutputLine:
@@ -60,4 +60,16 @@ def failed_line(batch_id: str, number: int, custom_id: str | None, code: str, me
             "error": {"code": code, "message": message},
         }
     )
-    return OutputLine(number, content, False)
+    return OutputLine(number, _one_line(content), False)
+
+
+def _one_line(content: bytes) -> bytes:
+    """``content``, JSON, as one line for every reader: ``str.splitlines`` breaks a line at these characters too.
+
+    They stand in strings only, where their escapes have the same value.
+    """
+    if content.isascii():
+        return content
+    for character in ("\x85", "\u2028", "\u2029"):
+        content = content.replace(character.encode(), b"\\u%04x" % ord(character))
+    return content

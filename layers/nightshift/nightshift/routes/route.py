@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from nightshift.core.errors import InvalidFileError, UnavailableError
+from nightshift.core.errors import Fault, InvalidFileError, UnavailableError
 
 
 class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,8 +52,10 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("weight must be at least 1")
 
 
-def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None) -> Route:
+def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None, *, line: int | None = None) -> Route:
     """The route for a batch of ``model``: batch-capable, SKU active, lowest priority; ties by weight.
+
+    ``line`` is the number of the line that names the model, for the error.
 
     Raises:
         InvalidFileError: ``batch_model_not_supported``, when no route of the model is batch-capable.
@@ -62,10 +64,10 @@ def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None
     capable = [route for route in routes if route.model == model and route.batch]
     if not capable:
         shown = model if len(model) <= 80 else model[:77] + "..."
-        raise InvalidFileError(
-            f"The model {shown!a} cannot be used in a batch. GET /v1/models lists those that can.",
-            code="batch_model_not_supported",
-        )
+        message = f"The model {shown!a} is not supported in a batch. GET /v1/models lists the supported models."
+        fault = Fault("batch_model_not_supported", message, "body.model", line)
+        where = "" if line is None else f"Line {line}, body.model: "
+        raise InvalidFileError(f"{where}{message}", code="batch_model_not_supported", details=[fault])
     active = [route for route in capable if route.sku.active]
     if not active:
         raise UnavailableError(

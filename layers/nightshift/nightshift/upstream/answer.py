@@ -98,26 +98,6 @@ def status_of(status: int, body: bytes) -> int:
     return int(code) if _ERROR_STATUS.fullmatch(code) else 502
 
 
-# Each escape in a JSON string: a surrogate pair, a lone surrogate (group 1), or any other escape.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
-
-
-def without_lone_surrogates(body: bytes) -> bytes:
-    """``body`` with U+FFFD instead of each lone surrogate, which UTF-8 cannot encode.
-
-    Upstreams send one when they cut a text in the middle of an emoji.
-    """
-    if b"\\ud" not in body and b"\\uD" not in body:
-        return body
-    mended = bytearray(body)
-    for escape in _ESCAPE.finditer(body):
-        if escape[1]:
-            mended[escape.start() : escape.end()] = rb"\ufffd"
-    return bytes(mended)
-
-
 def error_body(status: int, body: bytes) -> bytes:
     """A JSON object for an error answer that is none, such as a proxy's page. Its text is cut at 1,000 characters."""
     text = body[:4000].decode("utf-8", "replace")[:1000].strip()

@@ -13,6 +13,7 @@ import aiohttp
 from nightshift.core import aws
 from nightshift.core.headers import retry_after
 from nightshift.core.log import logger
+from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.routes.route import Route
 from nightshift.upstream.answer import (
     MAX_ANSWER_BYTES,
@@ -21,7 +22,6 @@ from nightshift.upstream.answer import (
     is_json_object,
     request_id,
     status_of,
-    without_lone_surrogates,
 )
 from nightshift.upstream.byte_budget import ByteBudget
 
