@@ -180,7 +180,7 @@ class Rates:
 
 def added_memory(*checked: File) -> float:
     """How many MB the peak of a new process grows when it checks the second file after the first."""
-    command = [sys.executable, "-m", "bench.validate", "--memory", json.dumps(checked)]
+    command = [sys.executable, "-m", "bench.validate", "--memory", msgspec.json.encode(checked).decode()]
     small, large = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return float(large - small)
 
@@ -240,7 +240,7 @@ def main() -> None:
     given = parser.parse_args()
     logger.setLevel("ERROR")
     if given.memory:
-        print(json.dumps(peaks(json.loads(given.memory))))
+        print(json.dumps(peaks(msgspec.json.decode(given.memory, type=list[File]))))
         return
     times = 2 if given.quick else 5
     with emulated_aws():
