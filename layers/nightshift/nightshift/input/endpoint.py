@@ -73,10 +73,11 @@ def _identify_chat(line: bytes) -> tuple[str, str] | None:
         parsed = _decode_any(line)
     else:
         for message in chat.body.messages:
-            if message.content is not msgspec.UNSET:
-                content = memoryview(message.content)
-                if content[0] == _QUOTE:
-                    nestable -= content.nbytes
+            if message.content is msgspec.UNSET:
+                continue
+            content = memoryview(message.content)
+            if content[0] == _QUOTE:
+                nestable -= content.nbytes
     # A level takes two bytes or more. Counting brackets takes as long as parsing, so most lines go without it.
     if nestable > 2 * MAX_DEPTH and too_deep(line):
         return None

@@ -121,9 +121,7 @@ class FileCheck:
                 self._add(msgspec.structs.replace(fault, line=len(self.ends)))
 
     def _check_custom_id(self, number: int, custom_id: str) -> None:
-        key: str | bytes = custom_id
-        if len(custom_id) > _REMEMBERED_ID_LENGTH:
-            key = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+        key = custom_id if len(custom_id) <= _REMEMBERED_ID_LENGTH else _digest(custom_id)
         if key in self._custom_ids:
             message = f"Duplicate custom_id: {quote(custom_id)} is used by an earlier line."
             self._add(Fault("duplicate_custom_id", message, "custom_id", number))
@@ -144,3 +142,7 @@ class FileCheck:
         self.faults.append(fault)
         self.stopped = self.stopped or len(self.faults) == MAX_FAULTS
         return True
+
+
+def _digest(custom_id: str) -> bytes:
+    return hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
