@@ -6,7 +6,7 @@ import msgspec
 
 from nightshift.core.errors import Fault, InvalidFileError
 from nightshift.input.endpoint import CHAT_COMPLETIONS, Endpoint
-from nightshift.input.line_check import MAX_LINE_BYTES, check_line, quote
+from nightshift.input.line_check import MAX_LINE_BYTES, check_line, identify, quote
 
 MAX_LINES = 50_000
 MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -103,13 +103,17 @@ class FileCheck:
             return
         self._offset += len(line) + newline
         self.ends.append(self._offset)
-        report = check_line(line, self._endpoint)
-        for fault in report.faults:
-            self._add(msgspec.structs.replace(fault, line=number))
-        if report.custom_id is not None:
-            self._check_custom_id(number, report.custom_id)
-        if report.model is not None and report.model != self.model:
-            self._check_model(number, report.model)
+        identity: tuple[str | None, str | None] | None = identify(line, self._endpoint)
+        if identity is None:
+            report = check_line(line, self._endpoint)
+            for fault in report.faults:
+                self._add(msgspec.structs.replace(fault, line=number))
+            identity = report.custom_id, report.model
+        custom_id, model = identity
+        if custom_id is not None:
+            self._check_custom_id(number, custom_id)
+        if model is not None and model != self.model:
+            self._check_model(number, model)
 
     def _check_blank(self) -> None:
         """Record the blank lines so far, because a line follows them."""

@@ -43,18 +43,23 @@ def check_line(line: bytes, endpoint: Endpoint) -> LineReport:
     """Check everything that the bytes of one line show."""
     if len(line) > MAX_LINE_BYTES:
         return LineReport([Fault("line_too_long", f"The line is too long; the limit is {MAX_LINE_BYTES} bytes.")])
-    line = without_lone_surrogates(line)
+    # msgspec refuses lone surrogates.
+    whole = without_lone_surrogates(line)
+    identity = identify(whole, endpoint)
+    return LineReport((), *identity) if identity else _diagnose(whole, endpoint)
+
+
+def identify(line: bytes, endpoint: Endpoint) -> tuple[str, str] | None:
+    """The custom_id and the model of a valid line, quickly; None for a line that needs ``check_line``."""
+    if len(line) > MAX_LINE_BYTES:
+        return None
     try:
         # msgspec does not check the UTF-8 of values that it skips.
         if not line.isascii():
             line.decode()
-        identity = endpoint.identify(line)
+        return endpoint.identify(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        identity = None
-    if identity is None:
-        return _diagnose(line, endpoint)
-    custom_id, model = identity
-    return LineReport((), custom_id, model)
+        return None
 
 
 def quote(text: str) -> str:
