@@ -39,10 +39,9 @@ def test_output_file_has_its_own_name(local: Local) -> None:
 
     url = f"{local.description['base_url']}/files/{batch.output_file_id}/content"
     answer = httpx.get(url, headers={"Authorization": f"Bearer {local.description['api_key']}"}, timeout=30)
-    assert answer.status_code == 302
-    content = httpx.get(answer.headers["location"], timeout=30)
-    assert f'filename="{batch.id}_output.jsonl"' in content.headers["content-disposition"]
-    assert content.headers["content-type"] == "application/jsonl"
+    assert answer.status_code == 200
+    assert f'filename="{batch.id}_output.jsonl"' in answer.headers["content-disposition"]
+    assert answer.headers["content-type"] == "application/jsonl"
 
 
 def test_callback_url_gets_a_signed_webhook(local: Local, receive: Callable[..., Receiver]) -> None:

@@ -10,7 +10,7 @@ def test_cancel_keeps_finished_lines(local: Local, receive: Callable[..., Receiv
     local.upstream.set(latency_ms=1500, jitter_ms=1000)
     receiver = receive()
     batch = local.create(batch_file(2000), callback_url=receiver.url)
-    wait_for(lambda: (local.client.batches.retrieve(batch.id).request_counts or batch).completed)  # type: ignore[union-attr]
+    wait_for(lambda: (counts := local.client.batches.retrieve(batch.id).request_counts) and counts.completed)
 
     assert local.client.batches.cancel(batch.id).status == "cancelling"
     batch = local.ended(batch)

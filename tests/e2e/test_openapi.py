@@ -16,7 +16,8 @@ from tools.openapi import DOCUMENT
 # The document must describe every answer. Cases that a schema cannot express are left out.
 CONFIG = {
     "seed": 1,
-    "generation": {"deterministic": True, "max-examples": 6},
+    # Unknown query parameters and form fields are ignored, so none are made up.
+    "generation": {"deterministic": True, "max-examples": 6, "allow-extra-parameters": False},
     # Without TRACE, which API Gateway does not support.
     "phases": {"coverage": {"unexpected-methods": ["OPTIONS", "PATCH"]}},
     "checks": {
@@ -25,6 +26,10 @@ CONFIG = {
         # A presigned file has no bytes before its PUT.
         "ensure_resource_availability": {"enabled": False},
     },
+    "operations": [
+        # A form has only strings: the true or 7 that its schema refuses is a string in the body.
+        {"include-name": "POST /files", "checks": {"negative_data_rejection": {"enabled": False}}},
+    ],
 }
 
 GOOD_FILES = [batch_file(1), batch_file(3)]

@@ -142,7 +142,7 @@ def test_file_object_has_the_sent_values(account: Account) -> None:
 
 def test_invalid_input_file_is_refused(account: Account) -> None:
     create = account.client.files.create
-    for name in ("input.json", "input.jsonl.txt", "input", "x" * 600 + ".jsonl"):
+    for name in ("input.json", "input.jsonl.txt", "input.csv", "x" * 600 + ".jsonl"):
         refused(BadRequestError, partial(create, file=(name, b"{}"), purpose="batch"), "invalid_filename", "file")
     refused(BadRequestError, lambda: create(file=("a.jsonl", b"{}"), purpose="assistants"), "invalid_value", "purpose")
     for seconds in (3599, 2_592_001):
