@@ -24,6 +24,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -116,7 +117,7 @@ class Upstream:
         body = await request.read()
         settings, counters = self._settings, self._counters
         counters.received += 1
-        counters.requests[request.headers.get("Idempotency-Key") or hashlib.sha256(body).hexdigest()] += 1
+        counters.requests[_request_of(request.headers.get("Idempotency-Key"), body)] += 1
         counters.in_flight += 1
         counters.most_in_flight = max(counters.most_in_flight, counters.in_flight)
         try:
@@ -150,7 +151,8 @@ class Upstream:
         except (ValueError, KeyError, TypeError, IndexError):
             return self._error(400, settings)
         self._counters.by_status["200"] += 1
-        return web.json_response(completion)
+        # Raw UTF-8, as vLLM answers.
+        return web.json_response(completion, dumps=partial(json.dumps, ensure_ascii=False))
 
     def _error(self, status: int, settings: Settings) -> web.Response:
         self._counters.by_status[str(status)] += 1
@@ -159,6 +161,13 @@ class Upstream:
             headers["Retry-After"] = f"{settings.retry_after_s:g}"
         error = {"message": f"simulated {status}", "type": "simulated_error", "param": None, "code": None}
         return web.json_response({"error": error}, status=status, headers=headers)
+
+
+def _request_of(idempotency_key: str | None, body: bytes) -> str:
+    """What a request is counted as: its line, whichever try it is, or its body where it has no key."""
+    if idempotency_key is None:
+        return hashlib.sha256(body).hexdigest()
+    return re.sub(r"^(batch_req_\w+)-\d+$", r"\1", idempotency_key)
 
 
 def _completion(wanted: dict[str, Any], at_least: int = 0) -> dict[str, Any]:
