@@ -67,6 +67,8 @@ VARIANTS = [
         {"answer_bytes": MB, "latency_ms": 2500, "jitter_ms": 2400},
         during=kill_the_worker,
     ),
+    Variant("12 lines of 16 MB", 12, 16 * MB - 4096, {"latency_ms": 3000}),
+    Variant("12 lines of 16 MB, validated later", 12, 16 * MB - 4096, {"latency_ms": 3000}, sync=False),
     Variant("50,000 lines of 4 KB, aborted", 50_000, 4_180, {"latency_ms": 30_000}, during=abort),
     Variant("80 lines, answers of 7 MB", 80, 1000, {"answer_bytes": 7 * MB}),
     Variant("10,000 lines, answers of 40 KB", 10_000, 1000, {"answer_bytes": 40_000}),

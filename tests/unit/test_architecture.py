@@ -103,6 +103,21 @@ def test_a_function_is_one_file_that_imports_no_other_function(function: str) ->
     assert callable(importlib.import_module(f"functions.{function}.app").handler)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_handler_calls_no_aws(function: str) -> None:
+    """Clients are made ahead for SnapStart in ``prepare``; every call is the package's."""
+    tree = ast.parse((ROOT / "functions" / function / "app.py").read_text())
+    handlers = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == "prepare")]
+    used = {
+        part.value.id
+        for node in handlers
+        for part in ast.walk(node)
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name)
+    }
+    assert "aws" not in used
+    assert "botocore" not in ast.unparse(tree)
+
+
 def test_modules_do_not_import_each_other_in_circles() -> None:
     left = {module: ours(path) for module, path in MODULES.items()}
     while free := {module for module, needs in left.items() if not needs & left.keys()}:
