@@ -99,7 +99,7 @@ def test_two_models_are_refused(local: Local) -> None:
 
     assert isinstance(error, BadRequestError)
     assert (error.code, error.param) == ("batch_multiple_models", "input_file_id")
-    assert details(error) == [(2, "invalid_request", "body.model"), (4, "invalid_request", "body.model")]
+    assert details(error) == [(2, "model_mismatch", "body.model"), (4, "model_mismatch", "body.model")]
 
 
 def test_every_invalid_line_is_listed(local: Local) -> None:

@@ -92,7 +92,7 @@ class ListBatches(BaseModel):
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 
-    after: Annotated[str, StringConstraints(pattern=r"^batch_[0-9a-z]{1,32}$")] | None = None
+    after: Annotated[str, StringConstraints(pattern=r"^(batch_[0-9a-z]{1,32})?$")] | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     status: Status | None = None
 
@@ -102,7 +102,7 @@ class ListFiles(BaseModel):
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 
-    after: Annotated[str, StringConstraints(pattern=r"^file_[0-9a-z]{1,32}$")] | None = None
+    after: Annotated[str, StringConstraints(pattern=r"^(file_[0-9a-z]{1,32})?$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
     order: Literal["asc", "desc"] = "desc"
     purpose: Annotated[str, StringConstraints(max_length=64)] | None = None

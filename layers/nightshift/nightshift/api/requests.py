@@ -61,10 +61,7 @@ def parse_query(app: "APIGatewayRestResolver", model: type[Model]) -> Model:
         BadRequestError: the query does not fit the model.
     """
     given = app.current_event.resolved_query_string_parameters
-    query = {name: values[-1] for name, values in given.items() if values}
-    if query.get("after") == "":
-        del query["after"]  # clients send an empty cursor for the first page
-    return validate(model, query)
+    return validate(model, {name: values[-1] for name, values in given.items() if values})
 
 
 def validate(model: type[Model], content: dict[str, Any]) -> Model:
