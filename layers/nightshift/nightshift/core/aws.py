@@ -1,4 +1,4 @@
-"""AWS clients, and DynamoDB items as plain values.
+"""AWS clients, and reads of S3 objects.
 
 A client is created at its first use, because importing botocore is the slowest part of a cold start. boto3 is not
 imported at all: nothing here needs its resources and transfers, and they would take more time.

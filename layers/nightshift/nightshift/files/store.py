@@ -113,8 +113,8 @@ def stored_bytes(account_id: str) -> int:
     """How many bytes the account's files have, together with those of its presigned files and pending uploads."""
     found = _FILES.query(
         "pk = :account_id",
-        # A completed upload is left out, because its file counts. What has expired counts as deleted, because nobody
-        # but the table's TTL can delete it. A filter cannot name a key attribute, so it selects by status.
+        # A completed upload is left out, because its file counts. Expired items count as deleted, because only the
+        # table's TTL can delete them. A filter cannot name a key attribute, so it selects by status.
         filter="#status IN (:uploaded, :processed, :pending)"
         " AND (attribute_not_exists(#expires_at) OR #expires_at > :now)",
         account_id=account_id,
