@@ -65,7 +65,7 @@ def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None
     if not capable:
         shown = model if len(model) <= 80 else model[:77] + "..."
         message = f"The model {shown!a} is not supported in a batch. GET /v1/models lists the supported models."
-        fault = Fault("batch_model_not_supported", message, "body.model", line)
+        fault = Fault("model_not_found", message, "body.model", line)
         where = "" if line is None else f"Line {line}, body.model: "
         raise InvalidFileError(f"{where}{message}", code="batch_model_not_supported", details=[fault])
     active = [route for route in capable if route.sku.active]
