@@ -20,7 +20,7 @@ import aiohttp
 
 from bench import report
 from bench.stack import cpu_seconds, input_file, stack
-from local.stack import workers
+from local.processes import workers
 from tests.e2e.conftest import Local
 
 CLIENTS = 32

@@ -33,7 +33,7 @@ from nightshift.input import inspection, layout
 from nightshift.routes.route import Route, Sku
 
 from bench import report
-from local.stack import ROOT, ROOT_CREDENTIALS, emulator_python
+from local.settings import ROOT, ROOT_CREDENTIALS, emulator_python
 
 USUAL = "usual_handler"
 # The target of each function's cold start, as a share of the usual handler's.

@@ -25,7 +25,7 @@ from nightshift.routes.route import Route, Sku
 from bench import report, stub
 from bench.meter import Meter, Usage, execution, metered
 from bench.stack import configured, empty, input_file, stack, upload
-from local.stack import SECRET
+from local.settings import SECRET
 from tests.e2e.conftest import Local, wait_for
 
 LINES = 50_000

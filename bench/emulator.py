@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from nightshift.core import aws
 
-from local.stack import ROOT_CREDENTIALS, emulator_python, free_port
+from local.processes import free_port
+from local.settings import ROOT_CREDENTIALS, emulator_python
 from tests.integration.support import template_tables
 
 _NOTHING = '{"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}'

@@ -20,7 +20,7 @@ from openai.types import Batch
 from bench import report
 from bench.meter import execution
 from bench.stack import FUNCTIONS, configured, empty, input_file, stack, upload
-from local.stack import workers
+from local.processes import workers
 from tests.e2e.conftest import ENDED, Local, wait_for
 
 MB = 1024 * 1024

@@ -21,7 +21,7 @@ from aiohttp import web
 from yarl import URL
 
 from bench.stack import FUNCTIONS, configured, cpu_seconds
-from local.stack import workers
+from local.processes import workers
 from tests.e2e.conftest import Local
 
 # Headers of one connection, which are not forwarded.

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local.stack import ROOT, STACK_NAME, Stack, free_port
+from local.processes import free_port
+from local.settings import ROOT, STACK_NAME
+from local.stack import Stack
 from tests.e2e.conftest import Local
 
 FUNCTIONS = (

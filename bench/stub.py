@@ -107,7 +107,7 @@ def upstream(
 
     With a ``certificate`` (a PEM file with its key) it uses TLS.
     """
-    from local.stack import free_port
+    from local.processes import free_port
 
     port = free_port()
     given = {"--p99-ms": p99_ms, "--seed": seed, "--certificate": certificate}

@@ -24,7 +24,8 @@ from typing import Any
 from openai import APIConnectionError, InvalidWebhookSignatureError, OpenAI
 from openai.types import Batch
 
-from local.stack import MODEL, ROOT, Stack
+from local.settings import MODEL, ROOT
+from local.stack import Stack
 
 LINES = 200
 WEBHOOK_SECONDS = 30
@@ -39,7 +40,7 @@ Webhook = tuple[dict[str, str], str]  # headers and body
 
 
 class DemoError(Exception):
-    """The demo did not end as it should; the message says what to check."""
+    """The demo failed; the message has what to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +52,20 @@ class Receiver:
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
-    """The name and the docstring of public functions and classes, such as ``json.loads``."""
+    """The name and the docstring of public functions and classes, such as ``json.loads``; "" without a docstring."""
     library = Path(sysconfig.get_path("stdlib"))
     for module in MODULES:
         path = library.joinpath(*module.split("."))
         source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                text = " ".join((ast.get_docstring(node) or "").split())
-                if text:
-                    yield f"{module}.{node.name}", text
+                yield f"{module}.{node.name}", " ".join((ast.get_docstring(node) or "").split())
 
 
 def write_requests(path: Path) -> dict[str, str]:
     """Write the input file, and return the question of each line by its custom_id."""
-    texts = dict(islice(dict(docstrings()).items(), LINES))
+    documented = {name: text for name, text in docstrings() if text}
+    texts = dict(islice(documented.items(), LINES))
     questions = {name: f"Summarise in one sentence what {name} does.\n\n{text}" for name, text in texts.items()}
     with path.open("w") as file:
         for name, question in questions.items():

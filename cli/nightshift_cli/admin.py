@@ -222,7 +222,7 @@ def _stack_tables(stack_name: str, region: str | None, local: bool) -> Iterator[
             del os.environ[name]
         os.environ.update(
             AWS_ACCESS_KEY_ID="test",
-            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's root user, as local/stack.py sets it up
+            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's root user, as in local/settings.py
             AWS_ENDPOINT_URL=stack["aws_endpoint_url"],
             AWS_DEFAULT_REGION=stack["region"],
         )

@@ -79,7 +79,7 @@ class BookmarkFile:
 
 
 def _folder() -> Path:
-    # The XDG specification says that a relative XDG_CACHE_HOME is ignored.
+    # By the XDG specification a relative XDG_CACHE_HOME is ignored.
     cache = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(cache) if os.path.isabs(cache) else Path(os.path.expanduser("~/.cache"))
     return base / "nightshift" / "uploads"

@@ -244,9 +244,9 @@ def _shipped(name: str) -> str:
     return resources.files("nightshift.api").joinpath(name).read_text(encoding="utf-8")
 
 
-def _nested(fields: dict[str, str]) -> dict[str, Any]:
+def _nested(fields: dict[str, str]) -> dict[str, object]:
     """A form's fields with ``name[part]`` as objects, and numbers where a number is meant."""
-    nested: dict[str, Any] = {}
+    nested: dict[str, object] = {}
     for name, value in fields.items():
         outer, bracket, rest = name.partition("[")
         if bracket and rest.endswith("]"):
@@ -259,7 +259,7 @@ def _nested(fields: dict[str, str]) -> dict[str, Any]:
 
 
 def _new_file(body: "FileForm | ExpectFile", filename: str) -> NewFile:
-    """The file that a body describes. ``expires_after``, which is OpenAI's field, wins over our ``ttl_seconds``."""
+    """The file that a body describes. OpenAI's ``expires_after`` takes precedence over ``ttl_seconds``."""
     return NewFile(
         filename=filename,
         purpose=body.purpose,

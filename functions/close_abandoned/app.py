@@ -15,7 +15,7 @@ _REASONS = {
 
 
 @logger.inject_lambda_context(log_event=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str | None]:
     """Takes EventBridge's "Step Functions Execution Status Change"; returns the batch's ``{"status"}``."""
     task = json.loads(event["detail"]["input"])
     if event["detail"]["name"] != task["batch_id"]:

@@ -10,7 +10,7 @@ from nightshift.webhooks.deliver import deliver
 
 
 @logger.inject_lambda_context(log_event=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
     """Takes SQS records, each an EventBridge event; returns those that the queue keeps for another try."""
     kept = []
     for message in map(queue.message_of, event["Records"]):

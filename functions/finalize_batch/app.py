@@ -11,7 +11,7 @@ from nightshift.engine.finalize import finalize
 
 
 @logger.inject_lambda_context(log_event=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
     """Takes ``{"account_id", "batch_id", "chunks"}``, where ``chunks`` has how each chunk ended; returns the first two
     and ``status``: ``in_progress`` where the chunks are to be run once more, otherwise the batch's end."""
     account_id, batch_id = event["account_id"], event["batch_id"]

@@ -10,7 +10,7 @@ from nightshift.core.log import logger
 
 
 @logger.inject_lambda_context(log_event=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
     """Takes DynamoDB stream records; returns the first that must be tried again, if any.
 
     A stream hands over every record after the one reported, so the order of a batch's events is kept.

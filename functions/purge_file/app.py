@@ -8,7 +8,7 @@ from nightshift.files import store as files
 
 
 @logger.inject_lambda_context(log_event=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
     """Takes DynamoDB stream records of removed items; returns the first that has to be tried again, if any."""
     for record in event["Records"]:
         deleted = files.deleted_file(record)

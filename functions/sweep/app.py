@@ -1,4 +1,4 @@
-"""Every five minutes: start or end the batches that nobody works on."""
+"""Every five minutes: start or end the batches that no execution works on."""
 
 import time
 from dataclasses import asdict

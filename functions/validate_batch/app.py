@@ -10,14 +10,14 @@ from nightshift.core import settings
 from nightshift.core.log import logger
 from nightshift.input import plan
 
-# Left over for writing the plan and the status.
+# The time that is kept for writing the plan and the status.
 MARGIN_SECONDS = 30
 
 
 @logger.inject_lambda_context(log_event=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, object]:
     """Takes and returns ``{"account_id", "batch_id"}``; adds ``status``; ``bucket`` and ``plan`` for the Map, and
-    ``chunks``, where the Map puts how they ended."""
+    ``chunks``, where the Map puts how each chunk ended."""
     account_id, batch_id = event["account_id"], event["batch_id"]
     logger.append_keys(batch_id=batch_id)
     batch = batches.get(account_id, batch_id)

@@ -18,7 +18,9 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from local.stack import ROOT, ROOT_CREDENTIALS, admin_environment, free_port
+from local.deployment import admin_environment
+from local.processes import free_port
+from local.settings import ROOT, ROOT_CREDENTIALS
 
 T = TypeVar("T")
 MODEL = "demo-model"

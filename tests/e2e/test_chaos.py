@@ -22,7 +22,8 @@ from botocore.config import Config
 from nightshift.core.ids import request_line_id
 from openai.types import Batch
 
-from local.stack import MODEL, ROOT_CREDENTIALS, SECRET, workers
+from local.processes import workers
+from local.settings import MODEL, ROOT_CREDENTIALS, SECRET
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, wait_for
 
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
@@ -46,7 +47,7 @@ class Killer(threading.Thread):
     def run(self) -> None:
         while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
             for pid in [pid for pid, function in workers(self._folder) if function == self._function]:
-                with contextlib.suppress(ProcessLookupError):  # it has ended
+                with contextlib.suppress(ProcessLookupError):  # the process has ended
                     os.kill(pid, signal.SIGKILL)
                     self.kills += 1
 

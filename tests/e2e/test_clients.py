@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from local.stack import ROOT
+from local.settings import ROOT
 from tests.e2e.conftest import Local, request_line
 
 FOLDER = ROOT / "tests" / "e2e" / "clients"

@@ -8,7 +8,7 @@ from nightshift.accounts import store as accounts
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, Sku
 
-from local.stack import ROOT
+from local.settings import ROOT
 from tests.e2e.conftest import Account, Local
 
 FOLDER = ROOT / "tests" / "e2e" / "node"

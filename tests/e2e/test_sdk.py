@@ -101,7 +101,7 @@ def copies_of(local: Local, account: Account, batch_id: str, statuses: list[str]
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def test_files_are_listed_by_age_purpose_and_page(account: Account) -> None:
+def test_files_list_by_age_purpose_and_page(account: Account) -> None:
     files = account.client.files
     ids = [account.upload() for _ in range(5)]
 

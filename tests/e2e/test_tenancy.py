@@ -121,7 +121,7 @@ def test_ids_of_another_account_are_not_found(
     names = re.findall(r"{(\w+)}", path)
     ids = owned(local, parties.owner, names, path, receive)
     content = contents(OPERATIONS[method, path].id, ids)
-    # One id after the other is foreign, from the left. The ids to its right do not matter then.
+    # Each id in turn is foreign, from the left; the ids to its right then have no effect.
     unknowns = {name: unknown(ids[name]) for name in names}
 
     theirs = parties.as_stranger(method, path.format(**ids), **content)

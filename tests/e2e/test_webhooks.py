@@ -16,7 +16,8 @@ import standardwebhooks
 from openai import APIStatusError, InvalidWebhookSignatureError, OpenAI
 from openai.types import Batch
 
-from local.stack import ROOT, free_port
+from local.processes import free_port
+from local.settings import ROOT
 from tests.e2e.conftest import Account, Answer, Local, Receiver, wait_for
 from tests.e2e.test_chaos import Killer
 from tools.event_schema import EVENT_SCHEMA, Event

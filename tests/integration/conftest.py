@@ -1,4 +1,4 @@
-"""A world of its own for every test: moto's AWS with the template's tables, and two callers."""
+"""A fresh AWS (moto) with the template's tables for every test, and two callers."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the integration tests stand on: the template's own tables, sample events, callers, and a server on loopback."""
+"""Helpers of the integration tests: the template's tables, sample events, callers, and a server on loopback."""
 
 import importlib
 import json
@@ -85,7 +85,7 @@ class Context(LambdaContext):
         self._aws_request_id = "5f0c7a52-3a1d-4d0e-9f57-8f2b8a3c1d10"
         self._seconds = seconds
 
-    def get_remaining_time_in_millis(self) -> int:  # type: ignore[override]  # static there, for the IDE alone
+    def get_remaining_time_in_millis(self) -> int:  # type: ignore[override]  # a static method in the base class
         return int(self._seconds * 1000)
 
 
@@ -141,7 +141,7 @@ def http_event(
 
 
 def gateway(event: dict[str, Any]) -> Reply:
-    """Route an event as the template does, and hold the answer to what the contract says of every answer."""
+    """Route an event as the template does, and check what docs/contract.md promises of every response."""
     function = "create_batch" if (event["httpMethod"], event["path"]) == ("POST", "/batches") else "api"
     answer = invoke(function, event)
     headers = {name.lower(): values[0] for name, values in answer["multiValueHeaders"].items()}
@@ -156,7 +156,7 @@ def gateway(event: dict[str, Any]) -> Reply:
 
 
 class Caller:
-    """Somebody with a key. ``caller("GET", "/models")``."""
+    """A client with a key: ``caller("GET", "/models")``."""
 
     def __init__(self, account_id: str, api_key: str) -> None:
         self.account_id = account_id
@@ -240,7 +240,7 @@ def apply_route(base_url: str = "http://127.0.0.1:9", **fields: Any) -> None:
 
 
 def set_batch(caller: Caller, batch_id: str, **fields: Any) -> None:
-    """Change a batch's item behind the code's back: to the past, say."""
+    """Change a batch's item directly in the table, for example its times."""
     Table("batches").update(caller.account_id, batch_id, set=fields)
 
 
@@ -297,7 +297,7 @@ Behave = Callable[["Exchange"], None]
 
 @dataclass
 class Exchange:
-    """One call to the server, as what answers it sees it."""
+    """One call to the server, with the methods to answer it."""
 
     received: Received
     handler: BaseHTTPRequestHandler
@@ -338,12 +338,12 @@ class _Quiet(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are what some tests are about."""
+        """Print nothing, because some tests break connections on purpose."""
 
 
 @dataclass
 class Server:
-    """An HTTP server on loopback that remembers what it was sent; ``behave`` says how it answers."""
+    """An HTTP server on loopback that records its requests; ``behave`` answers each of them."""
 
     url: str
     received: list[Received] = field(default_factory=list)
@@ -366,7 +366,7 @@ def serving() -> Iterator[Server]:
             server.behave(Exchange(received, self))
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-            """Say nothing."""
+            """Print nothing."""
 
     with _Quiet(("127.0.0.1", 0), Handler) as http:
         server = Server(f"http://127.0.0.1:{http.server_address[1]}")

@@ -1,4 +1,4 @@
-"""The HTTP surface: who is let in, what every answer carries, and each endpoint but create batch."""
+"""The HTTP API: authentication, errors, and each endpoint except create batch."""
 
 import base64
 import gc
@@ -47,7 +47,7 @@ ROUTES = [
     ("POST", "/webhook/rotate"),
 ]
 
-# --- who is let in --------------------------------------------------------------------------------------------------
+# --- authentication and errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("method", "path"), [*ROUTES, ("GET", "/nowhere"), ("GET", "/")])
@@ -72,7 +72,7 @@ def test_nothing_is_answered_without_a_key(method: str, path: str) -> None:
         "Bearer \ud800",
     ],
 )
-def test_a_header_that_is_no_valid_key_is_refused(alice: Caller, header: str) -> None:
+def test_a_header_without_a_valid_key_is_401(alice: Caller, header: str) -> None:
     reply = gateway(http_event("GET", "/models", headers={"Authorization": header.format(key=alice.api_key)}))
     assert (reply.status, reply.error["type"]) == (401, "invalid_request_error")
     assert alice.api_key not in reply.body
@@ -80,7 +80,7 @@ def test_a_header_that_is_no_valid_key_is_refused(alice: Caller, header: str) ->
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
-def test_the_scheme_and_the_headers_name_have_no_case(alice: Caller, name: str, scheme: str) -> None:
+def test_authorization_ignores_case(alice: Caller, name: str, scheme: str) -> None:
     assert gateway(http_event("GET", "/models", headers={name: f"{scheme} {alice.api_key}"})).status == 200
 
 
@@ -90,7 +90,7 @@ def test_an_event_without_any_headers_is_refused() -> None:
 
 
 @pytest.mark.parametrize("function", ["api", "create_batch"])
-def test_a_sample_event_is_refused_because_its_key_is_none(function: str) -> None:
+def test_a_sample_event_without_a_key_is_401(function: str) -> None:
     assert gateway(sample(function)).status == 401
 
 
@@ -101,7 +101,7 @@ def test_a_revoked_key_is_refused(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/", "/batches/batch_1/nowhere", "/v1/batches"])
-def test_an_unknown_path_is_told_in_the_envelope(alice: Caller, path: str) -> None:
+def test_an_unknown_path_has_the_error_envelope(alice: Caller, path: str) -> None:
     reply = alice("GET", path)
     assert (reply.status, reply.error["code"]) == (404, "unknown_url")
 
@@ -115,12 +115,12 @@ def test_an_unknown_path_is_told_in_the_envelope(alice: Caller, path: str) -> No
         ("GET", "/batches/batch_1/cancel", "POST"),
     ],
 )
-def test_a_wrong_method_is_told_with_the_right_ones(alice: Caller, method: str, path: str, allowed: str) -> None:
+def test_a_wrong_method_lists_the_allowed_ones(alice: Caller, method: str, path: str, allowed: str) -> None:
     reply = alice(method, path)
     assert (reply.status, reply.error["code"], reply.headers["allow"]) == (405, "method_not_allowed", allowed)
 
 
-def test_an_unexpected_error_tells_nothing(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_hides_its_cause(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("arn:aws:secret")
 
@@ -187,7 +187,7 @@ def test_the_parts_of_a_form_have_any_order(alice: Caller, parts: list[bytes]) -
     assert aws.client("s3").get_object(Bucket=settings.bucket(), Key=key)["Body"].read() == CONTENT
 
 
-def test_a_plain_body_is_taken_too(alice: Caller) -> None:
+def test_a_plain_body_is_accepted(alice: Caller) -> None:
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     assert alice("POST", "/files", body=(PURPOSE + FILE + END).decode(), headers=headers).status == 200
 
@@ -195,7 +195,7 @@ def test_a_plain_body_is_taken_too(alice: Caller) -> None:
 def test_every_byte_arrives_as_it_was_sent(alice: Caller) -> None:
     content = bytes(range(256)) * 5_000 + b"\r\n--not-the-boundary\r\n"
     file_id = upload(alice, PURPOSE + part("file", content, "x.jsonl") + END).json["id"]
-    gc.collect()  # a file that the parser left open would be told here
+    gc.collect()  # a file that the parser left open becomes a ResourceWarning here
     assert files.read_range(alice.account_id, file_id, 0, len(content)) == content
 
 
@@ -267,10 +267,10 @@ def test_a_body_over_the_limit_is_refused(alice: Caller) -> None:
     assert table_size("files") == 0
 
 
-def test_a_body_at_the_limit_is_taken(alice: Caller) -> None:
+def test_a_body_at_the_limit_is_accepted(alice: Caller) -> None:
     rest = len(PURPOSE + part("file", b"", "x.jsonl") + END)
     assert upload(alice, PURPOSE + part("file", b"a" * (4_500_000 - rest), "x.jsonl") + END).status == 200
-    gc.collect()  # a file that the parser left open would be told here
+    gc.collect()  # a file that the parser left open becomes a ResourceWarning here
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_transfer_encoding_is_decoded(alice: Caller) -> None:
     assert upload(alice, PURPOSE + coded + END).json["bytes"] == len(CONTENT)
 
 
-def test_a_missing_part_is_named_beside_the_others(alice: Caller) -> None:
+def test_a_missing_form_part_is_named(alice: Caller) -> None:
     message = upload(alice, PURPOSE + part("data", CONTENT) + END).error["message"]
     assert "'file'" in message
     assert "data, purpose" in message
@@ -371,7 +371,7 @@ def test_a_head_has_no_body(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize(("given", "start", "end"), [("bytes=0-3", 0, 4), ("bytes=-2", 10, 12), ("bytes=2-", 2, 12)])
-def test_a_range_is_a_part(alice: Caller, given: str, start: int, end: int) -> None:
+def test_a_range_is_206(alice: Caller, given: str, start: int, end: int) -> None:
     whole = b"0123456789a\n"
     reply = content(alice, alice.upload(whole), range=given)
     assert (reply.status, reply.body.encode()) == (206, whole[start:end])
@@ -383,7 +383,7 @@ def test_an_impossible_range_is_416(alice: Caller) -> None:
     assert (reply.status, reply.headers["content-range"]) == (416, "bytes */9")
 
 
-def test_an_etag_saves_the_download(alice: Caller) -> None:
+def test_a_matching_etag_is_304(alice: Caller) -> None:
     file_id = alice.upload(SMALL)
     etag = content(alice, file_id).headers["etag"]
     for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
@@ -396,7 +396,7 @@ def test_an_etag_saves_the_download(alice: Caller) -> None:
 @pytest.mark.parametrize(
     "given", [b"a" * (2 * 1024 * 1024 + 1), b"\xff\n", b"\x01" * (1024 * 1024)], ids=["large", "bytes", "escapes"]
 )
-def test_what_no_response_holds_is_redirected(alice: Caller, given: bytes) -> None:
+def test_content_over_the_limit_is_redirected(alice: Caller, given: bytes) -> None:
     reply = content(alice, alice.upload(given))
     assert reply.status == 302
     assert reply.json["location"] == reply.headers["location"]
@@ -423,7 +423,7 @@ def page(caller: Caller, **query: str) -> dict[str, Any]:
     return caller("GET", "/batches", query=query).json
 
 
-def test_batches_are_listed_newest_first_in_pages(alice: Caller) -> None:
+def test_batches_are_paged_newest_first(alice: Caller) -> None:
     for number in range(5):
         put_batch(alice, f"batch_{number}")
     first = page(alice, limit="2")
@@ -437,11 +437,11 @@ def test_batches_are_listed_newest_first_in_pages(alice: Caller) -> None:
     assert ([batch["id"] for batch in last["data"]], last["has_more"]) == (["batch_0"], False)
 
 
-def test_an_empty_list_is_a_list(alice: Caller) -> None:
+def test_an_empty_page_is_a_list_object(alice: Caller) -> None:
     assert page(alice) == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
-def test_twenty_are_listed_unless_asked_otherwise(alice: Caller) -> None:
+def test_a_page_has_twenty_by_default(alice: Caller) -> None:
     for number in range(21):
         put_batch(alice, f"batch_{number:02d}")
     assert (len(page(alice)["data"]), page(alice)["has_more"]) == (20, True)
@@ -455,19 +455,19 @@ def test_a_bad_limit_is_refused(alice: Caller, limit: str) -> None:
 
 
 @pytest.mark.parametrize("after", ["nonsense", "zzz", "file_1", "x" * 5_000, "\u00e9"], ids=ascii)
-def test_a_cursor_that_is_no_batch_id_is_refused(alice: Caller, after: str) -> None:
-    """DynamoDB refuses a start key outside the query's range, and an empty one: it must not get there."""
+def test_a_malformed_cursor_is_refused(alice: Caller, after: str) -> None:
+    """DynamoDB refuses a start key outside the query's range, so the cursor is checked before."""
     put_batch(alice, "batch_1")
     reply = alice("GET", "/batches", query={"after": after})
     assert (reply.status, reply.error["param"]) == (400, "after")
 
 
-def test_an_empty_cursor_is_none(alice: Caller) -> None:
+def test_an_empty_cursor_is_ignored(alice: Caller) -> None:
     put_batch(alice, "batch_1")
     assert len(page(alice, after="", **{"api-version": "2024-10-21"})["data"]) == 1
 
 
-def test_a_cursor_that_never_was_a_batch_still_points(alice: Caller) -> None:
+def test_a_cursor_need_not_be_a_batch(alice: Caller) -> None:
     put_batch(alice, "batch_1")
     put_batch(alice, "batch_3")
     assert [batch["id"] for batch in page(alice, after="batch_2")["data"]] == ["batch_1"]
@@ -511,14 +511,14 @@ def test_an_open_batch_is_cancelled(alice: Caller, status: Status) -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in get_args(Status) if status not in CANCELLABLE])
-def test_cancelling_a_batch_that_ended_or_is_about_to_changes_nothing(alice: Caller, status: Status) -> None:
+def test_cancelling_an_ended_batch_does_nothing(alice: Caller, status: Status) -> None:
     batch_id = batch_in(alice, status)
     before = alice.batch(batch_id)
     reply = alice("POST", f"/batches/{batch_id}/cancel")
     assert (reply.status, reply.json) == (200, before)
 
 
-def test_a_cancel_that_loses_a_race_looks_again(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_that_loses_a_race_is_repeated(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = batch_in(alice, "in_progress")
     transition = batches.transition
 
@@ -550,7 +550,7 @@ def test_the_models_are_those_a_batch_can_use(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize("model", ["acme/large", "acme/large:free", "caf\u00e9", "a b"])
-def test_a_model_is_found_by_its_quoted_name_as_the_sdks_send_it(alice: Caller, model: str) -> None:
+def test_a_model_is_found_by_its_quoted_name(alice: Caller, model: str) -> None:
     apply_route(model=model)
     assert alice("GET", f"/models/{urllib.parse.quote(model, safe='')}").json["id"] == model
 
@@ -620,7 +620,7 @@ def test_a_webhook_belongs_to_one_account(alice: Caller, bob: Caller) -> None:
 # --- tenancy --------------------------------------------------------------------------------------------------------
 
 
-def test_what_belongs_to_another_account_is_answered_exactly_like_what_is_not_there(alice: Caller, bob: Caller) -> None:
+def test_another_accounts_ids_are_not_found(alice: Caller, bob: Caller) -> None:
     apply_route()
     batch_id = alice.create(input_lines(1))
     file_id = alice.batch(batch_id)["input_file_id"]
@@ -646,6 +646,6 @@ def test_what_belongs_to_another_account_is_answered_exactly_like_what_is_not_th
 @pytest.mark.parametrize(
     "strange", ["batch_" + "x" * 100, "acct_1", "chunk%230000", "batch_%00", "..", "account", "key"]
 )
-def test_an_id_that_we_never_made_is_not_found(alice: Caller, strange: str) -> None:
+def test_a_malformed_id_is_not_found(alice: Caller, strange: str) -> None:
     assert alice("GET", f"/batches/{strange}").status == 404
     assert alice("GET", f"/files/{strange}").status == 404

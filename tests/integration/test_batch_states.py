@@ -1,9 +1,8 @@
-"""The life of batches in any order of events: every step repeated, interrupted anywhere, killed anywhere, run twice.
+"""Batches under random sequences of events: every step is repeated, interrupted or killed at any place, or run twice.
 
-Each store call of a step is a place where the step may be killed, before or after the call had its effect, or where
-something else happens in full: another copy of the step, a cancel, the deadline. So hypothesis decides the
-interleaving, and no thread has to be lucky. `make test` tries a few lives, always the same; STATE_EXAMPLES=1000 tries
-so many new ones.
+At each store call a step may be killed, before or after the call's effect, or another event may happen in full: a
+second copy of the step, a cancel, the deadline. Hypothesis chooses the sequence, so that a failure can be repeated.
+`make test` runs a few fixed sequences; STATE_EXAMPLES=1000 runs a thousand new ones.
 """
 
 import asyncio
@@ -54,7 +53,7 @@ LEFTOVERS = {"batch_cancelled", "batch_expired", "internal_error"}
 
 
 class KilledError(BaseException):
-    """The process is gone. Not an ``Exception``: nothing that it might still catch happens."""
+    """The process was killed. Not an ``Exception``, so that no code of the process can catch it."""
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Process:
     _calls: Iterable[int] = field(default_factory=lambda: itertools.count(1))
 
     def is_now(self) -> bool:
-        """Count a call; whether it is the one."""
+        """Count a call, and return whether it is number ``at``."""
         if self.dead:
             raise KilledError
         return next(iter(self._calls)) == self.at
@@ -92,7 +91,7 @@ class Pool(ThreadPoolExecutor):
 
 
 class Client:
-    """A boto3 client whose calls are a process's places to be interrupted. What is written is put into ``history``."""
+    """A boto3 client whose calls may be interrupted. What it writes is recorded in ``history``."""
 
     def __init__(self, real: Any, history: "History") -> None:
         self._real = real
@@ -117,7 +116,7 @@ class Client:
 
 
 class History:
-    """All that was written and told. ``real`` gives the clients that are not watched."""
+    """Every write and every event. ``real`` returns the clients that are not interrupted."""
 
     def __init__(self, real: Callable[[str], Any]) -> None:
         self.real = real
@@ -168,7 +167,7 @@ class Upstream:
     mood = "good"
     seed = 0
     tries: ClassVar[Counter[str]] = Counter()
-    MOODS: ClassVar[dict[str, str]] = {  # the letters' shares are the outcomes' shares
+    MOODS: ClassVar[dict[str, str]] = {  # each letter is an outcome, as likely as it is frequent
         "good": "y",
         "mixed": "yyyyyyyy4577rb",
         "bad": "577rbt",
@@ -239,7 +238,7 @@ FAULTS = st.one_of(
         st.sampled_from(STEPS),
         st.integers(1, 40),
         st.booleans(),
-        # What happens in between may be killed in turn; 0: it is not.
+        # The event in between may be killed too; 0: it is not.
         st.integers(0, 15),
     ),
 )
@@ -247,13 +246,13 @@ FAULTS = st.one_of(
 
 @dataclass
 class Life:
-    """What is known of one batch besides what is stored."""
+    """The test's own record of one batch."""
 
     lines: int
     legal: bool
     given_up: set[int] = field(default_factory=set)
     slices: dict[int, dict[str, Any]] = field(default_factory=dict)
-    kept: set[int] | None = None  # the lines in parts when it was first attempted to end the batch
+    kept: set[int] | None = None  # the lines in parts at the first attempt to end the batch
     highest: int = 0
 
 
@@ -269,7 +268,7 @@ class BatchStates(RuleBasedStateMachine):
         self.history.clear()
         Upstream.mood, Upstream.tries = "good", Counter()
 
-    # --- what happens
+    # --- events
 
     @rule(
         target=created,
@@ -345,7 +344,7 @@ class BatchStates(RuleBasedStateMachine):
     # --- steps
 
     def process(self, batch: str, step: str, number: int, fault: tuple[str, int, bool, int | None]) -> None:
-        """Run a step in a process of its own that meets the fault."""
+        """Run a step in a process of its own, with the fault."""
         what, at, after, killed_at = fault
         process = Process(at, bool(after))
         if what and what != "killed":
@@ -396,11 +395,11 @@ class BatchStates(RuleBasedStateMachine):
         if self.stored(batch).status == "validating" or number >= len(tasks) or number in life.given_up:
             return
         task = tasks[number] | {"slice": life.slices.get(number, {})}
-        # A request may take a second by the route, so this is a slice of 0.1 s for starting requests.
+        # The route's timeout is one second, so this slice starts requests for 0.1 s.
         answer = invoke("run_chunk", task, 1 + chunk_slice.LIMITS.slice_margin_seconds + 0.1)
         assert answer["state"] in ("done", "more", "wait")
         assert (answer["wait_seconds"] > 0) == (answer["state"] == "wait")
-        if answer["state"] == "wait":  # ... for as long as it takes: Step Functions' time is not ours
+        if answer["state"] == "wait":  # Step Functions waits; here the wait is over at once
             lines = {number: [tries, 0.0] for number, (tries, _) in answer["carry"]["lines"].items()}
             answer["carry"] |= {"resume_at": 0.0, "lines": lines}
         life.slices[number] = answer
@@ -408,7 +407,7 @@ class BatchStates(RuleBasedStateMachine):
     def stored(self, batch: str) -> Batch:
         return batches.get(self.caller.account_id, batch)
 
-    # --- what holds
+    # --- invariants
 
     @invariant()
     def only_legal_edges_were_taken_and_ends_are_final(self) -> None:
@@ -504,10 +503,10 @@ class BatchStates(RuleBasedStateMachine):
         assert files.get(self.caller.account_id, file_id).size == size > 0
         return self.caller.lines(file_id)
 
-    # --- and in the end
+    # --- the end
 
     def teardown(self) -> None:
-        """Take every batch to its end as the state machine does when nothing is wrong any more."""
+        """Run every batch to its end as the state machine does, without further faults."""
         Upstream.mood = "good"
         try:
             for batch in self.lives:
@@ -540,9 +539,7 @@ class BatchStates(RuleBasedStateMachine):
             assert batch_object["errors"] is None
 
 
-def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_line_and_batch_ends_once(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     apply_route(max_concurrency=5, timeout_seconds=1)
     real: Callable[[str], Any] = aws._client
     history = History(real)
@@ -551,7 +548,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     monkeypatch.setattr(results, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(concat, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(chunk_slice, "Upstream", Upstream)
-    # Small and quick: segments of two lines, three chunks, two requests in flight for each.
+    # Small, to be fast: segments of two lines, three chunks, two requests in flight for each.
     monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
     monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
     monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
@@ -561,7 +558,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
         long_pause_seconds=0.1,
         last_answers_seconds=0.02,
         slice_margin_seconds=0.1,
-        # So small that lines are spilled, and what was spilled is sealed as a list.
+        # So small that lines are written as result parts, and sealed by reference.
         held_bytes=700,
         part_bytes=500,
         backoff=Backoff(base=0.002, longest=0.02),
@@ -589,7 +586,7 @@ def test_whatever_happens_every_line_comes_out_once_and_the_batch_ends_once(
     )
 
 
-# --- lives that were once wrong -------------------------------------------------------------------------------------
+# --- sequences that once failed -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -599,7 +596,7 @@ def two_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, step: Callable[[], Any]) -> None:
-    """Do ``step``, and kill it where it calls ``name``."""
+    """Run ``step``, and kill it where it calls ``name``."""
 
     def killed(*_: Any, **__: Any) -> None:
         raise KilledError
@@ -611,7 +608,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, step: Cal
 
 
 @pytest.mark.usefixtures("two_segments")
-def test_an_expiry_that_was_begun_is_an_expiry_whoever_ends_it(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_begun_expiry_ends_as_expired(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     set_batch(alice, batch_id, expires_at=1)
     killed_at(monkeypatch, concat, "resume", lambda: alice.finalize(batch_id))
@@ -621,9 +618,7 @@ def test_an_expiry_that_was_begun_is_an_expiry_whoever_ends_it(alice: Caller, mo
 
 
 @pytest.mark.usefixtures("two_segments")
-def test_a_finalizer_that_looked_before_the_deadline_does_not_complete_what_another_expires(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_finalizer_completes_no_expiry(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     transition = batches.transition
 
@@ -641,9 +636,7 @@ def test_a_finalizer_that_looked_before_the_deadline_does_not_complete_what_anot
 
 
 @pytest.mark.usefixtures("two_segments")
-def test_a_finalizer_that_was_killed_leaves_the_reasons_to_the_next(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_finalizer_keeps_the_reasons(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin([request_line(f"r{number}") for number in range(3)])
     batches.put_problem(batch_id, 0, "The moon was in the way.")
     killed_at(monkeypatch, concat, "resume", lambda: alice.finalize(batch_id))

@@ -52,7 +52,7 @@ def test_an_ended_batch_never_changes(alice: Caller, ended: Status) -> None:
     assert batches.get(alice.account_id, before.id) == before
 
 
-def test_one_of_many_moves_wins(alice: Caller) -> None:
+def test_one_of_many_transitions_wins(alice: Caller) -> None:
     """From one reading of the batch. One after the other, because moto's conditional writes are not atomic."""
     batch = put_in(alice, "in_progress")
     targets: list[Status] = ["finalizing", "expired", "cancelling"]
@@ -60,7 +60,7 @@ def test_one_of_many_moves_wins(alice: Caller) -> None:
     assert won == [batches.get(alice.account_id, batch.id)]
 
 
-def test_a_transition_makes_no_batch(alice: Caller) -> None:
+def test_a_transition_creates_no_batch(alice: Caller) -> None:
     absent = replace(put_batch(alice, "batch_1"), id="batch_2")
     assert batches.transition(absent, "in_progress") is None
     with pytest.raises(NotFoundError):

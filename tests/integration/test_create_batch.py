@@ -1,4 +1,4 @@
-"""POST /v1/batches: a validating batch with a plan and an execution, or an error and nothing at all."""
+"""POST /v1/batches: a validating batch with a plan and an execution, or an error without any effect."""
 
 import json
 import time
@@ -50,7 +50,7 @@ def nothing_happened() -> bool:
 # --- a batch --------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_batch_is_validating_and_says_so_with_every_field(alice: Caller) -> None:
+def test_a_new_batch_has_every_field(alice: Caller) -> None:
     file_id = alice.upload(input_lines(3))
     reply = alice("POST", "/batches", json_body={"input_file_id": file_id, "metadata": {"team": "search"}})
     assert reply.status == 200
@@ -89,9 +89,7 @@ def test_create_and_retrieve_show_the_same_batch(alice: Caller) -> None:
     assert alice.batch(reply.json["id"]) == reply.json
 
 
-def test_a_batch_has_a_plan_a_locked_route_and_an_execution_of_its_own_name(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_has_plan_route_and_execution(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
     lines = input_lines(5)
     batch_id = alice.create(lines)
@@ -113,13 +111,13 @@ def locked_route(caller: Caller, batch_id: str) -> Route:
     return batch.plan.route
 
 
-def test_the_route_stays_locked_whatever_operators_apply_later(alice: Caller) -> None:
+def test_the_route_of_a_batch_stays_locked(alice: Caller) -> None:
     batch_id = alice.create(input_lines(1))
     apply_route(upstream_model="another")
     assert locked_route(alice, batch_id).upstream_model == "upstream-model"
 
 
-def test_the_route_is_chosen_by_priority_among_the_active_ones(alice: Caller) -> None:
+def test_the_first_active_route_is_chosen(alice: Caller) -> None:
     given: dict[str, dict[str, Any]] = {
         "second": {"priority": 20},
         "first": {"priority": 10},
@@ -131,14 +129,14 @@ def test_the_route_is_chosen_by_priority_among_the_active_ones(alice: Caller) ->
 
 
 @pytest.mark.parametrize(("separator", "end"), [("\n", ""), ("\r\n", "\r\n"), ("\r\n", "")])
-def test_a_last_line_without_a_newline_and_a_crlf_file_are_whole_files(alice: Caller, separator: str, end: str) -> None:
+def test_line_ends_may_be_crlf_or_missing(alice: Caller, separator: str, end: str) -> None:
     reply = create(alice, (separator.join(input_lines(3)) + end).encode())
     assert reply.status == 200
     assert batches.open_of(alice.account_id)[0].lines == 3
 
 
 @pytest.mark.parametrize("field", ["endpoint", "completion_window", "metadata", "callback_url", "output_expires_after"])
-def test_optional_fields_may_be_given_up_to_their_limits_or_left_out(alice: Caller, field: str) -> None:
+def test_an_optional_field_may_be_left_out(alice: Caller, field: str) -> None:
     whole = {
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
@@ -154,7 +152,7 @@ def test_optional_fields_may_be_given_up_to_their_limits_or_left_out(alice: Call
 # --- bad files ------------------------------------------------------------------------------------------------------
 
 
-def test_two_models_are_told_with_the_line_of_each_stranger(alice: Caller) -> None:
+def test_lines_of_a_second_model_are_listed(alice: Caller) -> None:
     lines = [request_line("a"), request_line("b", model="m2"), request_line("c"), request_line("d", model="m3")]
     reply = create(alice, lines)
     assert reply.status == 400
@@ -166,7 +164,7 @@ def test_two_models_are_told_with_the_line_of_each_stranger(alice: Caller) -> No
     assert nothing_happened()
 
 
-def test_a_malformed_line_and_a_duplicate_are_told_together(alice: Caller) -> None:
+def test_all_faults_are_listed_at_once(alice: Caller) -> None:
     reply = create(alice, [request_line("a"), request_line("b"), '{"custom_id": ', request_line("a")])
     assert reply.status == 400
     assert (reply.error["code"], reply.error["type"]) == ("batch_invalid_jsonl", "invalid_request_error")
@@ -210,18 +208,18 @@ def test_each_fault_of_a_line_has_openais_code(
     "content",
     [b"\n", b"\xef\xbb\xbf" + request_line("a").encode(), request_line("a").encode("utf-16"), b"\xff\n", b"[]\n"],
 )
-def test_what_is_no_jsonl_file_is_refused(alice: Caller, content: bytes) -> None:
+def test_a_file_without_jsonl_is_refused(alice: Caller, content: bytes) -> None:
     reply = create(alice, content)
     assert (reply.status, reply.error["code"]) == (400, "batch_invalid_jsonl")
     assert reply.error["details"]
     assert nothing_happened()
 
 
-def test_no_more_than_a_hundred_faults_are_told(alice: Caller) -> None:
+def test_at_most_a_hundred_faults_are_listed(alice: Caller) -> None:
     assert len(create(alice, ["{"] * 150).error["details"]) == 100
 
 
-def test_more_than_fifty_thousand_lines_are_refused(alice: Caller) -> None:
+def test_line_50_001_is_refused(alice: Caller) -> None:
     line = request_line("%d").encode() + b"\n"
     reply = create(alice, b"".join(line % number for number in range(50_001)))
     assert (reply.status, reply.error["code"]) == (400, "batch_invalid_jsonl")
@@ -238,7 +236,7 @@ def test_a_file_over_the_limit_is_refused_unread(alice: Caller) -> None:
 # --- no file, no route ----------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_not_there_is_told_the_same_whatever_the_reason(alice: Caller, bob: Caller) -> None:
+def test_every_missing_file_is_the_same_404(alice: Caller, bob: Caller) -> None:
     bobs = bob.upload(input_lines(1))
     expired = alice.upload(input_lines(1))
     files.record(alice.account_id, expired, filename="x", purpose="batch", size=1, expires_at=1)
@@ -251,14 +249,14 @@ def test_a_file_that_is_not_there_is_told_the_same_whatever_the_reason(alice: Ca
     assert nothing_happened()
 
 
-def test_an_output_file_is_no_input(alice: Caller) -> None:
+def test_an_output_file_as_input_is_refused(alice: Caller) -> None:
     file = files.record(alice.account_id, "file_1", filename="x", purpose="batch_output", size=3, expires_at=None)
     reply = alice("POST", "/batches", json_body={"input_file_id": file.id})
     assert (reply.status, reply.error["param"]) == (400, "input_file_id")
 
 
 @pytest.mark.parametrize("fields", [{"model": "another"}, {"batch": False}])
-def test_a_model_without_a_batch_route_is_not_supported(alice: Caller, fields: dict[str, Any]) -> None:
+def test_a_model_without_a_route_is_refused(alice: Caller, fields: dict[str, Any]) -> None:
     apply_route(**fields)
     reply = create(alice, [request_line("a", model="unrouted" if "model" in fields else MODEL)])
     assert (reply.status, reply.error["code"]) == (400, "batch_model_not_supported")
@@ -266,7 +264,7 @@ def test_a_model_without_a_batch_route_is_not_supported(alice: Caller, fields: d
     assert nothing_happened()
 
 
-def test_a_model_whose_skus_are_all_inactive_is_unavailable(alice: Caller) -> None:
+def test_a_model_without_an_active_sku_is_503(alice: Caller) -> None:
     apply_route(active=False)
     reply = create(alice, input_lines(1))
     assert (reply.status, reply.error["code"]) == (503, "batch_routing_unavailable")
@@ -274,7 +272,7 @@ def test_a_model_whose_skus_are_all_inactive_is_unavailable(alice: Caller) -> No
 
 
 @pytest.mark.parametrize("model", ["m" * 5_000, "\U0001f600" * 1_000, "a\u0000b"], ids=["long", "emoji", "null"])
-def test_a_strange_model_name_is_a_model_that_is_not_supported(alice: Caller, model: str) -> None:
+def test_a_strange_model_name_is_refused(alice: Caller, model: str) -> None:
     reply = create(alice, [request_line("a", model=model)])
     assert (reply.status, reply.error["code"]) == (400, "batch_model_not_supported")
 
@@ -340,9 +338,7 @@ def test_a_lost_start_keeps_the_batch(alice: Caller, monkeypatch: pytest.MonkeyP
     assert [batch["id"] for batch in alice("GET", "/batches").json["data"]] == [reply.json["id"]]
 
 
-def test_without_time_to_validate_the_batch_is_recorded_unvalidated(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_time_to_validate_leaves_it_for_later(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
     batch = create(alice, ["not JSON"]).json
     assert (batch["status"], batch["model"], batch["request_counts"]) == ("validating", None, None)
@@ -350,9 +346,7 @@ def test_without_time_to_validate_the_batch_is_recorded_unvalidated(
     assert executions() == [batch["id"]]
 
 
-def test_a_file_that_takes_too_long_is_left_to_the_state_machine(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_file_is_validated_later(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0.000001")
     assert create(alice, input_lines(1)).json["request_counts"] is None
 
@@ -361,7 +355,7 @@ def test_a_file_that_takes_too_long_is_left_to_the_state_machine(
 
 
 class KilledError(BaseException):
-    """The process is gone: nothing that it might still do happens."""
+    """The process was killed. Not an ``Exception``, so that no code of the process can catch it."""
 
 
 def keyed(caller: Caller, file_id: str, **body: Any) -> Reply:
@@ -400,7 +394,7 @@ def test_a_refused_key_is_free_for_another_body(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize(("other", "code"), [(False, None), (True, "idempotency_key_reused")])
-def test_two_calls_with_a_key_at_once_make_one_batch(
+def test_two_calls_with_a_key_make_one_batch(
     alice: Caller, monkeypatch: pytest.MonkeyPatch, other: bool, code: str | None
 ) -> None:
     file_id = alice.upload(input_lines(1))
@@ -426,7 +420,7 @@ def test_an_expired_key_makes_a_new_batch(alice: Caller) -> None:
     assert keyed(alice, file_id).json["id"] != first.json["id"]
 
 
-def test_a_key_in_the_body_is_a_key(alice: Caller) -> None:
+def test_a_key_in_the_body_is_used(alice: Caller) -> None:
     file_id = alice.upload(input_lines(1))
     body = {"input_file_id": file_id, "idempotency_key": "k"}
     first, again = (alice("POST", "/batches", json_body=body) for _ in range(2))
@@ -450,7 +444,7 @@ def test_a_batch_over_the_quota_is_refused(alice: Caller) -> None:
     assert create(alice, input_lines(4)).status == 200
 
 
-def test_an_unvalidated_batch_over_the_quota_fails(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_checks_the_quota_too(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     quota(alice, queued_requests=10)
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
     large, small = alice.create(input_lines(11)), alice.create(input_lines(10))
@@ -472,7 +466,7 @@ def test_answered_lines_are_not_queued(alice: Caller) -> None:
 # --- the input file -------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_holds_its_input(alice: Caller) -> None:
+def test_a_batch_extends_its_inputs_expiry(alice: Caller) -> None:
     file_id = alice.upload(input_lines(1))
     Table("files").update(alice.account_id, file_id, set={"expires_at": int(time.time()) + 60})
     batch = create_of(alice, file_id)
@@ -481,7 +475,7 @@ def test_a_batch_holds_its_input(alice: Caller) -> None:
     assert held >= batch["expires_at"] + 3600
 
 
-def test_an_input_that_expires_later_stays_as_it_is(alice: Caller) -> None:
+def test_a_later_expiry_of_an_input_is_kept(alice: Caller) -> None:
     file_id = alice.upload(input_lines(1))
     later = int(time.time()) + 30 * 86_400
     Table("files").update(alice.account_id, file_id, set={"expires_at": later})

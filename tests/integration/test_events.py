@@ -54,7 +54,7 @@ USAGE = {
 
 
 def hold_to_schema(entry: dict[str, Any]) -> None:
-    """What the bus makes of an entry has the documented shape, and nothing that is not documented."""
+    """What the bus makes of an entry has the documented shape, and no undocumented field."""
     event = {
         "version": "0",
         "id": "9f3a2c61-7d24-4c0b-8a5e-0e6a4f1b7c55",
@@ -103,7 +103,7 @@ def stream(*changes: tuple[dict[str, Any] | None, dict[str, Any]]) -> dict[str, 
     return {"Records": records}
 
 
-def test_the_sample_tells_of_the_batch_and_not_of_its_chunk(bus: list[list[dict[str, Any]]]) -> None:
+def test_only_batch_items_become_events(bus: list[list[dict[str, Any]]]) -> None:
     assert invoke("publish_events", sample("publish_events")) == {"batchItemFailures": []}
     [[entry]] = bus
     assert (entry["EventBusName"], entry["Source"], entry["DetailType"]) == (
@@ -117,7 +117,7 @@ def test_the_sample_tells_of_the_batch_and_not_of_its_chunk(bus: list[list[dict[
     assert (detail["version"], detail["id"]) == ("1", derived_id("evt", detail["batch"]["id"], "completed"))
 
 
-def test_each_status_is_one_event_with_an_id_of_its_own(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
+def test_each_status_is_one_event(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
     born = item_of(put_batch(alice, "batch_1"))
     begun = {**born, "status": "in_progress", "in_progress_at": 2_000}
     touched = {**begun, "usage": USAGE}
@@ -134,7 +134,7 @@ def test_each_status_is_one_event_with_an_id_of_its_own(alice: Caller, bus: list
     assert {detail["account_id"] for detail in details} == {alice.account_id}
 
 
-def test_the_events_of_whole_lives_are_as_documented(
+def test_events_of_whole_lives_are_documented(
     alice: Caller, upstream: Server, bus: list[list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real batches to each of their ends, and every image that the stream would show of them."""
@@ -186,7 +186,7 @@ def test_the_events_of_whole_lives_are_as_documented(
     assert told == [(batch_id, f"batch.{status}") for batch_id, life in lives.items() for status in life]
 
 
-def test_nothing_to_tell_is_nothing_sent(bus: list[list[dict[str, Any]]]) -> None:
+def test_no_change_of_status_is_no_event(bus: list[list[dict[str, Any]]]) -> None:
     chunk = {"pk": "batch_1", "sk": "chunk#0000", "completed": 1, "failed": 0, "done": 1}
     assert invoke("publish_events", stream((None, chunk), (chunk, {**chunk, "done": 2}))) == {"batchItemFailures": []}
     removed = stream((None, chunk))
@@ -195,7 +195,7 @@ def test_nothing_to_tell_is_nothing_sent(bus: list[list[dict[str, Any]]]) -> Non
     assert bus == []
 
 
-def test_the_first_event_that_the_bus_did_not_take_is_reported(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_refused_event_is_reported(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [item_of(put_batch(alice, f"batch_{number:02d}")) for number in range(13)]
 
     def refuse_one(Entries: list[Any]) -> dict[str, Any]:  # noqa: N803 (boto3's name)
@@ -242,7 +242,7 @@ def test_no_call_to_the_bus_is_over_its_limit(alice: Caller, bus: list[list[dict
     assert max(sum(len(entry["Detail"].encode()) for entry in call) for call in bus) <= 256 * 1024
 
 
-def test_an_event_of_a_validated_batch_carries_its_counts(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
+def test_an_event_after_validation_has_counts(alice: Caller, bus: list[list[dict[str, Any]]]) -> None:
     born = item_of(put_batch(alice, "batch_1", lines=3))
     invoke("publish_events", stream((born, {**born, "status": "in_progress", "in_progress_at": 2_000})))
     batch = json.loads(bus[0][0]["Detail"])["batch"]
@@ -282,8 +282,10 @@ def dead_letters() -> list[dict[str, Any]]:
 
 
 def work() -> tuple[bool, float]:
-    """One try, as Lambda's poller makes it once the queue's message is visible. Whether that was the end of it, and
-    how many seconds the message stays hidden from now on."""
+    """One try, as Lambda's poller makes it for a visible message.
+
+    Returns whether the delivery has ended, and for how many seconds the message stays hidden.
+    """
     sqs, url = aws.client("sqs"), settings.webhook_queue_url()
     waiting()[0].visible_at = 0
     [message] = sqs.receive_message(QueueUrl=url)["Messages"]
@@ -413,7 +415,7 @@ def test_a_receiver_that_hangs_times_out(alice: Caller, server: Server, monkeypa
 
 
 def held_answer(first: bytes, server: Server) -> Behave:
-    """Says ``first``, and then no more."""
+    """Sends ``first``, and then nothing more."""
 
     def behave(exchange: Exchange) -> None:
         exchange.handler.wfile.write(first)
@@ -574,7 +576,7 @@ def test_no_receiver_means_no_delivery(alice: Caller) -> None:
     assert deliver(alice, None) == (True, 0.0)
 
 
-# --- what happened to it, and sending it again ------------------------------------------------------------------------
+# --- deliveries and redelivery --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -658,7 +660,7 @@ def test_a_redelivery_is_a_new_round_of_tries(alice: Caller, server: Server) -> 
 
 
 @pytest.mark.usefixtures("local", "ended")
-def test_a_redriven_dead_letter_is_tried_aga(alice: Caller, server: Server) -> None:
+def test_a_redriven_dead_letter_is_tried_again(alice: Caller, server: Server) -> None:
     server.behave = lambda exchange: exchange.reply(500)
     for _ in range(2):
         while not work()[0]:
@@ -671,7 +673,7 @@ def test_a_redriven_dead_letter_is_tried_aga(alice: Caller, server: Server) -> N
     [delivery] = listed(alice)
     assert [attempt["status_code"] for attempt in delivery["attempts"]] == [500] * 18 + [200]
     assert len({(received.headers["webhook-id"], received.body) for received in server.received}) == 1
-    # Once it is taken, another copy is nothing.
+    # Once it is delivered, another copy is ignored.
     aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=letter.body)
     assert work() == (True, 0.0)
     assert listed(alice) == [delivery]
@@ -759,7 +761,7 @@ def test_the_last_attempts_are_kept(alice: Caller, server: Server, monkeypatch: 
 
 
 def lead(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Every name leads to ``address`` from now on."""
+    """Every name resolves to ``address`` from now on."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""finalize_batch and close_abandoned: every input line in exactly one file, in order, however the batch ended."""
+"""finalize_batch and close_abandoned: every input line is in exactly one file, in order, at every kind of end."""
 
 import json
 import time
@@ -43,7 +43,7 @@ def ids(lines: list[dict[str, Any]]) -> list[str]:
     return [line["custom_id"] for line in lines]
 
 
-def test_a_batch_whose_lines_are_all_sealed_is_completed_with_both_files_in_input_order(alice: Caller) -> None:
+def test_sealed_lines_become_both_files_in_order(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 2, 0, 1)
     batch = alice.finalize(batch_id)
@@ -56,9 +56,7 @@ def test_a_batch_whose_lines_are_all_sealed_is_completed_with_both_files_in_inpu
     assert [batch[f"{end}_at"] for end in ("failed", "expired", "cancelled")] == [None] * 3
 
 
-def test_segments_too_long_for_memory_come_out_in_input_order_too(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_segments_come_out_in_order(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "SEAL_BYTES", 100)
     batch_id = alice.begin(input_lines(5))
     results.write_result_part(batch_id, 0, [answered(batch_id, n, 400 if n == 1 else 200) for n in (4, 1, 0)])
@@ -70,7 +68,7 @@ def test_segments_too_long_for_memory_come_out_in_input_order_too(
     assert batch["usage"]["total_tokens"] == 9
 
 
-def test_a_file_that_would_have_no_line_is_not_made(alice: Caller) -> None:
+def test_a_file_without_lines_is_not_made(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)
     batch = alice.finalize(batch_id)
@@ -79,7 +77,7 @@ def test_a_file_that_would_have_no_line_is_not_made(alice: Caller) -> None:
     assert table_size("files") == 2
 
 
-def test_a_batch_whose_lines_all_failed_is_completed(alice: Caller) -> None:
+def test_a_batch_of_failed_lines_is_completed(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     [task] = plan.read(batch_id) or []
     results.write_seal(batch_id, task.segments[0], [answered(batch_id, 0, 500)])
@@ -88,7 +86,7 @@ def test_a_batch_whose_lines_all_failed_is_completed(alice: Caller) -> None:
     assert batch["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
 
 
-def test_the_files_are_batch_output_and_live_thirty_days_or_as_long_as_asked(alice: Caller) -> None:
+def test_output_files_have_purpose_and_expiry(alice: Caller) -> None:
     for asked, seconds in ((None, 30 * 24 * 3600), ({"anchor": "created_at", "seconds": 3600}, 3600)):
         batch_id = alice.begin(input_lines(1), output_expires_after=asked)
         seal(batch_id, 0)
@@ -103,7 +101,7 @@ def file_bytes(caller: Caller, file_id: str) -> bytes:
     return found["Body"].read()
 
 
-def test_lines_that_a_lost_chunk_left_over_become_internal_errors_in_order(alice: Caller) -> None:
+def test_a_lost_chunks_lines_are_internal_errors(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0)
     results.write_result_part(batch_id, 0, [answered(batch_id, 4)])
@@ -119,7 +117,7 @@ def test_lines_that_a_lost_chunk_left_over_become_internal_errors_in_order(alice
     assert batch["request_counts"] == {"total": 5, "completed": 2, "failed": 3}
 
 
-def test_an_overdue_batch_expires_and_keeps_what_was_answered(alice: Caller) -> None:
+def test_an_overdue_batch_keeps_its_answers(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     results.write_result_part(batch_id, 0, [answered(batch_id, 2)])
     set_batch(alice, batch_id, expires_at=1)
@@ -132,14 +130,14 @@ def test_an_overdue_batch_expires_and_keeps_what_was_answered(alice: Caller) -> 
     assert ids(alice.lines(batch["error_file_id"])) == ["r0", "r1", "r3", "r4"]
 
 
-def test_a_batch_that_was_done_in_time_is_completed_even_when_finalized_late(alice: Caller) -> None:
+def test_a_batch_done_in_time_is_completed_late(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1, 2)
     set_batch(alice, batch_id, expires_at=1)
     assert alice.finalize(batch_id)["status"] == "completed"
 
 
-def test_a_cancelled_batch_keeps_what_was_answered(alice: Caller) -> None:
+def test_a_cancelled_batch_keeps_its_answers(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 1)
     alice("POST", f"/batches/{batch_id}/cancel")
@@ -157,9 +155,7 @@ def test_a_cancelled_batch_keeps_what_was_answered(alice: Caller) -> None:
     ]
 
 
-def test_a_batch_cancelled_before_it_was_validated_ends_without_lines(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancel_before_validation_has_no_lines(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
     batch_id = alice.create(input_lines(5))
     alice("POST", f"/batches/{batch_id}/cancel")
@@ -169,7 +165,7 @@ def test_a_batch_cancelled_before_it_was_validated_ends_without_lines(
     assert (batch["output_file_id"], batch["error_file_id"]) == (None, None)
 
 
-def test_a_batch_cancelled_between_create_and_its_first_chunk_answers_for_every_line(alice: Caller) -> None:
+def test_a_cancel_before_any_chunk_has_all_lines(alice: Caller) -> None:
     batch_id = alice.create(input_lines(5))
     alice("POST", f"/batches/{batch_id}/cancel")
     batch = alice.finalize(batch_id)
@@ -177,9 +173,7 @@ def test_a_batch_cancelled_between_create_and_its_first_chunk_answers_for_every_
     assert ids(alice.lines(batch["error_file_id"])) == ["r0", "r1", "r2", "r3", "r4"]
 
 
-def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lines(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancel_during_the_join_is_cancelled(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1, 2)
     resume = concat.resume
@@ -195,7 +189,7 @@ def test_a_cancel_while_the_files_are_joined_ends_as_cancelled_with_the_same_lin
     assert ids(alice.lines(batch["output_file_id"])) == ["r0", "r2", "r4"]
 
 
-def test_a_part_that_was_deleted_costs_its_own_lines_and_no_end(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_part_loses_only_its_own_lines(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "SEAL_BYTES", 0)
     monkeypatch.setattr(layout, "SEGMENT_LINES", 1_000)
     batch_id = alice.begin(input_lines(4))
@@ -215,9 +209,7 @@ def test_a_part_that_was_deleted_costs_its_own_lines_and_no_end(alice: Caller, m
     assert batch["errors"]
 
 
-def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deleted_output_file_stays_deleted(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)
     resume = concat.resume
@@ -239,16 +231,14 @@ def test_a_finalizer_that_comes_too_late_brings_no_deleted_file_back(
 @pytest.mark.parametrize(
     ("chunks", "said"), [(["done", None], "A chunk worker failed"), (["done"], "Some requests could not be processed")]
 )
-def test_errors_say_no_more_than_is_known(alice: Caller, chunks: list[str | None], said: str) -> None:
+def test_the_batch_error_states_the_known_cause(alice: Caller, chunks: list[str | None], said: str) -> None:
     batch_id = alice.begin(input_lines(1))
     invoke("finalize_batch", alice.task(batch_id) | {"chunks": chunks})
     [error] = alice.batch(batch_id)["errors"]["data"]
     assert error["message"].startswith(said)
 
 
-def test_a_worker_that_seals_while_the_leftovers_are_sealed_is_believed(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_seal_of_a_worker_meanwhile_is_used(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin(input_lines(2))
     custom_ids = settlement._custom_ids
 
@@ -263,7 +253,7 @@ def test_a_worker_that_seals_while_the_leftovers_are_sealed_is_believed(
     assert [line["response"]["status_code"] for line in alice.lines(batch["error_file_id"])] == [400]
 
 
-def test_a_worker_whose_clock_is_ahead_does_not_turn_an_expiry_into_an_internal_error(alice: Caller) -> None:
+def test_a_stop_just_before_the_deadline_expires(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     set_batch(alice, batch_id, expires_at=int(time.time()) + 2)
     batch = alice.finalize(batch_id)
@@ -271,7 +261,7 @@ def test_a_worker_whose_clock_is_ahead_does_not_turn_an_expiry_into_an_internal_
     assert alice.lines(batch["error_file_id"])[0]["error"]["code"] == "batch_expired"
 
 
-def test_chunks_that_want_a_new_execution_are_run_once_more(alice: Caller) -> None:
+def test_renewed_chunks_get_a_new_execution(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(3))
     task = alice.task(batch_id)
     again = invoke("finalize_batch", task | {"chunks": ["done", "renew", None]})
@@ -281,9 +271,7 @@ def test_chunks_that_want_a_new_execution_are_run_once_more(alice: Caller) -> No
 
 
 @pytest.mark.parametrize(("moved", "end"), [("cancel", "cancelled"), ("expire", "expired")])
-def test_chunks_that_want_a_new_execution_have_none_once_the_batch_is_to_end(
-    alice: Caller, moved: str, end: str
-) -> None:
+def test_renewal_ends_with_cancel_or_deadline(alice: Caller, moved: str, end: str) -> None:
     batch_id = alice.begin(input_lines(3))
     if moved == "cancel":
         alice("POST", f"/batches/{batch_id}/cancel")
@@ -303,7 +291,7 @@ def test_finalizing_twice_changes_nothing(alice: Caller) -> None:
     } == kept
 
 
-def test_two_finalizers_at_once_make_one_end(alice: Caller) -> None:
+def test_two_finalizers_end_a_batch_once(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 1)
     with ThreadPoolExecutor(2) as pool:
@@ -316,9 +304,7 @@ def test_two_finalizers_at_once_make_one_end(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize("lost", ["files.record", "batches.transition", "concat.resume"])
-def test_a_crash_at_any_step_is_made_good_by_the_next_run(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch, lost: str
-) -> None:
+def test_the_next_run_repairs_a_crash(alice: Caller, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0)
     module, _, name = lost.partition(".")
@@ -337,7 +323,7 @@ def test_a_crash_at_any_step_is_made_good_by_the_next_run(
     assert table_size("files") == 3
 
 
-def test_an_input_deleted_underneath_leaves_lines_without_a_name(alice: Caller) -> None:
+def test_a_deleted_input_loses_custom_ids(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(3))
     seal(batch_id, 0)
     input_id = batches.get(alice.account_id, batch_id).input_file_id
@@ -358,7 +344,7 @@ def test_lines_doubled_in_parts_are_counted_once(alice: Caller) -> None:
     assert batch["usage"]["total_tokens"] == 3
 
 
-def test_usage_beyond_what_the_table_can_hold_does_not_keep_a_batch_from_ending(alice: Caller) -> None:
+def test_an_impossible_usage_blocks_no_end(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     [task] = plan.read(batch_id) or []
     body = b'{"usage":{"prompt_tokens":%d}}' % (10**40 + 1)
@@ -384,14 +370,14 @@ def abandoned(task: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-def test_an_abandoned_batch_is_ended_with_what_it_has(alice: Caller) -> None:
+def test_an_abandoned_batch_keeps_its_answers(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(3))
     seal(batch_id, 0)
     assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "completed"}
     assert alice.batch(batch_id)["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
 
 
-def test_an_abandoned_batch_that_ended_stays_as_it_is(alice: Caller) -> None:
+def test_an_ended_batch_is_not_closed_again(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)
     ended = alice.finalize(batch_id)
@@ -399,12 +385,12 @@ def test_an_abandoned_batch_that_ended_stays_as_it_is(alice: Caller) -> None:
     assert alice.batch(batch_id) == ended
 
 
-def test_an_execution_that_was_aborted_while_validating_leaves_a_failed_batch(alice: Caller) -> None:
+def test_an_abort_during_validation_is_failed(alice: Caller) -> None:
     batch_id = alice.create(input_lines(1))
     assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "failed"}
 
 
-def test_the_end_of_a_chunks_execution_is_not_the_end_of_its_batch(alice: Caller) -> None:
+def test_a_chunks_execution_ends_no_batch(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     event = abandoned(alice.task(batch_id))
     event["detail"]["name"] = "5c7e0b1e-8f0f-3d6e-9a53-2f4c7b1d9e60"

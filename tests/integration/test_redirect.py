@@ -17,7 +17,7 @@ LARGE = b'{"a": 1}\n' * 250_000
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """The API on one port, and an S3 on another that knows only signed URLs."""
+    """The API on one port, and an S3 on another that accepts only signed URLs."""
 
     server: "Site"
 
@@ -53,7 +53,7 @@ class Gateway(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
-        """Say nothing."""
+        """Print nothing."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ def test_curl_drops_the_key(alice: Caller, site: Seen) -> None:
 
 
 def test_a_client_that_keeps_the_key_is_refused(alice: Caller, site: Seen) -> None:
-    """What wget and urllib do: the body of the redirect says how to do it right."""
+    """As wget and urllib: the body of the redirect describes the right way."""
     key = {"Authorization": f"Bearer {alice.api_key}"}
     redirect = httpx.get(f"{site.base_url}/files/{alice.upload(LARGE)}/content", headers=key)
     assert httpx.get(redirect.headers["location"], headers=key).status_code == 400

@@ -103,7 +103,7 @@ def test_a_seal_by_reference_keeps_its_format(monkeypatch: pytest.MonkeyPatch) -
     assert [stored(key)[start:end] for _, start, end in places] == [line(n).content + b"\n" for n in (10, 11, 12)]
 
 
-def test_a_segment_without_every_line_is_not_sealed() -> None:
+def test_an_incomplete_segment_is_not_sealed() -> None:
     with pytest.raises(ValueError, match="2 lines for a segment of 3"):
         results.write_seal("batch_1", SEGMENT, [line(10), line(11), line(11)])
     assert results.read_seal("batch_1", SEGMENT) is None
@@ -159,7 +159,7 @@ def test_lines_in_two_parts_are_sealed_once(seal_bytes: int, monkeypatch: pytest
     assert len(sealed_bytes(summary)[0]) == summary.answered_bytes
 
 
-def test_a_second_seal_from_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sealing_from_parts_again_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     first = results.write_seal("batch_1", SEGMENT, [line(number) for number in (10, 11, 12)])
     results.write_result_part("batch_1", 0, [line(number, text="second") for number in (10, 11, 12)])
     monkeypatch.setattr(results, "SEAL_BYTES", 0)

@@ -49,7 +49,7 @@ def validated_later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("validated_later", "upstream")
-def test_what_create_did_not_validate_begins_with_a_plan_and_a_route(alice: Caller) -> None:
+def test_a_later_validation_plans_and_begins(alice: Caller) -> None:
     batch_id = alice.create(input_lines(5))
     assert not object_keys("work/")
     answer = invoke("validate_batch", alice.task(batch_id))
@@ -66,7 +66,7 @@ def test_what_create_did_not_validate_begins_with_a_plan_and_a_route(alice: Call
 
 
 @pytest.mark.usefixtures("upstream")
-def test_what_create_validated_just_begins(alice: Caller) -> None:
+def test_a_validated_batch_begins_unread(alice: Caller) -> None:
     batch_id = alice.create(input_lines(1))
     aws.client("s3").delete_object(
         Bucket=settings.bucket(), Key=files.key(alice.account_id, alice.batch(batch_id)["input_file_id"])
@@ -78,9 +78,7 @@ WRONG_FILE = [request_line("a"), "{", request_line("a"), request_line("b", model
 
 
 @pytest.mark.usefixtures("validated_later", "upstream")
-def test_a_wrong_file_fails_with_the_entries_that_create_would_have_answered(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_file_fails_with_creates_errors(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.create(WRONG_FILE)
     assert invoke("validate_batch", alice.task(batch_id))["status"] == "failed"
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "20")
@@ -101,7 +99,7 @@ def test_a_wrong_file_fails_with_the_entries_that_create_would_have_answered(
         ({"active": False}, "batch_routing_unavailable"),
     ],
 )
-def test_a_batch_without_a_route_fails_as_create_does(
+def test_a_missing_route_fails_as_in_create(
     alice: Caller, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], code: str
 ) -> None:
     apply_route(**fields)
@@ -117,7 +115,7 @@ def test_a_batch_without_a_route_fails_as_create_does(
 
 @pytest.mark.usefixtures("validated_later", "upstream")
 @pytest.mark.parametrize("gone", ["record", "bytes"])
-def test_a_file_gone_before_it_was_validated_fails_the_batch_as_create_would_word_it(alice: Caller, gone: str) -> None:
+def test_a_file_gone_before_validation_fails(alice: Caller, gone: str) -> None:
     batch_id = alice.create(input_lines(1))
     input_id = alice.batch(batch_id)["input_file_id"]
     if gone == "record":
@@ -131,7 +129,7 @@ def test_a_file_gone_before_it_was_validated_fails_the_batch_as_create_would_wor
 
 
 @pytest.mark.usefixtures("validated_later", "upstream")
-def test_a_batch_cancelled_before_it_was_validated_is_left_cancelling(alice: Caller) -> None:
+def test_a_cancelled_batch_is_not_validated(alice: Caller) -> None:
     batch_id = alice.create(input_lines(1))
     alice("POST", f"/batches/{batch_id}/cancel")
     assert invoke("validate_batch", alice.task(batch_id))["status"] == "cancelling"
@@ -183,7 +181,7 @@ def test_a_chunk_is_answered_sealed_and_counted(alice: Caller, upstream: Server)
     }
 
 
-def test_the_upstream_gets_its_own_model_name_and_the_caller_gets_his_back(alice: Caller, upstream: Server) -> None:
+def test_each_side_gets_its_own_model_name(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin([request_line("a", temperature=0.5, extra={"model": "kept"})])
     alice.run_chunks(batch_id)
     [sent] = upstream.received
@@ -199,7 +197,7 @@ def test_the_upstream_gets_its_own_model_name_and_the_caller_gets_his_back(alice
     assert sent.headers["idempotency-key"] == line["id"]
 
 
-def test_the_routes_key_is_sent_and_the_callers_is_not(alice: Caller, server: Server) -> None:
+def test_only_the_key_of_the_route_is_sent(alice: Caller, server: Server) -> None:
     aws.client("secretsmanager").create_secret(Name="nightshift/demo", SecretString="upstream-key")
     apply_route(server.url, api_key_secret="nightshift/demo")
     batch_id = alice.begin(input_lines(1))
@@ -208,7 +206,7 @@ def test_the_routes_key_is_sent_and_the_callers_is_not(alice: Caller, server: Se
     assert alice.api_key not in str(server.received)
 
 
-def test_a_secret_that_is_gone_ends_the_batch_and_is_told_without_its_name(alice: Caller, server: Server) -> None:
+def test_a_missing_secret_is_not_named(alice: Caller, server: Server) -> None:
     apply_route(server.url, api_key_secret="nightshift/gone")
     batch_id = alice.begin(input_lines(2))
     alice.run_chunks(batch_id)
@@ -221,9 +219,7 @@ def test_a_secret_that_is_gone_ends_the_batch_and_is_told_without_its_name(alice
 
 
 @pytest.mark.parametrize("secret", ["", " \n", "sk-\nX-Evil: 1", "clé"])
-def test_a_secret_that_is_no_key_ends_the_batch_and_is_told_without_it(
-    alice: Caller, server: Server, secret: str
-) -> None:
+def test_a_malformed_secret_is_not_shown(alice: Caller, server: Server, secret: str) -> None:
     if secret:
         aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretString=secret)
     else:
@@ -238,14 +234,14 @@ def test_a_secret_that_is_no_key_ends_the_batch_and_is_told_without_it(
     assert server.received == []
 
 
-def test_space_around_the_routes_key_is_not_sent(alice: Caller, server: Server) -> None:
+def test_space_around_a_key_is_not_sent(alice: Caller, server: Server) -> None:
     aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretString="sk-upstream\n")
     apply_route(server.url, api_key_secret="nightshift/test")
     alice.run_chunks(alice.begin(input_lines(1)))
     assert server.received[0].headers["authorization"] == "Bearer sk-upstream"
 
 
-def test_an_input_deleted_underneath_ends_the_batch_and_is_told(alice: Caller, upstream: Server) -> None:
+def test_a_deleted_input_is_named_as_the_cause(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(2))
     file_id = alice("GET", f"/batches/{batch_id}").json["input_file_id"]
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, file_id))
@@ -258,7 +254,7 @@ def test_an_input_deleted_underneath_ends_the_batch_and_is_told(alice: Caller, u
     assert [line["custom_id"] for line in alice.lines(batch["error_file_id"])] == [None, None]
 
 
-def test_a_batch_whose_plan_and_input_are_gone_ends_all_the_same(alice: Caller, upstream: Server) -> None:
+def test_a_batch_without_plan_and_input_ends(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(2))
     for found in aws.client("s3").list_objects_v2(Bucket=settings.bucket())["Contents"]:
         aws.client("s3").delete_object(Bucket=settings.bucket(), Key=found["Key"])
@@ -268,7 +264,7 @@ def test_a_batch_whose_plan_and_input_are_gone_ends_all_the_same(alice: Caller, 
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_plan_that_is_gone_before_the_map_reads_it_is_made_again(alice: Caller) -> None:
+def test_a_deleted_plan_is_remade_for_the_map(alice: Caller) -> None:
     batch_id = alice.create(input_lines(5))
     planned = plan.read(batch_id)
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(batch_id))
@@ -276,7 +272,7 @@ def test_a_plan_that_is_gone_before_the_map_reads_it_is_made_again(alice: Caller
     assert plan.read(batch_id) == planned
 
 
-def test_a_plan_that_is_gone_is_made_again_from_the_input(alice: Caller, upstream: Server) -> None:
+def test_a_deleted_plan_is_remade_at_the_end(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(3))
     alice.run_chunks(batch_id)
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(batch_id))
@@ -285,7 +281,7 @@ def test_a_plan_that_is_gone_is_made_again_from_the_input(alice: Caller, upstrea
     assert batch["errors"] is None
 
 
-def test_final_errors_are_lines_of_the_error_file_with_the_upstreams_own_body(alice: Caller, upstream: Server) -> None:
+def test_a_final_error_has_the_upstreams_body(alice: Caller, upstream: Server) -> None:
     def refuse_odd(exchange: Exchange) -> None:
         if custom_text(exchange.received) in ("Text 1.", "Text 3."):
             body = {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": "no"}}
@@ -324,7 +320,7 @@ def test_a_try_after_an_answer_has_a_new_key(alice: Caller, upstream: Server) ->
     assert second.headers["idempotency-key"] == first.headers["idempotency-key"] + "-1"
 
 
-def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, upstream: Server) -> None:
+def test_a_long_pause_is_carried_over(alice: Caller, upstream: Server) -> None:
     upstream.behave = lambda exchange: exchange.reply(429, retry_after="60")
     batch_id = alice.begin(input_lines(1))
     [answer] = alice.run_chunks(batch_id)
@@ -339,7 +335,7 @@ def test_a_long_pause_is_left_to_step_functions_and_carried_over(alice: Caller, 
     assert invoke("run_chunk", again)["state"] == "done"
 
 
-def test_before_its_executions_history_is_full_a_chunk_asks_for_a_new_one(alice: Caller, upstream: Server) -> None:
+def test_a_chunk_renews_at_its_limit_of_visits(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(1))
     [task] = msgspec.to_builtins(plan.read(batch_id))
     visits = chunk_slice.MAX_VISITS
@@ -350,21 +346,21 @@ def test_before_its_executions_history_is_full_a_chunk_asks_for_a_new_one(alice:
     assert (answer["state"], answer["visits"]) == ("done", visits)
 
 
-def test_a_slice_without_time_for_a_request_asks_for_more_and_sends_nothing(alice: Caller, upstream: Server) -> None:
+def test_a_slice_without_time_sends_nothing(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(1))
     assert alice.run_chunks(batch_id, seconds=20)[0]["state"] == "more"
     assert not upstream.received
 
 
 @pytest.mark.parametrize("header", ["caf\xe9", "\xff\xfe", "x" * 4000])
-def test_a_nonsensical_request_id_does_not_stop_the_chunk(alice: Caller, upstream: Server, header: str) -> None:
+def test_a_strange_request_id_stops_no_chunk(alice: Caller, upstream: Server, header: str) -> None:
     upstream.behave = lambda exchange: exchange.reply(200, b"{}", x_request_id=header)
     batch_id = alice.begin(input_lines(1))
     assert alice.run_chunks(batch_id)[0]["state"] == "done"
     assert len(alice.lines(alice.finalize(batch_id)["output_file_id"])) == 1
 
 
-def test_a_chunk_that_is_done_does_nothing_when_run_again(alice: Caller, upstream: Server) -> None:
+def test_a_done_chunk_run_again_does_nothing(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(5))
     alice.run_chunks(batch_id)
     sent, kept = len(upstream.received), object_keys("work/")
@@ -373,9 +369,7 @@ def test_a_chunk_that_is_done_does_nothing_when_run_again(alice: Caller, upstrea
     assert alice.batch(batch_id)["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
 
 
-def test_only_what_was_not_kept_is_sent_again_after_a_crash(
-    alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_resends_only_unstored_lines(alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_slice, "LIMITS", RunLimits(store_seconds=0.05))
     kept, stuck = threading.Event(), "Text 3."
     progress = batches.put_progress
@@ -405,7 +399,7 @@ def test_only_what_was_not_kept_is_sent_again_after_a_crash(
     assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == ["r0", "r1", "r2", "r3", "r4"]
 
 
-def test_two_workers_on_one_chunk_make_each_line_once(alice: Caller, upstream: Server) -> None:
+def test_two_workers_make_each_line_once(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(20))
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(alice.run_chunks, batch_id) for _ in range(2)]
@@ -417,9 +411,7 @@ def test_two_workers_on_one_chunk_make_each_line_once(alice: Caller, upstream: S
     assert batch["usage"]["total_tokens"] == 200
 
 
-def test_several_chunks_share_the_routes_concurrency(
-    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_share_the_routes_concurrency(alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
     monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
     apply_route(server.url, max_concurrency=4)
@@ -430,7 +422,7 @@ def test_several_chunks_share_the_routes_concurrency(
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_batch_that_is_not_in_progress_is_left_alone(alice: Caller, server: Server) -> None:
+def test_a_cancelling_batch_sends_nothing(alice: Caller, server: Server) -> None:
     batch_id = alice.begin(input_lines(1))
     alice("POST", f"/batches/{batch_id}/cancel")
     assert alice.run_chunks(batch_id)[0]["state"] == "done"
@@ -445,9 +437,7 @@ def test_a_chunk_past_the_deadline_sends_nothing(alice: Caller, upstream: Server
     assert alice.finalize(batch_id)["status"] == "expired"
 
 
-def test_a_cancel_stops_the_chunk_and_keeps_what_is_answered(
-    alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_chunk_keeps_its_answers(alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunk_slice, "LIMITS", RunLimits(store_seconds=0.05, last_answers_seconds=0.2))
     batch_id = alice.begin(input_lines(3))
 

@@ -21,7 +21,7 @@ TASK = sample("run_chunk")
 
 @pytest.fixture
 def sampled(upstream: Server) -> Caller:
-    """The batch that the samples speak of, in progress."""
+    """The batch of the samples, in progress."""
     caller = Caller(TASK["account_id"], "-")
     content = "".join(line + "\n" for line in input_lines(3)).encode()
     file_id = json.loads(sample("create_batch")["body"])["input_file_id"]
@@ -51,7 +51,7 @@ def test_every_function_has_its_sample() -> None:
     assert sorted(path.stem for path in ROOT.glob("events/*.json")) == FUNCTIONS
 
 
-def test_the_samples_take_a_batch_through_its_life(sampled: Caller) -> None:
+def test_the_samples_run_a_whole_batch(sampled: Caller) -> None:
     assert invoke("validate_batch", sample("validate_batch"))["status"] == "in_progress"
     assert plan.read(TASK["batch_id"]) == [msgspec.convert(TASK, Task)]
     assert invoke("run_chunk", TASK)["state"] == "done"
@@ -60,7 +60,7 @@ def test_the_samples_take_a_batch_through_its_life(sampled: Caller) -> None:
     assert batch.request_counts == RequestCounts(3, 3, 0)
 
 
-def test_the_sample_of_an_abandoned_execution_ends_the_same_batch(sampled: Caller) -> None:
+def test_the_abandoned_sample_ends_the_batch(sampled: Caller) -> None:
     assert invoke("close_abandoned", sample("close_abandoned")) == {"status": "failed"}
 
 
@@ -79,5 +79,5 @@ def test_the_http_samples_are_answered(function: str) -> None:
         ("deliver_webhook", {"batchItemFailures": []}),
     ],
 )
-def test_the_samples_of_what_the_stack_tells_itself_are_answered(function: str, answer: dict[str, object]) -> None:
+def test_the_internal_samples_are_answered(function: str, answer: dict[str, object]) -> None:
     assert invoke(function, sample(function)) == answer

@@ -179,7 +179,7 @@ def completed(upload: Upload) -> None:
     assert (done.status, done.file_id, file.size) == ("completed", file.id, upload.size)
 
 
-def test_bytes_never_come_without_a_record(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_always_have_a_record(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed call leaves a record that expires soon, and its end deletes the bytes."""
 
     def killed(*_: Any, **__: Any) -> None:
@@ -192,7 +192,7 @@ def test_bytes_never_come_without_a_record(alice: Caller, monkeypatch: pytest.Mo
     assert (item["status"], item["expires_at"] < time.time() + 3700) == ("uploaded", True)
 
 
-def test_an_upload_cancelled_meanwhile_is_refused(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_cancelled_midway_is_refused(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = uploads.create(alice.account_id, NEW, size=1, mime_type="text/jsonl")
     part_id = uploads.add_part(upload, b"a")
     join = concat.join
@@ -228,7 +228,7 @@ def test_no_filter_names_a_key_attribute(alice: Caller, monkeypatch: pytest.Monk
 # --- routes ---------------------------------------------------------------------------------------------------------
 
 
-def test_applying_replaces_the_routes_of_the_models_named_and_no_others() -> None:
+def test_apply_replaces_only_the_named_models() -> None:
     other = route(model="other")
     assert routes.apply([route(provider="a"), route(provider="b"), other]) == (3, 0)
     kept = route(provider="b", priority=1, api_key_secret="nightshift/b")
@@ -238,7 +238,7 @@ def test_applying_replaces_the_routes_of_the_models_named_and_no_others() -> Non
     assert routes.for_model("unknown") == []
 
 
-def test_routes_are_listed_by_model_then_priority() -> None:
+def test_routes_sort_by_model_then_priority() -> None:
     given = [route(model=model, provider=f"p{priority}", priority=priority) for model in "ba" for priority in (20, 1)]
     routes.apply(given)
     assert [(found.model, found.priority) for found in routes.all_routes()] == [
@@ -273,7 +273,7 @@ def test_credentials_may_come_from_sso() -> None:
         assert aws._session().create_client(service)
 
 
-def test_a_connection_that_breaks_while_an_object_is_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     s3 = aws.client("s3")
     s3.put_object(Bucket=settings.bucket(), Key="work/x", Body=b"0123456789")
     monkeypatch.setattr("nightshift.core.aws.time.sleep", lambda _: None)

@@ -1,4 +1,4 @@
-"""sweep: batches that nobody works on are started or ended, and one that cannot be does not keep the others."""
+"""sweep: batches that no execution works on are started or ended, and a broken one does not stop the others."""
 
 import contextlib
 import time
@@ -26,20 +26,20 @@ def executions() -> list[str]:
     return [execution["name"] for execution in found["executions"]]
 
 
-def test_a_batch_that_lost_its_start_is_started_once(alice: Caller) -> None:
+def test_a_batch_with_a_lost_start_starts_once(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
     assert sweep() == {"started": 1, "ended": 0, "failed": 0}
     assert executions() == ["batch_lost"]
     assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
-def test_a_cancelled_batch_that_lost_its_start_is_started_to_be_ended(alice: Caller) -> None:
+def test_a_cancelled_lost_start_is_started(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
     move(alice, "batch_lost", "cancelling")
     assert sweep() == {"started": 1, "ended": 0, "failed": 0}
 
 
-def test_a_batch_with_an_execution_or_too_young_to_be_lost_is_left_alone(alice: Caller) -> None:
+def test_running_and_new_batches_are_left_alone(alice: Caller) -> None:
     running = alice.create(input_lines(1))
     set_batch(alice, running, created_at=int(time.time()) - 200)
     put_batch(alice, "batch_young", created_at=int(time.time()))
@@ -47,7 +47,7 @@ def test_a_batch_with_an_execution_or_too_young_to_be_lost_is_left_alone(alice: 
     assert executions() == [running]
 
 
-def test_a_batch_that_its_ended_execution_left_open_is_ended(alice: Caller) -> None:
+def test_a_batch_left_open_by_an_abort_is_ended(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     set_batch(alice, batch_id, created_at=int(time.time()) - 200)
     [arn] = [
@@ -64,13 +64,13 @@ def test_a_batch_that_its_ended_execution_left_open_is_ended(alice: Caller) -> N
     assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
-def test_a_batch_in_progress_without_an_execution_goes_on_in_a_new_one(alice: Caller) -> None:
+def test_a_batch_without_an_execution_gets_one(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
     move(alice, "batch_lost", "in_progress")
     assert sweep() == {"started": 1, "ended": 0, "failed": 0}
 
 
-def test_an_overdue_batch_is_ended_with_what_it_has(alice: Caller) -> None:
+def test_an_overdue_batch_expires(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 26 * HOURS, expires_at=now - 2 * HOURS)
@@ -80,27 +80,27 @@ def test_an_overdue_batch_is_ended_with_what_it_has(alice: Caller) -> None:
     assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
-def test_a_batch_within_an_hour_of_its_deadline_is_left_to_its_execution(alice: Caller) -> None:
+def test_a_batch_just_overdue_is_left_alone(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 24 * HOURS, expires_at=now - HOURS // 2)
     assert sweep() == {"started": 0, "ended": 0, "failed": 0}
 
 
-def test_a_batch_that_cannot_be_ended_does_not_keep_the_others_from_it(alice: Caller) -> None:
+def test_a_broken_batch_blocks_no_other(alice: Caller) -> None:
     now = int(time.time())
     broken, healthy = alice.begin(input_lines(1)), alice.begin(input_lines(1))
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(broken))
     set_batch(alice, broken, created_at=now - 50 * HOURS, expires_at=now - 26 * HOURS)
     set_batch(alice, healthy, created_at=now - 26 * HOURS, expires_at=now - 2 * HOURS)
     put_batch(alice, "batch_lost", created_at=now - 200)
-    with contextlib.suppress(Exception):  # it may complain, for an alarm, once it has done what it can
+    with contextlib.suppress(Exception):  # it may raise at its end, for an alarm
         sweep()
     assert alice.batch(healthy)["status"] == "expired"
     assert "batch_lost" in executions()
 
 
-def test_a_batch_that_was_cancelled_long_ago_is_ended_though_its_execution_runs(alice: Caller) -> None:
+def test_a_batch_cancelled_long_ago_is_ended(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 2 * HOURS)

@@ -245,7 +245,7 @@ def test_an_unrequested_answer_is_ignored(server: Server) -> None:
             answers = []
             for number in range(5):
                 answers.append((await upstream.send(BODY, f"batch_req_{number}")).body)
-                await asyncio.sleep(0.05)  # the other one arrives
+                await asyncio.sleep(0.05)  # the unrequested one arrives
             return answers
 
     server.behave = twice
@@ -259,7 +259,7 @@ def test_a_closed_new_connection_is_broken(server: Server) -> None:
 
 
 def test_an_idle_close_is_repeated_once(server: Server) -> None:
-    """A request that ends its connection may be what breaks the server: it is not repeated without end."""
+    """A request that ends its connection may be what breaks the server, so it is repeated only once."""
 
     def die_after_the_first(exchange: Exchange) -> None:
         exchange.complete() if len(server.received) <= 4 else exchange.reset()

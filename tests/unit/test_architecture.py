@@ -91,7 +91,7 @@ def test_no_package_is_over_a_fifth_of_the_code(package: str) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_is_one_file_that_imports_no_other_function(function: str) -> None:
+def test_a_function_is_one_file_of_its_own(function: str) -> None:
     folder = ROOT / "functions" / function
     assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["app.py"]
     assert not {name.split(".")[0] for name in imported(folder / "app.py")} & {
@@ -118,14 +118,14 @@ def test_a_handler_calls_no_aws(function: str) -> None:
     assert "botocore" not in ast.unparse(tree)
 
 
-def test_modules_do_not_import_each_other_in_circles() -> None:
+def test_imports_have_no_circles() -> None:
     left = {module: ours(path) for module, path in MODULES.items()}
     while free := {module for module, needs in left.items() if not needs & left.keys()}:
         left = {module: needs for module, needs in left.items() if module not in free}
     assert left == {}
 
 
-def test_botocore_is_imported_in_one_place_and_only_when_needed() -> None:
+def test_only_core_aws_imports_botocore_lazily() -> None:
     users = {
         module
         for module, path in MODULES.items()
@@ -142,7 +142,7 @@ def test_botocore_is_imported_in_one_place_and_only_when_needed() -> None:
     [*MODULES.values(), *sorted((ROOT / "functions").glob("*/app.py"))],
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
-def test_the_environment_is_read_by_settings_alone_and_never_at_import(path: Path) -> None:
+def test_only_settings_reads_the_environment(path: Path) -> None:
     tree = ast.parse(path.read_text())
     inside = {part for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for part in ast.walk(node)}
     reads = [
@@ -180,7 +180,7 @@ def test_a_cold_start_does_not_import_boto3(function: str, loaded: dict[str, set
 
 
 @pytest.mark.parametrize("function", sorted(set(FUNCTIONS) - HTTP_HANDLERS))
-def test_a_function_without_http_does_not_import_the_router(function: str, loaded: dict[str, set[str]]) -> None:
+def test_only_http_functions_import_the_router(function: str, loaded: dict[str, set[str]]) -> None:
     assert not loaded[function] & {
         "aws_lambda_powertools.event_handler",
         "pydantic",
@@ -190,10 +190,10 @@ def test_a_function_without_http_does_not_import_the_router(function: str, loade
 
 
 @pytest.mark.parametrize("function", sorted(set(FUNCTIONS) - {"run_chunk"}))
-def test_only_the_worker_imports_the_http_client_at_its_start(function: str, loaded: dict[str, set[str]]) -> None:
+def test_only_the_worker_imports_aiohttp(function: str, loaded: dict[str, set[str]]) -> None:
     assert "aiohttp" not in loaded[function]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_no_function_imports_the_tracer_or_a_test_tool(function: str, loaded: dict[str, set[str]]) -> None:
+def test_no_function_imports_tracer_or_test_tool(function: str, loaded: dict[str, set[str]]) -> None:
     assert not loaded[function] & {"aws_xray_sdk", "moto", "pytest", "hypothesis", "openai", "httpx"}

@@ -1,4 +1,4 @@
-"""The documentation names only files, make targets and endpoints that exist, and the contract names every endpoint."""
+"""The documentation links only to existing files and make targets, and docs/contract.md has every endpoint."""
 
 import json
 import re
@@ -46,3 +46,14 @@ def test_contract_names_every_endpoint(path: str) -> None:
         return re.sub(r"\{\w+\}", "{}", text)
 
     assert f"/v1{without_names(path)}`" in without_names(CONTRACT)
+
+
+def test_architecture_names_modules_that_exist() -> None:
+    package = ROOT / "layers/nightshift/nightshift"
+    rows = re.findall(
+        r"^\| \[(\w+)\]\(\.\./layers\S+ \| (.*) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
+    assert {name for name, _ in rows} == {path.parent.name for path in package.glob("*/__init__.py")}
+    for name, holds in rows:
+        for module in re.findall(r"`(\w+)`", holds):
+            assert (package / name / f"{module}.py").exists(), f"{name}/{module}"

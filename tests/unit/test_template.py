@@ -347,7 +347,7 @@ def test_no_delay_is_over_the_limit_of_sqs() -> None:
 
 def test_a_message_outlives_its_tries() -> None:
     queue, dead = (RESOURCES[name]["Properties"] for name in ("WebhookQueue", "WebhookDeadLetters"))
-    # Also where every answer asks for the longest wait there is.
+    # Even if every response has the longest Retry-After that is honoured.
     assert queue["MessageRetentionPeriod"] > len(delays()) * MAX_DELAY_SECONDS + 3600
     # A dead letter's age is counted from when it was first sent.
     assert dead["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
@@ -410,7 +410,7 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
 
 
-def test_the_bucket_requires_tls_and_expires_work() -> None:
+def test_the_bucket_needs_tls_and_expires_work() -> None:
     (statement,) = statements(RESOURCES["BucketTlsOnly"])
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}

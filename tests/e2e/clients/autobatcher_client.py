@@ -15,7 +15,7 @@ async def main() -> None:
         api_key=os.environ["OPENAI_API_KEY"],
         batch_size=len(prompts),
         poll_interval_seconds=lines.POLL_SECONDS,
-        completion_window="24h",  # without it the client speaks /v1/responses
+        completion_window="24h",  # the default is /v1/responses
     )
 
     async def ask(prompt: lines.Prompt) -> lines.Answer:

@@ -1,4 +1,4 @@
-"""A body or a query that does not fit its model is an error that says what was given and what is allowed."""
+"""A body or a query that does not fit its model is an error with what was given and what is allowed."""
 
 import base64
 from types import SimpleNamespace
@@ -126,7 +126,7 @@ def test_an_unknown_status_lists_all_statuses() -> None:
     assert message.startswith("status: invalid value 'done'. Supported values are: 'validating', 'failed', ")
 
 
-def test_text_that_is_no_unicode_is_quoted_safely() -> None:
+def test_invalid_unicode_is_quoted_safely() -> None:
     message = refused(ListBatches, {"after": "batch_\ud800"}).message
     assert message == "after: invalid value 'batch_\\ud800'. It must be valid Unicode."
 

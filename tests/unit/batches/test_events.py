@@ -29,13 +29,13 @@ def test_an_event_names_account_batch_and_time(status: Status) -> None:
     assert detail_type(status) == f"batch.{status}"
 
 
-def test_an_event_has_one_id_at_every_reading() -> None:
+def test_an_event_always_has_the_same_id() -> None:
     ended = batch(status="completed", completed_at=5)
     assert status_event(ended) == status_event(batch(status="completed", completed_at=5))
     assert status_event(ended).id == status_event(batch(status="completed", completed_at=6, metadata={})).id
 
 
-def test_other_statuses_and_batches_have_other_ids() -> None:
+def test_each_status_and_batch_has_its_own_id() -> None:
     events = [status_event(batch(id=name, status=status)) for name in ("batch_1", "batch_2") for status in STATUSES]
     assert all(one.id != other.id for one, other in permutations(events, 2))
 
@@ -47,19 +47,19 @@ SCHEMA: dict[str, Any] = json.loads(EVENT_SCHEMA.read_text())
 EXAMPLES = {path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / "bus").glob("*.json")}
 
 
-def test_the_committed_schema_is_what_the_code_says() -> None:
+def test_the_committed_schema_matches_the_code() -> None:
     assert ROOT / "docs" / "event.schema.json" == EVENT_SCHEMA
     assert event_schema() == SCHEMA, "run `make openapi`"
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_the_schema_knows_the_statuses_the_source_and_the_version() -> None:
+def test_the_schema_has_statuses_and_version() -> None:
     properties, detail = SCHEMA["properties"], SCHEMA["$defs"]["StatusEvent"]["properties"]
     assert set(properties["detail-type"]["enum"]) == {detail_type(status) for status in STATUSES}
     assert (properties["source"]["const"], detail["version"]["const"]) == (SOURCE, VERSION)
 
 
-def test_every_field_is_required_and_new_ones_may_come() -> None:
+def test_fields_are_required_and_extra_allowed() -> None:
     for model in (SCHEMA, *SCHEMA["$defs"].values()):
         assert set(model["required"]) == set(model["properties"])
         assert "additionalProperties" not in model
@@ -71,7 +71,7 @@ def test_there_is_an_example_of_each_event() -> None:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_an_example_is_an_event_as_the_stack_sends_it(status: Status) -> None:
+def test_each_example_is_a_valid_event(status: Status) -> None:
     event = EXAMPLES[detail_type(status)]
     jsonschema.validate(event, SCHEMA)
     assert msgspec.to_builtins(msgspec.convert(event, Event)) == event
@@ -90,7 +90,7 @@ def test_an_example_is_an_event_as_the_stack_sends_it(status: Status) -> None:
 
 
 @pytest.mark.parametrize("field", ["version", "id", "account_id", "created_at", "batch"])
-def test_the_schema_misses_what_is_missing(field: str) -> None:
+def test_the_schema_refuses_a_missing_field(field: str) -> None:
     event = json.loads(json.dumps(EXAMPLES["batch.completed"]))
     del event["detail"][field]
     with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,4 @@
-"""The batch object has every field of the contract, null when unset, in OpenAI's types."""
+"""The batch object has every field of docs/contract.md, null when unset, in OpenAI's types."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The edges between statuses are those of the contract and no others."""
+"""The edges between statuses are those of docs/contract.md and no others."""
 
 from typing import get_args
 
@@ -21,7 +21,7 @@ CONTRACT = {
 }
 
 
-def test_the_edges_are_exactly_those_of_the_contract() -> None:
+def test_the_edges_are_those_of_the_contract() -> None:
     assert {(source, target) for source, targets in EDGES.items() for target in targets} == CONTRACT
 
 
@@ -29,7 +29,7 @@ def test_sources_are_the_edges_read_backwards() -> None:
     assert {(source, target) for target in STATUSES for source in sources(target)} == CONTRACT
 
 
-def test_what_ends_a_batch_is_never_left() -> None:
+def test_terminal_statuses_are_never_left() -> None:
     assert {"completed", "failed", "expired", "cancelled"} == TERMINAL
     assert set(STATUSES) == set(get_args(Status)) == set(EDGES)
 
@@ -48,5 +48,5 @@ def test_the_time_of_every_change_is_shown(status: Status) -> None:
     assert getattr(batch_object(batch(**{field: 7})), field) == 7
 
 
-def test_validating_is_entered_at_birth() -> None:
+def test_validating_begins_at_created_at() -> None:
     assert timestamp_field("validating") is None

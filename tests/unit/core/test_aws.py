@@ -1,4 +1,4 @@
-"""S3's URLs name the bucket where the stack's setting says."""
+"""S3's URLs have the bucket in the host or in the path, by the stack's setting."""
 
 from collections.abc import Iterator
 

@@ -45,7 +45,7 @@ def test_only_the_last_part_may_be_small(given: list[ByteRange]) -> None:
 
 
 @given(ranges)
-def test_parts_that_pass_through_memory_are_small(given: list[ByteRange]) -> None:
+def test_parts_read_into_memory_are_small(given: list[ByteRange]) -> None:
     for group in plan_parts(given):
         copied = len(group) == 1 and group[0].size >= MIN_PART_BYTES
         assert copied or size(group) < 2 * MIN_PART_BYTES

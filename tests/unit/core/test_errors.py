@@ -1,4 +1,4 @@
-"""Every error has the status of the contract, and the headers that go with it."""
+"""Every error has the status of docs/contract.md, and the headers that go with it."""
 
 from collections.abc import Iterator
 
@@ -51,7 +51,7 @@ def test_every_error_is_in_the_modules_tree() -> None:
         assert kind is NightshiftError or f" {kind.status}" in errors.__doc__
 
 
-def test_a_limit_says_when_to_try_again() -> None:
+def test_a_limit_error_has_retry_after() -> None:
     limited = LimitExceededError("Words.", retry_after=7)
     assert (limited.headers(), limited.code) == ({"Retry-After": "7"}, "quota_exceeded")
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from nightshift.core.ids import derived_id, new_id, request_line_id
 
 
-def test_a_new_id_has_its_prefix_and_26_characters() -> None:
+def test_a_new_id_is_a_prefix_and_26_characters() -> None:
     prefix, _, rest = new_id("batch").partition("_")
     assert prefix == "batch"
     assert len(rest) == 26

@@ -1,4 +1,4 @@
-"""The ledger counts each line once, has each of them stored once, and knows how much it holds in memory."""
+"""The ledger counts each line once, has each of them stored once, and counts the bytes that it holds in memory."""
 
 import pytest
 from hypothesis import settings
@@ -71,7 +71,7 @@ def test_lines_of_no_open_segment_are_ignored(number: int) -> None:
 # --- storing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_complete_segment_is_sealed_from_memory() -> None:
+def test_a_whole_segment_is_sealed_from_memory() -> None:
     ledger = ledger_of(2, 2)
     record_all(ledger, 1, 0, 3)
     unstored = ledger.take_unstored()
@@ -106,7 +106,7 @@ def test_a_sealed_segment_leaves_memory() -> None:
     assert ledger.held_bytes == 10
 
 
-def test_storing_is_due_when_a_segment_is_complete() -> None:
+def test_a_complete_segment_is_stored_at_once() -> None:
     ledger = ledger_of(2)
     record_all(ledger, 0)
     assert not ledger.store_is_due
@@ -144,7 +144,7 @@ def test_a_long_segment_is_sealed_from_parts() -> None:
     assert [segment.first_line for segment in unstored.seals_from_parts] == [0]
 
 
-def test_stored_lines_above_the_limit_are_dropped() -> None:
+def test_stored_lines_over_the_limit_are_freed() -> None:
     ledger = ledger_of(3, 3, limits=RunLimits(held_bytes=25))
     record_all(ledger, 0, 1)
     ledger.stored(ledger.take_unstored())

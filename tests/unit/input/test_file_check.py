@@ -201,7 +201,7 @@ def test_blank_lines_at_the_end_are_no_lines(end: bytes, size: int) -> None:
     assert done.ends[-1] == len(lines) + len(end.split(b"\n")[0]) + 1
 
 
-def test_half_an_emoji_is_the_replacement_character() -> None:
+def test_half_an_emoji_is_replaced() -> None:
     line = request_line("a").replace(b"Hello.", b"Hi \\ud83d").replace(b'"a"', b'"\\ude00"')
     done = check_lines(line, line)
     assert codes(done) == [("duplicate_custom_id", "custom_id", 2)]
@@ -210,7 +210,7 @@ def test_half_an_emoji_is_the_replacement_character() -> None:
     assert json.loads(bytes(request.body))["messages"][0]["content"] == "Hi \ufffd"
 
 
-def test_blank_lines_are_counted_in_the_next_fault() -> None:
+def test_blank_lines_count_in_the_next_fault() -> None:
     assert codes(check_lines(request_line("a"), b"", b" ", b"{"))[-1] == ("invalid_json_line", None, 4)
 
 
@@ -239,7 +239,7 @@ def line_for(model: str, custom_id: str) -> bytes:
     return request_line(custom_id, body={"model": model})
 
 
-def test_every_line_with_another_model_is_a_fault() -> None:
+def test_lines_with_another_model_are_faults() -> None:
     done = check_lines(*[line_for(model, str(n)) for n, model in enumerate("aabab")])
     error = refused(done)
     assert error.code == "batch_multiple_models"

@@ -39,7 +39,7 @@ def test_segments_cover_the_file_without_gaps(sizes: list[int]) -> None:
 
 
 @given(line_sizes)
-def test_segments_are_as_large_as_the_limits_allow(sizes: list[int]) -> None:
+def test_segments_are_as_large_as_limits_allow(sizes: list[int]) -> None:
     cut = segments(list(accumulate(sizes)))
     for segment in cut:
         assert 1 <= segment.lines <= SEGMENT_LINES

@@ -1,4 +1,4 @@
-"""The check of one line: each fault has its code, its parameter and a message that says what to do."""
+"""The check of one line: each fault has its code, its parameter and a message with what to do."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def test_a_valid_line_has_an_id_and_a_model() -> None:
     assert report(request_line("a")) == LineReport((), "a", MODEL)
 
 
-def test_a_line_with_a_fault_keeps_its_id_and_model() -> None:
+def test_a_faulty_line_keeps_its_id_and_model() -> None:
     found = report(request_line("a", method="GET"))
     assert (found.custom_id, found.model) == ("a", MODEL)
 
@@ -181,7 +181,7 @@ def test_the_longest_valid_line_is_accepted() -> None:
     assert check(line + b"\n").verdict() == MODEL
 
 
-def test_the_deepest_line_is_read_deep_in_the_stack() -> None:
+def test_the_deepest_line_needs_little_stack() -> None:
     """Other functions parse an accepted line again, with less stack left, and must not fail."""
 
     def nested(depth: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The bytes of output lines: exactly those of the contract, with the upstream's own bytes inside."""
+"""The bytes of output lines: exactly those of docs/contract.md, with the upstream's own bytes inside."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_any_answer_becomes_one_line(body: bytes, custom_id: str, request_id: st
     assert response["body"] == read(body)
 
 
-def test_a_pretty_printed_answer_keeps_its_values() -> None:
+def test_an_indented_answer_keeps_its_values() -> None:
     body = json.dumps({"text": "two\nlines", "n": [1, 2]}, indent=2).replace("\n", "\r\n").encode()
     line = answered_line("batch_1", 0, "a", 200, "r", b"\n" + body + b"\r\n", None).content
     assert json.loads(line)["response"]["body"] == {"text": "two\nlines", "n": [1, 2]}

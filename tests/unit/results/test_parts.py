@@ -38,7 +38,7 @@ def test_real_lines_come_back_from_a_part(body: bytes, custom_id: str) -> None:
     assert [line for _, line in decode_part(encode_part(lines))] == lines
 
 
-def test_the_deepest_answer_comes_back_from_a_part() -> None:
+def test_the_deepest_answer_is_read_from_a_part() -> None:
     def nested(depth: int) -> bytes:
         return b'{"x":' + b"[" * depth + b"]" * depth + b"}"
 

@@ -42,7 +42,7 @@ routes = st.lists(
 
 
 @given(routes)
-def test_a_route_is_usable_and_none_is_better_or_the_error_says_what_is_missing(given: list[Route]) -> None:
+def test_the_best_usable_route_is_chosen(given: list[Route]) -> None:
     capable = [one for one in given if one.model == "m" and one.batch]
     active = [one for one in capable if one.sku.active]
     if not capable:
@@ -66,7 +66,7 @@ def test_ties_are_broken_by_weight() -> None:
     assert 2.5 < chosen["heavy"] / chosen["light"] < 3.5
 
 
-def test_a_model_that_no_route_names_is_told_short_and_printable() -> None:
+def test_an_unknown_models_error_is_printable() -> None:
     with pytest.raises(InvalidFileError) as caught:
         choose([], "\u202e\x1b[31m" * 1_000)
     assert caught.value.param == "input_file_id"
@@ -109,7 +109,7 @@ def test_a_route_survives_being_stored() -> None:
 
 
 @pytest.mark.parametrize("field", [b"model", b"sku", b"base_url"])
-def test_a_stored_route_must_have_its_fields_and_no_others(field: bytes) -> None:
+def test_a_stored_route_has_exactly_its_fields(field: bytes) -> None:
     stored = msgspec.json.encode(route())
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(stored.replace(b'"' + field + b'"', b'"typo"', 1), type=Route)

@@ -109,7 +109,7 @@ def test_a_hostile_url_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", PUBLIC)
-def test_a_public_url_is_let_through(url: str) -> None:
+def test_a_public_url_is_accepted(url: str) -> None:
     check_url(url)
 
 
@@ -160,7 +160,7 @@ def test_the_message_names_the_parameter() -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0",  # noqa: S104 an address to refuse
+        "0.0.0.0",  # noqa: S104 - an address to refuse
         "10.1.2.3",
         "100.64.0.1",
         "100.127.255.254",
@@ -243,5 +243,5 @@ def test_an_address_outside_is_public(address: str) -> None:
         ("", False),
     ],
 )
-def test_loopback(address: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, expected: bool) -> None:
     assert is_loopback(address) is expected

@@ -4,7 +4,7 @@ import msgspec
 
 from nightshift.core.errors import LimitExceededError
 
-# A guess: nobody can know when a batch ends or a file is deleted.
+# A guess, because the end of a batch or the deletion of a file cannot be predicted.
 RETRY_AFTER_SECONDS = 60
 
 

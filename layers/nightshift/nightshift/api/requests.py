@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nightshift.core.errors import BadRequestError, TooLargeError
@@ -64,7 +65,7 @@ def parse_query(app: "APIGatewayRestResolver", model: type[Model]) -> Model:
     return validate(model, {name: values[-1] for name, values in given.items() if values})
 
 
-def validate(model: type[Model], content: dict[str, Any]) -> Model:
+def validate(model: type[Model], content: Mapping[str, object]) -> Model:
     """``content`` as ``model``.
 
     Raises:

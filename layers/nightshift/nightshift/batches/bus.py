@@ -19,14 +19,14 @@ _MAX_BYTES = 256 * 1024
 _ENVELOPE_BYTES = 512
 
 
-# Errors of an entry that no repetition changes (AWS: "PutEvents", common errors of entries).
+# Errors of an entry that are the same at every repetition (AWS: "PutEvents", common errors of entries).
 _PERMANENT = frozenset({"InvalidArgument", "MalformedDetail"})
 
 
 def publish(batches: Sequence[Batch]) -> int | None:
     """Publish the status of each batch, in order. Returns the index of the first that has to be tried again, if any.
 
-    An event that the bus refuses for good goes to a dead-letter queue, so that it holds up no other.
+    An event that the bus refuses for good goes to a dead-letter queue, so that it does not delay the others.
     """
     start = 0
     for entries in _groups(list(map(_entry, batches))):

@@ -17,7 +17,7 @@ from nightshift.files import store as files
 from nightshift.files.record import File
 from nightshift.input import inspection
 
-# How much longer than its window a batch may need its input: finalizing reads the names of unanswered lines.
+# How long after its deadline a batch may need its input, because finalizing reads the ids of unanswered lines.
 HOLD_SECONDS = 24 * 3600
 
 
@@ -32,7 +32,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     output_expires_seconds: int | None = None
 
     def digest(self) -> str:
-        """The same for equal requests, and different for others."""
+        """A digest that is the same for equal requests and differs for all others."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
 
 
@@ -55,7 +55,7 @@ def create(account_id: str, new: NewBatch, idempotency_key: str | None = None) -
             return _started(_same_request(existing, new))
     batch = _validate(account_id, batch_id, new)
     if not batches.put(batch):
-        # Another call with the same key was quicker.
+        # Another call with the same key recorded the batch first.
         batch = _same_request(batches.get(account_id, batch_id), new)
     lines = batch.plan.lines if batch.plan else None
     logger.info("batch created", batch_id=batch_id, lines=lines, validated=batch.plan is not None)
@@ -108,7 +108,7 @@ def _input_file(account_id: str, file_id: str) -> File:
 
 
 def _started(batch: Batch) -> Batch:
-    """Start the batch's execution, unless it is under way. Where this fails the batch stays: the sweep starts it."""
+    """Start the batch's execution if it has none. If this fails, the batch stays, and the sweep starts it."""
     if batch.status == "validating":
         try:
             executions.start(batch.account_id, batch.id)

@@ -10,7 +10,7 @@ from nightshift.batches.status import Status
 from nightshift.core.ids import derived_id
 
 SOURCE = "nightshift"
-# The version of ``detail``'s shape. It rises when a field goes or changes its meaning; additions leave it.
+# The version of ``detail``'s shape. It rises when a field is removed or changes its meaning, not when one is added.
 VERSION = "1"
 
 

@@ -1,9 +1,9 @@
 """Idempotency keys in the table ``IdempotencyKeys``: which batch id belongs to a caller's key, for 24 hours.
 
-One conditional write fixes the id before the batch is made. Whoever comes with the key, at the same time or after a
-crash, makes the batch under that id or finds it; the batch's own conditional write and its execution's name then keep
-it from being made or started twice. The batch records a digest of the body that made it, so that the same key with
-another body is a conflict.
+One conditional write fixes the id before the batch is created. Each call with the key, at the same time or after a
+crash, creates the batch under that id or finds it. The batch's own conditional write prevents a second batch, and its
+execution's name prevents a second start. The batch records a digest of the body that created it, because the same key
+with another body is a conflict.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Input files, as long as batches read them."""
+"""Deletion of input files; a file that an open batch reads is kept."""
 
 from nightshift.batches import store as batches
 from nightshift.core.errors import ConflictError

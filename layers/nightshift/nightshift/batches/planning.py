@@ -18,12 +18,12 @@ def write_plan(account_id: str, batch_id: str, inspected: Inspected) -> Planned:
 
 
 def tasks_of(batch: Batch) -> list[Task]:
-    """The batch's tasks, from its plan or, where somebody has deleted that, from its input; none without either."""
+    """The batch's tasks, from its plan, or from its input where the plan was deleted; none without either."""
     return plan.read(batch.id) or _plan_again(batch)
 
 
 def ensure_plan(batch: Batch) -> None:
-    """Write the plan again where somebody has deleted it."""
+    """Write the plan again if it was deleted."""
     if plan.read(batch.id) is None:
         plan.write(batch.id, _plan_again(batch))
 

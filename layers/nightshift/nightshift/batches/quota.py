@@ -24,7 +24,7 @@ def check(account_id: str, lines: int | None, *, besides: str | None = None) -> 
 
 
 def _queued(active: list[OpenBatch], lines: int, quotas: Quotas) -> int:
-    """The account's requests that are not answered. Answers are only counted where they decide."""
+    """The account's lines without an answer. Answers are counted only until the new batch fits."""
     queued = sum(batch.lines or 0 for batch in active)
     for batch in active:
         if queued + lines <= quotas.queued_requests:

@@ -1,6 +1,6 @@
-"""A batch as it is stored, and what is known of it at each stage of its life."""
+"""The stored record of a batch, and what each stage of its life adds."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ class BatchUsage(msgspec.Struct, frozen=True):
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """What validation finds out: ``lines`` lines for ``model``, in ``chunks`` chunks, locked to ``route``."""
+    """The result of validation: ``lines`` lines for ``model``, in ``chunks`` chunks, locked to ``route``."""
 
     model: str
     lines: int
@@ -116,7 +116,7 @@ class ChunkProgress(msgspec.Struct, frozen=True):
 
 def batch_of(item: Item) -> Batch:
     """The batch that an item of the table holds."""
-    known: dict[str, Any] = {**item, "account_id": item["pk"], "id": item["sk"]}
+    known: Item = {**item, "account_id": item["pk"], "id": item["sk"]}
     if "lines" in item:
         known["plan"] = {
             "model": item["model"],
@@ -143,7 +143,7 @@ def item_of(batch: Batch) -> Item:
 
 
 def plan_attributes(plan: Planned | None) -> Item:
-    """The attributes that a plan adds to its batch's item. The route stands there as JSON text."""
+    """The attributes that a plan adds to its batch's item. The route is stored as JSON text."""
     if plan is None:
         return {}
     return {

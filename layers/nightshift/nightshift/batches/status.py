@@ -30,5 +30,5 @@ def sources(target: Status) -> frozenset[Status]:
 
 
 def timestamp_field(status: Status) -> str | None:
-    """The batch's field that records when ``status`` was entered. ``validating`` is ``created_at``, set at birth."""
+    """The batch's field that records when ``status`` was entered. ``validating`` is ``created_at``, set at creation."""
     return None if status == "validating" else f"{status}_at"

@@ -40,7 +40,7 @@ _TABLE = Table("batches")
 
 
 def put(batch: Batch) -> bool:
-    """Record a new batch; False where its id is taken already, which is then another call's work."""
+    """Record a new batch; False if another call has recorded one with the same id."""
     return _TABLE.put({**item_of(batch), "open": batch.account_id}, "attribute_not_exists(#pk)")
 
 

@@ -37,7 +37,7 @@ def _plan(batch: Batch, check: FileCheck, seconds: float) -> Planned:
 
 
 def _faults(error: NightshiftError) -> tuple[Fault, ...]:
-    """Every wrong line, or the one thing that is wrong with the whole file."""
+    """The faults of single lines, or the one fault of the whole file."""
     if isinstance(error, InvalidFileError) and error.details:
         return tuple(error.details)
     return (Fault(error.code or "invalid_request", error.message, error.param),)

@@ -54,7 +54,7 @@ def finalize(account_id: str, batch_id: str, reason: str = "Some requests could 
             ended = _end(batch, standing, reason)
         if ended is not None:
             return ended
-        # The batch has left its status meanwhile, by a cancel say, and its seals may be others by now.
+        # The batch has left its status meanwhile, for example by a cancel, and its seals may have changed.
         standing = None
 
 
@@ -94,7 +94,7 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
 
 
 def _faults(batch: Batch, settlement: Settlement, reason: str) -> tuple[Fault, ...]:
-    """Why lines of the batch have no answer, where that is our fault."""
+    """Why lines of the batch have no answer, if an error of this service is the reason."""
     if not settlement.seals:
         return (_fault("The batch's plan and its input were deleted while it ran; its results are lost."),)
     if not settlement.has_internal_errors:
@@ -125,7 +125,7 @@ def _write_file(batch: Batch, kind: str, pieces: Sequence[ByteRange], created_at
     join = concat.resume if resume else concat.join
     size = join(pieces, files.key(batch.account_id, file_id))
     if batches.get(batch.account_id, batch.id).status in TERMINAL:
-        # Another finalizer was quicker. Its file may have been deleted since, and must not come back.
+        # Another finalizer ended the batch first. Its file may have been deleted since, and must not come back.
         if not files.exists(batch.account_id, file_id):
             files.purge(batch.account_id, file_id)
         return file_id

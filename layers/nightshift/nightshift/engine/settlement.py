@@ -1,4 +1,4 @@
-"""What a batch's segments hold at its end: every segment sealed, whoever answered its lines or nobody did."""
+"""The segments of a batch at its end: each is sealed, with an error for every line that has no answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from nightshift.results.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a batch is: each segment with its task, and its seal, None where the segment is still open."""
+    """The segments of a batch with their tasks and seals; the seal of an open segment is None."""
 
     segments: Sequence[tuple[Task, Segment]]
     seals: Sequence[SealSummary | None]
@@ -39,10 +39,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Every segment sealed: the seals, and where the bytes of both files are, in the order of the input.
+    """The seals of all segments, and the byte ranges of both files, in the order of the input.
 
-    ``intact`` is False where a result part was lost and its segment sealed again: then an upload that was begun by an
-    earlier run holds other bytes.
+    ``intact`` is False if a result part was lost and its segment sealed again, because an upload that an earlier run
+    began then holds other bytes.
     """
 
     seals: Sequence[SealSummary]
@@ -65,7 +65,7 @@ class Settlement:
 
     @property
     def has_internal_errors(self) -> bool:
-        """Whether lines are without an answer because of us. The seals tell, whoever has written them."""
+        """Whether lines have no answer because of an error of this service, by the codes of the seals."""
         return any(seal.leftover_code == "internal_error" for seal in self.seals)
 
 

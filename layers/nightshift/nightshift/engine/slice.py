@@ -32,7 +32,7 @@ def run_slice(task: Task, carry: Carry, visits: int, seconds: float) -> SliceRes
     ``visits`` counts the slices of its execution, this one included.
     """
     if visits > MAX_VISITS:
-        # Before a request is sent: the last slice's pause is over.
+        # The new execution sends at once, because the pause of the last slice is over.
         return SliceResult("renew")
     batch = batches.get(task.account_id, task.batch_id)
     if batch.status != "in_progress" or batch.plan is None:

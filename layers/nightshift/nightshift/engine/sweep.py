@@ -1,4 +1,4 @@
-"""Batches that nobody works on: lost starts are started, and what is overdue or abandoned is ended."""
+"""Batches that no execution works on: lost starts are started, and overdue or abandoned batches are ended."""
 
 import random
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Action = Literal["started", "ended"]
 
 @dataclass(slots=True)
 class Swept:
-    """How many batches were started, were ended, and could be neither because of an error."""
+    """How many batches were started, how many were ended, and how many failed because of an error."""
 
     started: int = 0
     ended: int = 0
@@ -29,20 +29,20 @@ class Swept:
 
 
 def sweep(now: int) -> Swept:
-    """Look once at every open batch. ``now`` is in seconds since 1970."""
+    """Check every open batch once. ``now`` is in seconds since 1970."""
     found = batches.open_of_all(created_before=now - LOST_AFTER_SECONDS)
     oldest = min((batch.created_at for batch in found), default=now)
     count({"OpenBatches": len(found), "OldestOpenBatchSeconds": now - oldest})
-    # In a random order: should one batch end this invocation, those behind it are met by a later sweep.
+    # In a random order, because one batch may end this invocation: a later sweep then reaches the others.
     random.shuffle(found)
     swept = Swept()
-    # One list of a thousand executions a call, in place of a call for each batch.
+    # One call lists a thousand executions, which is cheaper than one call for each batch.
     running = executions.running() if found else set()
     for batch in found:
         try:
             action = _tend(batch, now, running)
         except Exception:
-            # The others are swept all the same, and the next sweep meets this one again.
+            # The others are swept all the same, and the next sweep tries this one again.
             swept.failed += 1
             logger.exception("batch not swept", batch_id=batch.id)
             continue
@@ -54,7 +54,7 @@ def sweep(now: int) -> Swept:
 
 
 def _tend(batch: OpenBatch, now: int, running: set[str]) -> Action | None:
-    """Start or end the batch where nothing else does; ``running`` are the batches with a running execution."""
+    """Start or end the batch if nothing else does; ``running`` are the batches with a running execution."""
     late = _is_late(batch, now)
     if not late and batch.id in running:
         return None
@@ -72,7 +72,7 @@ def _tend(batch: OpenBatch, now: int, running: set[str]) -> Action | None:
 
 
 def _is_late(batch: OpenBatch, now: int) -> bool:
-    """Whether the batch should have ended long ago, whatever its execution does: a Map may wait for a place to run."""
+    """Whether the batch should have ended long ago, even if its execution runs: a Map may wait for free concurrency."""
     if batch.status == "cancelling":
         cancelling_at = batches.get(batch.account_id, batch.id).cancelling_at or now
         return cancelling_at + CANCELLING_SECONDS < now

@@ -10,7 +10,7 @@ class UnsatisfiableRangeError(Exception):
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The first byte that ``header`` asks for and the one after the last, of a file of ``size`` bytes.
+    """The first byte of the range in ``header``, and the one after its last, of a file of ``size`` bytes.
 
     None means the whole file: there is no header, or it is not a single range of bytes, which RFC 9110 has a server
     ignore.

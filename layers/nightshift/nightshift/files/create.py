@@ -14,7 +14,7 @@ UPLOAD_SECONDS = 3600
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller says of a file. With ``expires_seconds`` it expires that long after its creation."""
+    """What a caller gives to create a file; ``expires_seconds`` counts from the file's creation."""
 
     filename: str
     purpose: Purpose
@@ -69,7 +69,7 @@ def check_storage(account_id: str, more: int) -> None:
 
 
 def _arriving(account_id: str, new: NewFile, size: int, now: int) -> File:
-    """A file whose bytes are to come. It expires soon where they do not, and with it what has come of them."""
+    """A file whose bytes are to come. If they do not, it expires soon, and the bytes that have arrived are deleted."""
     return File(
         account_id=account_id,
         id=new_id("file"),

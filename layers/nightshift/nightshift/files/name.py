@@ -1,4 +1,4 @@
-"""The name of a file: whatever a client sends, but no extension of another format."""
+"""The name of a file: any name that a client sends, without an extension of another format."""
 
 import re
 from email.errors import HeaderParseError

@@ -134,7 +134,7 @@ def _join(upload: Upload, part_ids: list[str], md5: str | None) -> str:
         size=upload.size,
         status="uploaded",
         created_at=upload.created_at,
-        # Until the parts are joined: what a killed call has written is deleted with the record.
+        # Until the parts are joined, because the bytes of a killed call are then deleted with this record.
         expires_at=int(time.time()) + LIFETIME_SECONDS,
         expires_seconds=upload.expires_seconds,
     )

@@ -7,7 +7,7 @@
 |                                       | lines holds their byte ranges in the result parts instead                 |
 
 Workers may crash, be slow, or run twice: no result is lost or changed, because result parts are only added, and a
-conditional write seals each segment once. A seal by reference is written again if somebody deletes a result part that
+conditional write seals each segment once. A seal by reference is written again after the deletion of a result part that
 it needs. The numbers in keys are lines, counted from 0.
 """
 

@@ -12,7 +12,7 @@ from nightshift.core.errors import Fault, InvalidFileError, UnavailableError
 
 
 class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a route is bought as; prices in dollars for a million tokens."""
+    """The provider's offer that a route uses; prices are in dollars for a million tokens."""
 
     id: str
     active: bool = True

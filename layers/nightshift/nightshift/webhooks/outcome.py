@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Outcome:
     """The ``status`` of the response or, without a response, a short ``error`` that names no address.
 
-    ``retry_after`` is the wait that the receiver asks for, in seconds.
+    ``retry_after`` is the wait from the receiver's ``Retry-After``, in seconds.
     """
 
     status: int | None = None
