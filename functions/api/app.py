@@ -1,5 +1,6 @@
 """Every endpoint but create batch: files, batches, models, the account's webhook."""
 
+import re
 import time
 import urllib.parse
 from importlib import resources
@@ -43,6 +44,9 @@ from nightshift.webhooks.resources import (
 
 if TYPE_CHECKING:
     from nightshift.api.bodies import ExpectFile, FileForm
+
+# Python reads no number of thousands of digits.
+_SECONDS = re.compile(r"\d{1,18}", re.ASCII)
 
 app = create_app(other_methods={"/batches": "POST"})
 
@@ -248,7 +252,7 @@ def _nested(fields: dict[str, str]) -> dict[str, object]:
         if bracket and rest.endswith("]"):
             inner = nested.setdefault(outer, {})
             if isinstance(inner, dict):
-                inner[rest[:-1]] = int(value) if rest == "seconds]" and value.isdecimal() else value
+                inner[rest[:-1]] = int(value) if rest == "seconds]" and _SECONDS.fullmatch(value) else value
         else:
             nested[name] = value
     return nested

@@ -252,6 +252,7 @@ def test_a_malformed_form_is_refused(alice: Caller, form: bytes) -> None:
         "application/octet-stream",
         "text/plain",
         "\u00e9",
+        "multipart/form-data; boundary*=undefined''b",
     ],
 )
 def test_another_content_type_is_refused(alice: Caller, content_type: str) -> None:
@@ -306,6 +307,35 @@ def test_a_preamble_and_other_fields_are_ignored(alice: Caller) -> None:
     assert upload(alice, form).json["bytes"] == len(CONTENT)
 
 
+def test_a_preamble_may_quote_the_boundary(alice: Caller) -> None:
+    form = f"--{BOUNDARY}-ish text about --{BOUNDARY}\r\n".encode() + PURPOSE + FILE + END
+    assert upload(alice, form).json["bytes"] == len(CONTENT)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "x\0y"])
+def test_a_part_in_no_character_set_is_refused(alice: Caller, charset: str) -> None:
+    part_header = f"Content-Disposition: form-data; name=file; filename*={charset}''a".encode()
+    reply = upload(alice, PURPOSE + f"--{BOUNDARY}\r\n".encode() + part_header + b"\r\n\r\nx\r\n" + END)
+    assert (reply.status, reply.error["code"]) == (400, "invalid_body")
+
+
+@pytest.mark.parametrize("name", ["filename*=utf-7''+2AA-", 'filename="=?utf-7?q?+2AA-?="'])
+def test_half_a_character_is_no_file_name(alice: Caller, name: str) -> None:
+    body = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=file; {name}\r\n\r\nx\r\n".encode()
+    assert upload(alice, PURPOSE + body + END).json["filename"] == "?"
+
+
+def test_a_form_of_a_thousand_parts_is_refused(alice: Caller) -> None:
+    assert upload(alice, part("a", b"") * 998 + PURPOSE + FILE + END).status == 200
+    assert upload(alice, part("a", b"") * 999 + PURPOSE + FILE + END).error["code"] == "invalid_body"
+
+
+def test_an_endless_number_of_seconds_is_refused(alice: Caller) -> None:
+    expiry = part("expires_after[anchor]", b"created_at") + part("expires_after[seconds]", b"9" * 5_000)
+    reply = upload(alice, PURPOSE + expiry + FILE + END)
+    assert (reply.status, reply.error["param"]) == (400, "expires_after.seconds")
+
+
 def test_a_transfer_encoding_is_decoded(alice: Caller) -> None:
     coded = with_header(part("file", base64.b64encode(CONTENT), "a"), b"Content-Transfer-Encoding: base64")
     assert upload(alice, PURPOSE + coded + END).json["bytes"] == len(CONTENT)
@@ -356,10 +386,10 @@ def test_an_impossible_range_is_416(alice: Caller) -> None:
 def test_a_matching_etag_is_304(alice: Caller) -> None:
     file_id = alice.upload(SMALL)
     etag = content(alice, file_id).headers["etag"]
-    assert (content(alice, file_id, if_none_match=etag).status, content(alice, file_id, if_none_match=etag).body) == (
-        304,
-        "",
-    )
+    for given in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        reply = content(alice, file_id, if_none_match=given)
+        assert (reply.status, reply.body) == (304, "")
+    assert content(alice, file_id, if_none_match='"other"').status == 200
     assert content(alice, file_id, range="bytes=0-0", if_range='"other"').status == 200
 
 

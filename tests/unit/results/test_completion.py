@@ -3,10 +3,11 @@
 import json
 import tracemalloc
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightshift.results.completion import replace_model, usage_of
+from nightshift.results.completion import replace_model, set_fields, usage_of
 from nightshift.results.usage import Usage
 
 from tests.unit.results.bodies import bodies, read, texts
@@ -162,3 +163,9 @@ def test_impossible_token_counts_are_ignored(tokens: str) -> None:
         None,
         Usage(0, 0, 0, 0, 1),
     )
+
+
+def test_fields_are_set_and_the_rest_is_kept() -> None:
+    body = b'{"model":"m","n":1e400,"service_tier":"auto","x":{"a":[1]}}'
+    fields = {"service_tier": msgspec.Raw(b'"flex"'), "store": msgspec.Raw(b"false")}
+    assert set_fields(body, fields) == b'{"model":"m","n":1e400,"service_tier":"flex","x":{"a":[1]},"store":false}'

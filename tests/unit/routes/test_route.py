@@ -2,14 +2,16 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.core.errors import InvalidFileError, UnavailableError
-from nightshift.routes.route import Route, Sku, choose
+from nightshift.routes.route import Auth, Route, Sku, choose
 
 
 def route(**changes: Any) -> Route:
@@ -111,3 +113,53 @@ def test_a_stored_route_has_exactly_its_fields(field: bytes) -> None:
     stored = msgspec.json.encode(route())
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(stored.replace(b'"' + field + b'"', b'"typo"', 1), type=Route)
+
+
+# --- the shape of a request -------------------------------------------------------------------------------------------
+
+
+def test_a_flat_route_posts_with_a_bearer_token() -> None:
+    one = route(base_url="https://u.example/v1/", api_key_secret="nightshift/u")
+    assert one.url == "https://u.example/v1/chat/completions"
+    assert one.credentials == Auth("nightshift/u")
+    assert one.credentials.value("k") == "Bearer k"
+    assert route().credentials is None
+
+
+def test_azure_is_a_matter_of_configuration() -> None:
+    auth = {"header": "api-key", "scheme": "", "secret": "nightshift/azure"}
+    entry = {"base_url": "https://a.example/openai/deployments/d", "query": {"api-version": "2024-10-21"}, "auth": auth}
+    one = route(**entry | {"auth": msgspec.convert(auth, Auth)})
+    assert one.url == "https://a.example/openai/deployments/d/chat/completions?api-version=2024-10-21"
+    assert one.credentials is not None
+    assert (one.credentials.header, one.credentials.value("k")) == ("api-key", "k")
+    assert msgspec.json.decode(msgspec.json.encode(one), type=Route) == one
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"path": "chat"}, "path"),
+        ({"path": "/chat?x=1"}, "path"),
+        ({"path": "/chat\r\nX: y"}, "path"),
+        ({"headers": {"a b": "c"}}, "headers"),
+        ({"headers": {"Host": "other"}}, "headers"),
+        ({"headers": {"authorization": "Bearer x"}}, "headers"),
+        ({"headers": {"x": "a\r\nb: c"}}, "headers"),
+        ({"headers": {"x": "\u00e9"}}, "headers"),
+        ({"auth": Auth("s", header="a:b")}, "auth"),
+        ({"auth": Auth("s", scheme="a\nb")}, "auth"),
+        ({"auth": Auth("s"), "api_key_secret": "s"}, "exclude"),
+        ({"extra_body": {"model": "other"}}, "extra_body"),
+        ({"extra_body": {"stream": True}}, "extra_body"),
+    ],
+)
+def test_an_unsafe_request_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        route(**fields)
+
+
+def test_the_example_file_is_valid() -> None:
+    entries = yaml.safe_load((Path(__file__).parents[3] / "docs/routes.example.yaml").read_text())
+    routes = [msgspec.convert(entry, Route, strict=True) for entry in entries]
+    assert [one.provider for one in routes] == ["openai", "azure", "vllm"]

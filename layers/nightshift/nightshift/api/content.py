@@ -50,7 +50,7 @@ def content_response(method: str, headers: Mapping[str, str], file: File) -> Res
         "Cache-Control": "no-store",
         "Content-Disposition": files.attachment(file.filename),
     }
-    if headers.get("if-none-match") in (etag, "*"):
+    if _matches(headers.get("if-none-match"), etag):
         return Response(304, content_type=files.CONTENT_TYPE, body="", headers=shown)
     ranged = headers.get("range") if headers.get("if-range") in (None, etag) else None
     try:
@@ -69,6 +69,15 @@ def content_response(method: str, headers: Mapping[str, str], file: File) -> Res
     # The gateway counts the bytes of a GET itself; the response to a HEAD has none to count.
     shown["Content-Length"] = str(len(content))
     return Response(status, content_type=files.CONTENT_TYPE, body=text if method == "GET" else "", headers=shown)
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether an If-None-Match header, which may list several tags, names ``etag``; weak tags count (RFC 9110, 13.1.2).
+
+    An ETag of S3 has no comma.
+    """
+    tags = (tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(","))
+    return any(tag in (etag, "*") for tag in tags)
 
 
 def _as_text(content: bytes) -> str | None:

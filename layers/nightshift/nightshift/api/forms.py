@@ -2,6 +2,7 @@
 
 import base64
 import quopri
+import re
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import collapse_rfc2231_value
@@ -12,6 +13,12 @@ from nightshift.core.errors import BadRequestError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import APIGatewayRestResolver
+
+
+# A form has a handful of parts. Each costs memory and time, however few bytes it has.
+MAX_PARTS = 1_000
+# An error names so many of the parts.
+_MAX_NAMES = 20
 
 
 @dataclass(slots=True)
@@ -30,13 +37,25 @@ class _Part:
 
     @property
     def name(self) -> str:
-        return _text(self.headers.get_param("name", header="content-disposition"))
+        return self._param("name") or ""
 
     @property
     def filename(self) -> str | None:
         """From ``filename*`` or ``filename``, quoted or not."""
-        name = self.headers.get_param("filename", header="content-disposition")
-        return None if name is None else _text(name)
+        return self._param("filename")
+
+    def _param(self, name: str) -> str | None:
+        """A parameter of Content-Disposition as text that UTF-8 can encode.
+
+        Raises:
+            BadRequestError: its character set (RFC 2231) is none.
+        """
+        try:
+            value = self.headers.get_param(name, header="content-disposition")
+            text = None if value is None else collapse_rfc2231_value(value)
+        except ValueError:
+            raise _malformed("The Content-Disposition of a part cannot be decoded; send it as UTF-8.") from None
+        return None if text is None else text.encode("utf-8", "replace").decode()
 
     def decoded(self) -> bytes:
         match str(self.headers.get("content-transfer-encoding", "")).strip().lower():
@@ -56,17 +75,18 @@ def parse_form(app: "APIGatewayRestResolver", file_part: str) -> Form:
     """
     content = body_bytes(app)
     boundary = _boundary(app.current_event.headers.get("content-type") or "")
-    # What stands before the first boundary is a preamble, which readers ignore (RFC 2046, section 5.1.1).
-    start = content.find(b"--" + boundary)
-    if start < 0:
+    # What stands before the first boundary is a preamble, which readers ignore (RFC 2046, section 5.1.1). It may hold
+    # the boundary's text, but not as a line.
+    first = re.search(rb"(?:\A|\r\n)(?=--%b(?:--)?\r\n)" % re.escape(boundary), content)
+    if first is None:
         raise _malformed("The boundary of the Content-Type header is not in the body.")
-    parts = {part.name: part for part in _parts(content[start:], boundary)}
+    parts = {part.name: part for part in _parts(content[first.end() :], boundary)}
     try:
         values = {name: part.decoded() for name, part in parts.items()}
     except ValueError:
         raise _malformed("A part does not have its Content-Transfer-Encoding.") from None
     if file_part not in parts:
-        sent = ", ".join(sorted(name[:64] for name in parts)) or "none"
+        sent = ", ".join(sorted(name[:64] for name in parts)[:_MAX_NAMES]) or "none"
         message = (
             f"Missing required parameter: {file_part!r}. The form has no part of that name; its parts are: {sent}."
         )
@@ -78,7 +98,10 @@ def parse_form(app: "APIGatewayRestResolver", file_part: str) -> Form:
 def _boundary(content_type: str) -> bytes:
     header = Message()
     header["content-type"] = content_type.replace("\r", " ").replace("\n", " ")
-    boundary = header.get_boundary()
+    try:
+        boundary = header.get_boundary()
+    except ValueError:  # its character set (RFC 2231) is none
+        boundary = None
     if header.get_content_type() != "multipart/form-data" or not boundary:
         raise _malformed("The Content-Type header must be multipart/form-data with a boundary.")
     return boundary.encode("utf-8", "replace")
@@ -91,6 +114,11 @@ def _parts(content: bytes, boundary: bytes) -> list[_Part]:
     parts: list[_Part] = []
     name, value = bytearray(), bytearray()
 
+    def begin_part() -> None:
+        if len(parts) == MAX_PARTS:
+            raise _malformed(f"It has more than {MAX_PARTS} parts.")
+        parts.append(_Part())
+
     def end_header() -> None:
         parts[-1].headers[name.decode("latin-1")] = value.decode("utf-8", "replace")
         name.clear()
@@ -99,7 +127,7 @@ def _parts(content: bytes, boundary: bytes) -> list[_Part]:
     parser = MultipartParser(
         boundary,
         {
-            "on_part_begin": lambda: parts.append(_Part()),
+            "on_part_begin": begin_part,
             "on_header_field": lambda data, start, end: name.extend(data[start:end]),
             "on_header_value": lambda data, start, end: value.extend(data[start:end]),
             "on_header_end": end_header,
@@ -118,8 +146,3 @@ def _parts(content: bytes, boundary: bytes) -> list[_Part]:
 def _malformed(why: str) -> BadRequestError:
     message = f"The request body is not a well-formed multipart form. {why}"
     return BadRequestError(message, code="invalid_body")
-
-
-def _text(value: str | tuple[str | None, str | None, str] | None) -> str:
-    """A header's parameter as text; one with a character set (RFC 2231) is a tuple."""
-    return "" if value is None else collapse_rfc2231_value(value)

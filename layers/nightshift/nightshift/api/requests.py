@@ -133,7 +133,7 @@ def _quoted(value: Any) -> str:
         case bool():
             return " true" if value else " false"
         case int() | float():
-            return f" {value}"
+            return f" {str(value)[:_MAX_VALUE]}"
         case None:
             return " null"
     return ""

@@ -91,7 +91,7 @@ def _validate(account_id: str, batch_id: str, new: NewBatch) -> Batch:
 
 def _same_request(existing: Batch, new: NewBatch) -> Batch:
     if existing.request_digest not in (None, new.digest()):
-        message = "This Idempotency-Key was used with another body. Use a new key for a new request."
+        message = "Conflict: this Idempotency-Key was used with another body. Use a new key for a new request."
         raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
     return existing
 

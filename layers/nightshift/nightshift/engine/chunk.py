@@ -4,8 +4,8 @@ These types belong to the chunk and not to one way of answering it. A run that s
 can a run that sends the chunk to a provider's own batch API.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import msgspec
@@ -64,7 +64,8 @@ class ChunkStore(Protocol):
 class Chunk:
     """A share of a batch. ``model`` is the name that the caller uses, ``upstream_model`` the provider's name for it.
 
-    ``concurrency`` is the highest number of requests in flight.
+    ``concurrency`` is the highest number of requests in flight. ``extra_body`` has the fields, each as its JSON, that
+    the route sets in every request.
     """
 
     batch_id: str
@@ -72,6 +73,7 @@ class Chunk:
     upstream_model: str
     segments: list[Segment]
     concurrency: int
+    extra_body: Mapping[str, msgspec.Raw] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from nightshift.engine.run_limits import RunLimits
 from nightshift.engine.storing import restore, seal_stored, store_lines
 from nightshift.input.layout import Segment
 from nightshift.input.request import requests
-from nightshift.results.completion import replace_model
+from nightshift.results.completion import replace_model, set_fields
 from nightshift.upstream.answer import Answer, judge
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import MAX_RETRY_AFTER, Pacer
@@ -250,6 +250,8 @@ class ChunkRun:
             for number, request in zip(segment.line_numbers, requests(block), strict=True):
                 if not self._ledger.is_finished(number):
                     body = replace_model(bytes(request.body), self._chunk.upstream_model)
+                    if self._chunk.extra_body:
+                        body = set_fields(body, self._chunk.extra_body)
                     self._queue.add(Line(number, request.custom_id, body), now)
         self._reading = False
         self._sending_changed.set()

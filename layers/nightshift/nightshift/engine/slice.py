@@ -2,6 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
@@ -50,7 +54,9 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     deadlines = Deadlines(time.time() + seconds, batch.expires_at, route.timeout_seconds)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
-            Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency),
+            Chunk(
+                batch.id, plan.model, route.upstream_model, task.segments, concurrency, _raw_fields(route.extra_body)
+            ),
             S3ChunkStore(task, batch.input_file_id),
             upstream,
             deadlines,
@@ -63,6 +69,10 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     if run.statistics.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
     return result
+
+
+def _raw_fields(fields: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in fields.items()}
 
 
 def _report(run: ChunkRun, result: SliceResult, route: str) -> None:

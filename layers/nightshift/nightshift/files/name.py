@@ -38,6 +38,7 @@ def _decoded(name: str) -> str:
     if "=?" not in name:
         return name
     try:
-        return str(make_header(decode_header(name)))
+        # Some character sets can hold half of a character, which UTF-8 cannot encode.
+        return str(make_header(decode_header(name))).encode("utf-8", "replace").decode()
     except (HeaderParseError, LookupError, UnicodeError, ValueError):
         return name

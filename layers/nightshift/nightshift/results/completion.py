@@ -1,7 +1,7 @@
 """The JSON body of a chat completion, request or answer: replace its model, read its usage."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,14 @@ from nightshift.core.json_tokens import TOKEN
 from nightshift.results.usage import Usage
 
 _encode = msgspec.json.Encoder().encode
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def set_fields(body: bytes, fields: Mapping[str, msgspec.Raw]) -> bytes:
+    """``body``, a JSON object, with ``fields`` in place of its own of the same names; no other value changes."""
+    return _encode(_decode_fields(body) | dict(fields))
+
 
 # --- model ---------------------------------------------------------------------------------------------------------
 

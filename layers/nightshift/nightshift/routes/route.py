@@ -2,7 +2,9 @@
 
 import random
 import re
+import urllib.parse
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,8 +20,35 @@ class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_per_million: float | None = None
 
 
+# RFC 9110: the characters of a header's name. What the client itself must set cannot be configured.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_RESERVED_HEADERS = frozenset(
+    {"accept-encoding", "authorization", "connection", "content-length", "content-type", "host", "idempotency-key"}
+    | {"transfer-encoding"}
+)
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the provider's key is sent: in the header ``header``, after ``scheme`` and a space where there is a scheme.
+
+    ``secret`` names a secret of Secrets Manager; the key itself is never stored here.
+    """
+
+    secret: str
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+
+    def value(self, key: str) -> str:
+        """The header's value for this key."""
+        return f"{self.scheme} {key}" if self.scheme else key
+
+
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One way to answer a model. ``api_key_secret`` names a secret; the secret itself is never stored here."""
+    """One way to answer a model.
+
+    ``path``, ``query`` and ``headers`` shape the URL and the headers of each request. The fields of ``extra_body``
+    replace those of the caller's body. ``api_key_secret`` is short for an ``auth`` with a bearer token.
+    """
 
     model: str
     provider: str
@@ -32,6 +61,22 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max_concurrency: int = 256
     timeout_seconds: int = 600
     api_key_secret: str | None = None
+    auth: Auth | None = None
+    path: str = "/chat/completions"
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    extra_body: dict[str, Any] = {}
+
+    @property
+    def credentials(self) -> Auth | None:
+        """How requests authenticate; None for an upstream without keys."""
+        return self.auth or (Auth(self.api_key_secret) if self.api_key_secret else None)
+
+    @property
+    def url(self) -> str:
+        """The URL that requests are posted to."""
+        query = f"?{urllib.parse.urlencode(self.query)}" if self.query else ""
+        return f"{self.base_url.rstrip('/')}{self.path}{query}"
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -50,6 +95,32 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("timeout_seconds must be between 1 and 600")
         if self.weight < 1:
             raise ValueError("weight must be at least 1")
+        self._check_request()
+
+    def _check_request(self) -> None:
+        """Check what shapes a request.
+
+        Raises:
+            ValueError: a request could not be sent like this, or not safely.
+        """
+        if self.auth and self.api_key_secret:
+            raise ValueError("auth and api_key_secret exclude each other")
+        if not re.fullmatch(r"/[^?#\s\\]*", self.path):
+            raise ValueError("path must start with a slash and have no query")
+        if self.auth and not (_HEADER_NAME.fullmatch(self.auth.header) and _is_printable(self.auth.scheme)):
+            raise ValueError("auth.header must be the name of a header, and auth.scheme printable ASCII")
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _RESERVED_HEADERS:
+                raise ValueError(f"headers: {name[:64]!a} cannot be set")
+            if not _is_printable(value):
+                raise ValueError(f"headers: the value of {name[:64]!a} must be printable ASCII")
+        for name in ("model", "messages", "stream"):
+            if name in self.extra_body:
+                raise ValueError(f"extra_body must not set {name}")
+
+
+def _is_printable(text: str) -> bool:
+    return (text.isascii() and text.isprintable()) or not text
 
 
 def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None, *, line: int | None = None) -> Route:
@@ -65,7 +136,7 @@ def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None
     if not capable:
         shown = model if len(model) <= 80 else model[:77] + "..."
         message = f"The model {shown!a} is not supported in a batch. GET /v1/models lists the supported models."
-        fault = Fault("batch_model_not_supported", message, "body.model", line)
+        fault = Fault("model_not_found", message, "body.model", line)
         where = "" if line is None else f"Line {line}, body.model: "
         raise InvalidFileError(f"{where}{message}", code="batch_model_not_supported", details=[fault])
     active = [route for route in capable if route.sku.active]

@@ -55,11 +55,11 @@ class Upstream:
         *,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        self._url = f"{route.base_url.rstrip('/')}/chat/completions"
+        self._url = route.url
         # Uncompressed, because a compressed answer is in memory in full before its size is known.
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **route.headers}
+        if api_key and route.credentials:
+            self._headers[route.credentials.header] = route.credentials.value(api_key)
         self._seconds = route.timeout_seconds
         self._concurrency = concurrency
         self._budget = budget
@@ -202,11 +202,12 @@ def api_key(route: Route) -> str | None:
     Raises:
         NoApiKeyError: the secret is missing, may not be read, or is not printable ASCII.
     """
-    if route.api_key_secret is None:
+    credentials = route.credentials
+    if credentials is None:
         return None
     secrets = aws.client("secretsmanager")
     try:
-        secret = secrets.get_secret_value(SecretId=route.api_key_secret)
+        secret = secrets.get_secret_value(SecretId=credentials.secret)
     except Exception as error:
         if aws.error_code(error) in ("ResourceNotFoundException", "AccessDeniedException", "InvalidRequestException"):
             raise NoApiKeyError("the API key of the route cannot be read") from error
