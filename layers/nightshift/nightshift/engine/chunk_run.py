@@ -249,12 +249,14 @@ class ChunkRun:
             now = self._clock()
             for number, request in zip(segment.line_numbers, requests(block), strict=True):
                 if not self._ledger.is_finished(number):
-                    body = replace_model(bytes(request.body), self._chunk.upstream_model)
-                    if self._chunk.extra_body:
-                        body = set_fields(body, self._chunk.extra_body)
-                    self._queue.add(Line(number, request.custom_id, body), now)
+                    self._queue.add(Line(number, request.custom_id, self._upstream_body(bytes(request.body))), now)
         self._reading = False
         self._sending_changed.set()
+
+    def _upstream_body(self, body: bytes) -> bytes:
+        """The body of a line as the upstream gets it: with its name of the model, and the route's ``extra_body``."""
+        body = replace_model(body, self._chunk.upstream_model)
+        return set_fields(body, self._chunk.extra_body) if self._chunk.extra_body else body
 
     # --- storing ---------------------------------------------------------------------------------------------
 
