@@ -71,9 +71,9 @@ class Operation:
     redirects: bool = False
 
 
-_BAD = {400: "Something in the call is wrong; `message` says what, `param` where."}
+_BAD = {400: "The request is invalid: `message` names the cause, `param` the field."}
 _MISSING = {404: "Unknown, deleted, expired or another account's: all the same."}
-_FULL = {429: "The account is at its limit. `Retry-After` says when to try again."}
+_FULL = {429: "The account is at its limit. `Retry-After` gives the seconds to wait."}
 _LARGE = {413: "The body is over the limit for one call; the message names the ways round it."}
 _RANGE = {"Range": {"type": "string", "example": "bytes=0-1023"}}
 _FILE_LINKS = {

@@ -23,7 +23,7 @@ def http(local: Local) -> Iterator[httpx.Client]:
         yield client
 
 
-def told(answer: httpx.Response, status: int, code: str | None) -> dict[str, Any]:
+def error_of(answer: httpx.Response, status: int, code: str | None) -> dict[str, Any]:
     """The error in the envelope of a refusal."""
     assert answer.status_code == status, answer.text
     assert answer.headers["x-request-id"].startswith("req_")
@@ -40,7 +40,7 @@ def told(answer: httpx.Response, status: int, code: str | None) -> dict[str, Any
 @pytest.mark.parametrize("path", ["/batches", "/files/file_a/content", "/nope", "/"])
 def test_missing_or_wrong_key_is_401(local: Local, header: str | None, path: str) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
-    error = told(httpx.get(local.description["base_url"] + path, headers=headers), 401, "invalid_api_key")
+    error = error_of(httpx.get(local.description["base_url"] + path, headers=headers), 401, "invalid_api_key")
     assert error["type"] == "invalid_request_error"
 
 
@@ -54,7 +54,7 @@ def test_public_paths_need_no_key(local: Local, path: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/", "/nope", "/chat/completions", "/batches/a/b/c", "/files/a/content/b", "/a//b"])
 def test_unknown_path_is_404(http: httpx.Client, method: str, path: str) -> None:
-    error = told(http.request(method, path), 404, "unknown_url")
+    error = error_of(http.request(method, path), 404, "unknown_url")
     assert method in error["message"]
 
 
@@ -74,13 +74,13 @@ def test_unknown_path_is_404(http: httpx.Client, method: str, path: str) -> None
 )
 def test_unknown_method_is_405(http: httpx.Client, method: str, path: str, allowed: str) -> None:
     answer = http.request(method, path)
-    told(answer, 405, "method_not_allowed")
+    error_of(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize("path", ["/files", "/batches", "/uploads"])
 def test_too_large_body_names_the_alternatives(http: httpx.Client, path: str) -> None:
-    error = told(http.post(path, content=b" " * 4_600_000, headers={"Content-Type": JSON}), 413, "file_too_large")
+    error = error_of(http.post(path, content=b" " * 4_600_000, headers={"Content-Type": JSON}), 413, "file_too_large")
     assert "/v1/uploads" in error["message"]
     assert "upload_url" in error["message"]
 
@@ -160,7 +160,7 @@ def test_hostile_body_is_refused(
 )
 def test_impossible_id_is_404(http: httpx.Client, path: str) -> None:
     answer = http.get(path)
-    told(answer, 404, answer.json()["error"]["code"])
+    error_of(answer, 404, answer.json()["error"]["code"])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_impossible_id_is_404(http: httpx.Client, path: str) -> None:
     ],
 )
 def test_invalid_query_is_400(http: httpx.Client, path: str, param: str) -> None:
-    assert told(http.get(path), 400, "invalid_value")["param"] == param
+    assert error_of(http.get(path), 400, "invalid_value")["param"] == param
 
 
 @pytest.mark.parametrize(
