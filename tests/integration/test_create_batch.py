@@ -11,6 +11,7 @@ from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
 from nightshift.core.table import Table
 from nightshift.files import store as files
+from nightshift.files.record import File
 from nightshift.input import layout, plan
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route
@@ -488,3 +489,18 @@ def test_a_later_expiry_of_an_input_is_kept(alice: Caller) -> None:
 
 def create_of(caller: Caller, file_id: str) -> dict[str, Any]:
     return caller("POST", "/batches", json_body={"input_file_id": file_id}).json
+
+
+def test_an_input_deleted_meanwhile_is_not_found(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply_route()
+    file_id = alice.upload(input_lines(1))
+    hold = files.hold
+
+    def delete_and_hold(file: File, until: int) -> None:
+        files.delete(alice.account_id, file_id)
+        hold(file, until)
+
+    monkeypatch.setattr(files, "hold", delete_and_hold)
+    reply = alice("POST", "/batches", json_body={"input_file_id": file_id})
+    assert (reply.status, reply.error["code"]) == (404, "file_not_found")
+    assert table_size("batches") == 0

@@ -18,7 +18,7 @@ from nightshift.files.create import NewFile, create_file, create_presigned
 from nightshift.files.record import File, Upload
 from nightshift.routes import store as routes
 
-from tests.integration.support import Caller, route
+from tests.integration.support import Caller, object_keys, route
 
 # --- accounts -------------------------------------------------------------------------------------------------------
 
@@ -289,3 +289,12 @@ def test_a_broken_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert aws.read_object(settings.bucket(), "work/x", 2, 5) == b"234"
     with pytest.raises(IncompleteReadError):
         aws.read_object(settings.bucket(), "work/x")
+
+
+def test_a_purge_spares_the_bytes_of_a_new_record(alice: Caller) -> None:
+    file_id = alice.upload(b"{}\n")
+    files.purge(alice.account_id, file_id)
+    assert object_keys("files/") == [files.key(alice.account_id, file_id)]
+    files.delete(alice.account_id, file_id)
+    files.purge(alice.account_id, file_id)
+    assert not object_keys("files/")

@@ -299,3 +299,18 @@ def test_cookies_are_not_sent_back(server: Server) -> None:
     asyncio.run(twice())
     assert all("cookie" not in received.headers for received in server.received)
     assert "authorization" not in server.received[0].headers
+
+
+@pytest.mark.parametrize("size", [1024 * 1024, 1024 * 1024 + 1, 4 * 1024 * 1024])
+def test_a_long_body_arrives_whole(server: Server, size: int) -> None:
+    server.behave = answer(200, b"{}")
+    body = b"a" * size
+
+    async def run() -> Answer:
+        async with Upstream(route(server.url), None, 1, ByteBudget(2**25)) as upstream:
+            return await upstream.send(body, "key")
+
+    assert asyncio.run(run()).status == 200
+    assert server.received[0].body == body
+    assert server.received[0].headers["content-length"] == str(size)
+    assert server.received[0].headers["content-type"] == "application/json"

@@ -172,13 +172,19 @@ def arrived(file: File) -> File:
 
 
 def hold(file: File, until: int) -> None:
-    """Keep the file from expiring before ``until``, in seconds since 1970."""
-    _FILES.update(
+    """Keep the file from expiring before ``until``, in seconds since 1970.
+
+    Raises:
+        NotFoundError: the file was deleted since it was read.
+    """
+    held = _FILES.update(
         file.account_id,
         file.id,
         set={"expires_at": until},
         condition="attribute_exists(#expires_at) AND #expires_at < :expires_at",
     )
+    if held is None:
+        get(file.account_id, file.id, param="input_file_id")
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------
@@ -195,8 +201,13 @@ def put_content(file: File, content: bytes) -> None:
 
 
 def purge(account_id: str, file_id: str) -> None:
-    """Delete the bytes of a file whose record is gone."""
-    bucket.delete(key(account_id, file_id))
+    """Delete the bytes of a file whose record is gone.
+
+    An upload that failed the check of its MD5 can be completed again under the same id: then the bytes are the new
+    record's.
+    """
+    if _FILES.get(account_id, file_id, consistent=True) is None:
+        bucket.delete(key(account_id, file_id))
 
 
 def upload_url(file: File, seconds: int) -> tuple[str, dict[str, str]]:

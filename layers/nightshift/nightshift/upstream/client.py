@@ -1,6 +1,7 @@
 """The HTTP client of an upstream: it posts the bytes of a request and returns the bytes of the answer."""
 
 import asyncio
+import io
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -31,6 +32,8 @@ IDLE_CLOSE_SECONDS = 1.0
 # An answer longer than this is reserved in the byte budget. Few answers are, and this much fits into memory for each
 # request in flight.
 SMALL_ANSWER_BYTES = 128 * 1024
+# A longer request body is sent in blocks, because aiohttp would otherwise copy all of it into its buffer at once.
+LARGE_BODY_BYTES = 1024 * 1024
 # The size of one read. aiohttp buffers up to twice as much for a connection that waits.
 READ_BYTES = 32 * 1024
 
@@ -123,8 +126,9 @@ class Upstream:
             _reused.set(False)
             _must_be_new.set(is_repetition)
             started_at = time.monotonic()
+            data = body if len(body) <= LARGE_BODY_BYTES else io.BytesIO(body)
             try:
-                async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
                     answered = True
                     return response.status, response.headers, await self._read(response, deadline)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
