@@ -183,6 +183,7 @@ def test_many_fields_need_little_memory() -> None:
     [
         (b'{"error":{"code":502,"message":"x"}}', 502),
         (b'{"error":{"code":429}}', 429),
+        (b'{"error":{"code":"429"}}', 429),
         (b'{"error":{"code":"bad_request"}}', 502),
         (b'{"error":{"code":200}}', 502),
         (b'{"error":"down","choices":null}', 502),

@@ -80,13 +80,13 @@ def is_json_object(body: bytes) -> bool:
 _RESULTS = ("choices", "output", "data", "results")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NULL = b"null"
-_ERROR_STATUS = re.compile(rb"[45]\d\d")
+_ERROR_STATUS = re.compile(rb'"?([45]\d\d)"?')
 
 
 def status_of(status: int, body: bytes) -> int:
     """The status that ``body``, a JSON object, deserves: some upstreams answer 200 with an error and no result.
 
-    OpenRouter puts the status into ``error.code``; without one it is 502.
+    OpenRouter puts the status into ``error.code``, a number or digits; without one it is 502.
     """
     if not 200 <= status < 300 or b'"error"' not in body:
         return status
@@ -95,7 +95,8 @@ def status_of(status: int, body: bytes) -> int:
     if error == _NULL or any(bytes(fields.get(name, _NULL)) != _NULL for name in _RESULTS):
         return status
     code = bytes(_decode_fields(error).get("code", _NULL)) if error.startswith(b"{") else _NULL
-    return int(code) if _ERROR_STATUS.fullmatch(code) else 502
+    found = _ERROR_STATUS.fullmatch(code)
+    return int(found[1]) if found else 502
 
 
 def error_body(status: int, body: bytes) -> bytes:
