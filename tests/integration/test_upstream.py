@@ -18,7 +18,7 @@ BODY = b'{"model":"upstream-model","messages":[{"role":"user","content":"Hi."}]}
 def send(url: str, timeout_seconds: int = 5, max_answer_bytes: int = MAX_ANSWER_BYTES) -> Answer:
     async def run() -> Answer:
         budget = ByteBudget(2**25)
-        used = route(url, timeout_seconds=timeout_seconds)
+        used = route(url, timeout_seconds=timeout_seconds, api_key_secret="nightshift/test")
         async with Upstream(used, "key", 4, budget, max_answer_bytes=max_answer_bytes) as upstream:
             answer = await upstream.send(BODY, "batch_req_1")
         assert budget.reserved == 0
