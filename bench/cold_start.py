@@ -132,6 +132,7 @@ print(json.dumps([imported - started, ended - imported, answer]))
 
 ACCOUNT = "acct_bench"
 FILE = "file_bench"
+DELETED_FILE = "file_deleted"
 BUCKET = "bench"
 MESSAGES = [{"role": "user", "content": "Hello."}]
 INPUT = "".join(
@@ -203,11 +204,15 @@ class Server(ThreadingHTTPServer):
         if table == "files":
             described = {"filename": "input.jsonl", "purpose": "batch", "status": "processed", "bytes": len(INPUT)}
             return {"pk": ACCOUNT, "sk": FILE, "created_at": int(time.time()), **described}
-        return {**key, "account_id": ACCOUNT, "url": f"{self.url}/v1/webhook", "secret": "whsec_" + 40 * "A"}
+        named = {"name": "bench", "created_at": int(time.time())}
+        return {**key, **named, "account_id": ACCOUNT, "url": f"{self.url}/v1/webhook", "secret": "whsec_" + 40 * "A"}
 
     def dynamodb(self, action: str, asked: dict[str, Any]) -> dict[str, Any]:
         if action in ("GetItem", "UpdateItem"):
-            found = encode(self.item(asked["TableName"], decode(asked["Key"])))
+            key = decode(asked["Key"])
+            if key.get("sk") == DELETED_FILE:
+                return {}
+            found = encode(self.item(asked["TableName"], key))
             names, values = (asked.get(f"ExpressionAttribute{kind}", {}) for kind in ("Names", "Values"))
             changed = {field: values[f":{name[1:]}"] for name, field in names.items() if f":{name[1:]}" in values}
             return {"Item": found, "Attributes": found | changed}
@@ -369,7 +374,7 @@ def first_events(server: Server) -> dict[str, Any]:
                 }
             ]
         },
-        "purge_file": {"Records": [removed({"pk": ACCOUNT, "sk": FILE})]},
+        "purge_file": {"Records": [removed({"pk": ACCOUNT, "sk": DELETED_FILE})]},
     }
 
 
