@@ -133,7 +133,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("max_concurrency must be between 1 and 10,000")
         if not 1 <= self.timeout_seconds <= 900:
             raise ValueError("timeout_seconds must be between 1 and 900")
-        for name, value in (
+        for name, number in (
             ("weight", self.weight),
             ("requests_per_minute", self.requests_per_minute),
             ("tokens_per_minute", self.tokens_per_minute),
@@ -141,7 +141,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             ("batch.max_bytes", self.batch_api.max_bytes),
             ("batch.max_queued_tokens", self.batch_api.max_queued_tokens),
         ):
-            if value is not None and value < 1:
+            if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1")
         if not self.endpoints:
             raise ValueError("endpoints must not be empty")
