@@ -172,7 +172,7 @@ def read_routes(file: Path) -> "list[Route]":
     """
     import msgspec
     import yaml
-    from nightshift.routes.route import Route
+    from nightshift.routes import form
 
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -187,7 +187,7 @@ def read_routes(file: Path) -> "list[Route]":
         if isinstance(entry, dict) and "model" in entry:
             name += f" (model {entry['model']})"
         try:
-            route = msgspec.convert(entry, Route, strict=True)
+            route = form.parse(entry)
         except msgspec.ValidationError as error:
             wrong.append(f"{name}: {error}")
             continue

@@ -10,7 +10,9 @@ from nightshift.input.layout import (
     SEGMENT_BYTES,
     SEGMENT_LINES,
     WORKER_CONCURRENCY,
+    Caps,
     Segment,
+    capped_chunks,
     chunk_concurrency,
     chunks,
     segments,
@@ -109,3 +111,17 @@ def test_the_work_is_shared_evenly(count: int, workers: int) -> None:
     shares = chunks(of_lines(count), workers * WORKER_CONCURRENCY)
     lines = [sum(segment.lines for segment in share) for share in shares]
     assert max(lines) - min(lines) <= 2 * SEGMENT_LINES
+
+
+@given(line_sizes, st.integers(1, 3_000), st.integers(1, 8 * 1024 * 1024))
+def test_capped_chunks_hold_what_a_provider_takes(sizes: list[int], lines: int, size: int) -> None:
+    caps = Caps(lines, size)
+    cut = segments(list(accumulate(sizes)), caps)
+    shares = capped_chunks(cut, caps)
+    assert list(chain.from_iterable(shares)) == cut
+    for share in shares:
+        assert sum(segment.lines for segment in share) <= lines
+        assert share[-1].end - share[0].start <= size or sum(segment.lines for segment in share) == 1
+    for share, following in pairwise(shares):
+        too_many = sum(segment.lines for segment in (*share, following[0])) > lines
+        assert too_many or following[0].end - share[0].start > size

@@ -2,12 +2,10 @@
 
 import random
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.core.errors import InvalidFileError, UnavailableError
@@ -94,7 +92,7 @@ def test_names_of_models_are_compared_exactly() -> None:
         {"max_concurrency": 0},
         {"max_concurrency": 10_001},
         {"timeout_seconds": 0},
-        {"timeout_seconds": 601},
+        {"timeout_seconds": 901},
         {"weight": 0},
     ],
 )
@@ -157,9 +155,3 @@ def test_azure_is_a_matter_of_configuration() -> None:
 def test_an_unsafe_request_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         route(**fields)
-
-
-def test_the_example_file_is_valid() -> None:
-    entries = yaml.safe_load((Path(__file__).parents[3] / "docs/routes.example.yaml").read_text())
-    routes = [msgspec.convert(entry, Route, strict=True) for entry in entries]
-    assert [one.provider for one in routes] == ["openai", "azure", "vllm"]

@@ -33,14 +33,15 @@ def _plan_again(batch: Batch) -> list[Task]:
         return []
     try:
         file = files.get(batch.account_id, batch.input_file_id)
-        segments = inspection.segments_of(file)
+        segments = inspection.segments_of(file, batch.plan.route)
     except NotFoundError:
         return []
     return _tasks(batch.account_id, batch.id, segments, batch.plan.route)
 
 
 def _tasks(account_id: str, batch_id: str, segments: list[Segment], route: Route) -> list[Task]:
-    return [
-        Task(account_id, batch_id, chunk, share)
-        for chunk, share in enumerate(layout.chunks(segments, route.max_concurrency))
-    ]
+    if route.mode == "batch":
+        shares = layout.capped_chunks(segments, layout.caps_of(route))
+    else:
+        shares = layout.chunks(segments, route.max_concurrency)
+    return [Task(account_id, batch_id, chunk, share) for chunk, share in enumerate(shares)]

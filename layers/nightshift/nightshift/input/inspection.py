@@ -57,11 +57,11 @@ def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspe
     check.finish()
     model = check.verdict()
     route = routing.choose(routes.for_model(model), model, line=check.model_line)
-    return Inspected(model, route, layout.segments(check.ends))
+    return Inspected(model, route, layout.segments(check.ends, layout.caps_of(route)))
 
 
-def segments_of(file: File) -> list[Segment]:
-    """The segments of a file that was inspected before.
+def segments_of(file: File, route: Route) -> list[Segment]:
+    """The segments of a file that was inspected before, for the same route.
 
     Raises:
         NotFoundError: the file's bytes are gone.
@@ -70,4 +70,4 @@ def segments_of(file: File) -> list[Segment]:
     for block in files.read_blocks(file.account_id, file.id, file.size):
         check.feed(block)
     check.finish()
-    return layout.segments(check.ends)
+    return layout.segments(check.ends, layout.caps_of(route))

@@ -6,8 +6,11 @@ enough for memory, and large enough for S3.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
+
+from nightshift.routes.route import Route
 
 SEGMENT_LINES = 1_000
 SEGMENT_BYTES = 4 * 1024 * 1024
@@ -36,13 +39,45 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
         return range(self.first_line, self.end_line)
 
 
-def segments(ends: Sequence[int]) -> list[Segment]:
-    """The segments of a file whose lines end at the byte offsets ``ends``, in order and without gaps."""
+# What a provider's batch file may grow by over the input, because its lines have other names and more fields.
+_GROWTH = 1.1
+# Tokens are estimated from bytes: about four of English text, and fewer of JSON around it.
+BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The most lines and bytes of a run of segments."""
+
+    lines: int
+    size: int
+
+
+SEGMENT = Caps(SEGMENT_LINES, SEGMENT_BYTES)
+
+
+def caps_of(route: Route) -> Caps:
+    """What a chunk of the route may hold: in batch mode, what one of the provider's batches may."""
+    if route.mode == "realtime":
+        return SEGMENT
+    api = route.batch_api
+    size = api.max_bytes / _GROWTH
+    if api.max_queued_tokens is not None:
+        size = min(size, api.max_queued_tokens * BYTES_PER_TOKEN)
+    return Caps(api.max_requests, max(1, int(size)))
+
+
+def segments(ends: Sequence[int], caps: Caps = SEGMENT) -> list[Segment]:
+    """The segments of a file whose lines end at the byte offsets ``ends``, in order and without gaps.
+
+    A segment has more bytes than ``caps`` and ``SEGMENT`` allow only if it is a single line.
+    """
+    most_lines, most_bytes = min(caps.lines, SEGMENT_LINES), min(caps.size, SEGMENT_BYTES)
     cut: list[Segment] = []
     start = first = 0
     previous_end = 0
     for line, end in enumerate(ends):
-        if line > first and (line - first >= SEGMENT_LINES or end - start > SEGMENT_BYTES):
+        if line > first and (line - first >= most_lines or end - start > most_bytes):
             cut.append(Segment(start, previous_end, first, line - first))
             start, first = previous_end, line
         previous_end = end
@@ -64,6 +99,21 @@ def chunks(segments: Sequence[Segment], max_concurrency: int) -> list[list[Segme
         middle = segment.first_line + segment.lines // 2
         shares[min(workers - 1, middle * workers // lines)].append(segment)
     return [share for share in shares if share]
+
+
+def capped_chunks(segments: Sequence[Segment], caps: Caps) -> list[list[Segment]]:
+    """Divide the segments into as few chunks as ``caps`` allow, in order; a single segment may have more."""
+    shares: list[list[Segment]] = []
+    lines = size = 0
+    for segment in segments:
+        segment_bytes = segment.end - segment.start
+        if not shares or lines + segment.lines > caps.lines or size + segment_bytes > caps.size:
+            shares.append([])
+            lines = size = 0
+        shares[-1].append(segment)
+        lines += segment.lines
+        size += segment_bytes
+    return shares
 
 
 def chunk_concurrency(max_concurrency: int, chunk_count: int) -> int:

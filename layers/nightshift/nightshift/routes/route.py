@@ -4,11 +4,13 @@ import random
 import re
 import urllib.parse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from nightshift.core.errors import Fault, InvalidFileError, UnavailableError
+
+JsonFields: TypeAlias = dict[str, Any]
 
 
 class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,11 +45,33 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.scheme} {key}" if self.scheme else key
 
 
+class BatchApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The provider's own batch API: what one of its batches may hold at most, and its name for the endpoint.
+
+    ``max_queued_tokens`` bounds the prompt tokens of one batch, which are estimated from its bytes.
+    """
+
+    max_requests: int = 50_000
+    max_bytes: int = 200_000_000
+    max_queued_tokens: int | None = None
+    endpoint: str = "/v1/chat/completions"
+
+
+class Realtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds for single requests only: more fields of their body, and their price where it is not the SKU's."""
+
+    extra_body: JsonFields = {}
+    input_per_million: float | None = None
+    output_per_million: float | None = None
+
+
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One way to answer a model.
 
-    ``path``, ``query`` and ``headers`` shape the URL and the headers of each request. The fields of ``extra_body``
-    replace those of the caller's body. ``api_key_secret`` is short for an ``auth`` with a bearer token.
+    ``mode`` says how: with single requests (``realtime``) or through the provider's own batch API (``batch``), at the
+    SKU's price. Lines that a provider's batch has not answered ``rescue_before_seconds`` before the deadline are sent
+    in real time. ``path``, ``query`` and ``headers`` shape the URL and the headers of each request. The fields of
+    ``extra_body`` replace those of the caller's body. ``api_key_secret`` is short for an ``auth`` with a bearer token.
     """
 
     model: str
@@ -56,16 +80,23 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     upstream_model: str
     batch: bool = True
     sku: Sku
+    endpoints: tuple[Literal["/v1/chat/completions"], ...] = ("/v1/chat/completions",)
+    mode: Literal["realtime", "batch"] = "realtime"
+    batch_api: BatchApi = BatchApi()
+    realtime: Realtime = Realtime()
+    rescue_before_seconds: int | None = None
     priority: int = 10
     weight: int = 1
     max_concurrency: int = 256
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
     timeout_seconds: int = 600
     api_key_secret: str | None = None
     auth: Auth | None = None
     path: str = "/chat/completions"
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    extra_body: dict[str, Any] = {}
+    extra_body: JsonFields = {}
 
     @property
     def credentials(self) -> Auth | None:
@@ -75,8 +106,17 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     @property
     def url(self) -> str:
         """The URL that requests are posted to."""
-        query = f"?{urllib.parse.urlencode(self.query)}" if self.query else ""
-        return f"{self.base_url.rstrip('/')}{self.path}{query}"
+        return self.url_of(self.path)
+
+    def url_of(self, path: str, **query: str) -> str:
+        """The URL of another path of the provider, with ``query`` besides the route's own."""
+        encoded = urllib.parse.urlencode(self.query | query)
+        return f"{self.base_url.rstrip('/')}{path}{'?' if encoded else ''}{encoded}"
+
+    @property
+    def realtime_extra_body(self) -> JsonFields:
+        """The fields that are set in every single request."""
+        return self.extra_body | self.realtime.extra_body
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -91,10 +131,24 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("base_url must be an http:// or https:// URL")
         if not 1 <= self.max_concurrency <= 10_000:
             raise ValueError("max_concurrency must be between 1 and 10,000")
-        if not 1 <= self.timeout_seconds <= 600:
-            raise ValueError("timeout_seconds must be between 1 and 600")
-        if self.weight < 1:
-            raise ValueError("weight must be at least 1")
+        if not 1 <= self.timeout_seconds <= 900:
+            raise ValueError("timeout_seconds must be between 1 and 900")
+        for name, number in (
+            ("weight", self.weight),
+            ("requests_per_minute", self.requests_per_minute),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("batch.max_requests", self.batch_api.max_requests),
+            ("batch.max_bytes", self.batch_api.max_bytes),
+            ("batch.max_queued_tokens", self.batch_api.max_queued_tokens),
+        ):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if not self.endpoints:
+            raise ValueError("endpoints must not be empty")
+        if self.rescue_before_seconds is not None and not (
+            self.mode == "batch" and 0 < self.rescue_before_seconds < 24 * 3600
+        ):
+            raise ValueError("rescue_before must be shorter than 24h, and needs mode: batch")
         self._check_request()
 
     def _check_request(self) -> None:
@@ -105,8 +159,9 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """
         if self.auth and self.api_key_secret:
             raise ValueError("auth and api_key_secret exclude each other")
-        if not re.fullmatch(r"/[^?#\s\\]*", self.path):
-            raise ValueError("path must start with a slash and have no query")
+        for path_name, path in (("path", self.path), ("batch.endpoint", self.batch_api.endpoint)):
+            if not re.fullmatch(r"/[^?#\s\\]*", path):
+                raise ValueError(f"{path_name} must start with a slash and have no query")
         if self.auth and not (_HEADER_NAME.fullmatch(self.auth.header) and _is_printable(self.auth.scheme)):
             raise ValueError("auth.header must be the name of a header, and auth.scheme printable ASCII")
         for name, value in self.headers.items():
@@ -115,7 +170,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             if not _is_printable(value):
                 raise ValueError(f"headers: the value of {name[:64]!a} must be printable ASCII")
         for name in ("model", "messages", "stream"):
-            if name in self.extra_body:
+            if name in self.realtime_extra_body:
                 raise ValueError(f"extra_body must not set {name}")
 
 
