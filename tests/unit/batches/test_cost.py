@@ -45,7 +45,7 @@ def batch(plan_route: Route, **fields: Any) -> Batch:
 
 def test_a_realtime_batch_costs_its_skus_price() -> None:
     cost = cost_of(batch(route()))
-    assert cost.realtime == Cost(10, 2_000_000, 300_000, pytest.approx(5.0))
+    assert cost.realtime == Cost(10, 2_000_000, 300_000, pytest.approx(5.0))  # type: ignore[arg-type]  # pytest.approx has no type
     assert cost.batch == Cost(0, 0, 0, 0.0)
     assert cost.dollars == pytest.approx(5.0)
 
@@ -54,8 +54,8 @@ def test_each_way_has_its_price() -> None:
     rescue = route(sku=Sku("r", True, 2.0, 20.0))
     ended = batch(route(mode="batch"), rescue_route=rescue, batch_lines=6, batch_usage=usage(1_000_000, 100_000))
     cost = cost_of(ended)
-    assert cost.batch == Cost(6, 1_000_000, 100_000, pytest.approx(2.0))
-    assert cost.realtime == Cost(4, 1_000_000, 200_000, pytest.approx(6.0))
+    assert cost.batch == Cost(6, 1_000_000, 100_000, pytest.approx(2.0))  # type: ignore[arg-type]  # pytest.approx has no type
+    assert cost.realtime == Cost(4, 1_000_000, 200_000, pytest.approx(6.0))  # type: ignore[arg-type]  # pytest.approx has no type
     assert cost.dollars == pytest.approx(8.0)
 
 
