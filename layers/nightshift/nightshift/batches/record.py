@@ -9,6 +9,9 @@ from nightshift.core.errors import Fault
 from nightshift.core.table import Item
 from nightshift.routes.route import Route
 
+# How long a batch may take to end after its cancel.
+CANCELLING_SECONDS = 900
+
 
 class RequestCounts(msgspec.Struct, frozen=True):
     """The lines of a batch, and how many of them have ended in each of its two files."""
@@ -59,7 +62,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One batch. Times are seconds since 1970; ``plan`` is None until the input file is validated.
 
     ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``request_digest`` identifies the
-    request that made it.
+    request that made it. ``execution`` is the number of its execution, counted from 0. Until ``parked_until``, the
+    execution waits and does nothing else, unless another one has taken its place.
     """
 
     account_id: str
@@ -88,6 +92,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     cancelled_at: int | None = None
     overdue: bool = False
     request_digest: str | None = None
+    execution: int = 0
+    parked_until: int | None = None
+
+    @property
+    def works_until(self) -> int:
+        """Until when its chunks may be worked on: the deadline, or a while after a cancel."""
+        return self.expires_at if self.cancelling_at is None else self.cancelling_at + CANCELLING_SECONDS
 
     def entered_at(self, status: Status) -> int | None:
         """When the batch entered ``status``; None where it never has."""
@@ -110,8 +121,8 @@ class OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkProgress(msgspec.Struct, frozen=True):
     """How many lines of one chunk have ended so far."""
 
-    completed: int
-    failed: int
+    completed: int = 0
+    failed: int = 0
 
 
 def batch_of(item: Item) -> Batch:

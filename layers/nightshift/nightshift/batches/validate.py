@@ -1,5 +1,7 @@
 """Validate a batch that has not been validated inside its create call, and put it in progress."""
 
+import time
+
 from nightshift.batches import planning, quota
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned, RequestCounts
@@ -8,13 +10,19 @@ from nightshift.files import store as files
 from nightshift.input import inspection
 from nightshift.input.file_check import FileCheck
 
+TOO_LATE = Fault("internal_error", "The batch could not be validated before its deadline.")
+
 
 def validate(batch: Batch, seconds: float) -> Batch:
     """Move a ``validating`` batch to ``in_progress`` or ``failed``; return it as it is then.
 
+    At its deadline it fails, because no other end follows from ``validating``.
+
     Raises:
         TimeoutError: the file could not be checked within ``seconds``.
     """
+    if time.time() >= batch.expires_at:
+        return batches.transition(batch, "failed", errors=(TOO_LATE,)) or batches.get(batch.account_id, batch.id)
     plan: Planned | None = None
     if batch.plan is None:
         check = FileCheck()

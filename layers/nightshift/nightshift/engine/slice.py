@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
+from nightshift.core.ids import new_id
 from nightshift.core.log import count, logger
 from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
 from nightshift.engine.chunk_run import ChunkRun
@@ -19,45 +21,39 @@ from nightshift.input.plan import Task
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 
-# An execution's history ends at 25,000 events (AWS: "Step Functions service quotas"). A visit that waits adds nine.
-MAX_VISITS = 1_000
 # Answers of one worker in memory before they are stored. While they fill it, no request starts.
 ANSWER_BYTES = 32 * 1024 * 1024
 LIMITS = RunLimits()
+# Seconds until a route without a key is tried again. A day of the longest pauses costs less than a cent (ADR 10).
+SHORTEST_PAUSE, LONGEST_PAUSE = 30, 900
 
 
-def run_slice(task: Task, carry: Carry, visits: int, seconds: float) -> SliceResult:
-    """Work on the task's chunk for at most ``seconds``, starting from the last slice's ``carry``.
-
-    ``visits`` counts the slices of its execution, this one included.
-    """
-    if visits > MAX_VISITS:
-        # The new execution sends at once, because the pause of the last slice is over.
-        return SliceResult("renew")
-    batch = batches.get(task.account_id, task.batch_id)
+def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceResult:
+    """Work on the task's chunk for at most ``seconds``, starting from the last slice's ``carry``."""
     if batch.status != "in_progress" or batch.plan is None:
         return SliceResult("done")
     try:
         return asyncio.run(_run(task, carry, batch, batch.plan, seconds))
     except NoApiKeyError as error:
-        # Finalize writes the chunk's lines as failed.
-        problem = f"No request could be sent: {error}."
-        logger.error("chunk given up", problem=problem)
-        batches.put_problem(task.batch_id, task.chunk, problem)
-        return SliceResult("done")
+        # The key may come back. Each time the pause is longer.
+        logger.error("no request could be sent", problem=str(error))
+        pause = min(LONGEST_PAUSE, 2**carry.refusals * SHORTEST_PAUSE)
+        return SliceResult("park", pause, replace(carry, refusals=carry.refusals + 1))
 
 
 async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: float) -> SliceResult:
     route = plan.route
     concurrency = layout.chunk_concurrency(route.max_concurrency, plan.chunks)
     budget = ByteBudget(ANSWER_BYTES)
+    store = S3ChunkStore(task, batch.input_file_id, new_id("run"))
+    store.begin()
     deadlines = Deadlines(time.time() + seconds, batch.expires_at, route.timeout_seconds)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
             Chunk(
                 batch.id, plan.model, route.upstream_model, task.segments, concurrency, _raw_fields(route.extra_body)
             ),
-            S3ChunkStore(task, batch.input_file_id),
+            store,
             upstream,
             deadlines,
             budget,
@@ -65,6 +61,9 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
             limits=LIMITS,
         )
         result = await run.run()
+    if store.superseded:
+        # The chunk is not done, and it is the newer run that says when it is.
+        result = SliceResult("more")
     _report(run, result, f"{route.provider}/{route.model}")
     if run.statistics.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
