@@ -133,7 +133,9 @@ def run_in_batch_mode(stack: Stack, requests: Path) -> None:
     upstream = f"provider: simulator, base_url: {description['upstream_url']}, upstream_model: simulated-model"
     price = "sku: {id: half-price, input_per_million: 0.075, output_per_million: 0.30}"
     routes.write_text(f"- {{model: {BATCH_MODEL}, {upstream}, {price}, mode: batch}}\n")
-    print(f"\nA provider's own batch API, at its price, is one line of a routes file ({routes}):\n  {routes.read_text()}")
+    print(
+        f"\nA provider's own batch API, at its price, is one line of a routes file ({routes}):\n  {routes.read_text()}"
+    )
     renamed = requests.with_name("requests-batch-mode.jsonl")
     renamed.write_text(requests.read_text().replace(f'"{MODEL}"', f'"{BATCH_MODEL}"'))
     answers = requests.with_name("answers-batch-mode.jsonl")

@@ -67,7 +67,7 @@ def test_progress_follows_the_provider_and_never_goes_back() -> None:
 def test_pauses_grow() -> None:
     one = world(looks=12)
     pauses = []
-    while (result := one.visit()) is not None and result.state == "wait":
+    while (result := one.visit()) is not None and result.state in ("wait", "park"):
         pauses.append(result.wait_seconds)
         one.clock.now += result.wait_seconds
     assert pauses[:9] == sorted(pauses[:9])
