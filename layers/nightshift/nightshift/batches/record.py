@@ -53,13 +53,16 @@ class Outcome(msgspec.Struct, frozen=True):
     errors: tuple[Fault, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None
+    batch_lines: int = 0
+    batch_usage: BatchUsage | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One batch. Times are seconds since 1970; ``plan`` is None until the input file is validated.
 
-    ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``request_digest`` identifies the
-    request that made it.
+    ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``rescue_route`` answers in real
+    time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
+    ``request_digest`` identifies the request that made the batch.
     """
 
     account_id: str
@@ -87,6 +90,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     cancelling_at: int | None = None
     cancelled_at: int | None = None
     overdue: bool = False
+    rescue_route: Route | None = None
+    batch_lines: int = 0
+    batch_usage: BatchUsage | None = None
     request_digest: str | None = None
 
     def entered_at(self, status: Status) -> int | None:
@@ -124,6 +130,8 @@ def batch_of(item: Item) -> Batch:
             "chunks": item["chunks"],
             "route": msgspec.json.decode(item["route"]),
         }
+    if "rescue_route" in item:
+        known["rescue_route"] = msgspec.json.decode(item["rescue_route"])
     return msgspec.convert(known, Batch)
 
 
@@ -137,6 +145,8 @@ def item_of(batch: Batch) -> Item:
     plain: Item = msgspec.to_builtins(batch)
     keys = {"pk": plain.pop("account_id"), "sk": plain.pop("id")}
     plan = plain.pop("plan") and plan_attributes(batch.plan)
+    if batch.rescue_route is not None:
+        plain["rescue_route"] = msgspec.json.encode(batch.rescue_route).decode()
     return (
         keys | {name: value for name, value in plain.items() if value is not None and value is not False} | (plan or {})
     )

@@ -31,6 +31,7 @@ from nightshift.batches.record import (
 from nightshift.batches.status import TERMINAL, Status, sources, timestamp_field
 from nightshift.core.errors import Fault, NotFoundError
 from nightshift.core.table import Item, Table
+from nightshift.routes.route import Route
 
 OPEN_INDEX = "OpenBatches"
 # How long the items of chunks are kept: far longer than a batch may take.
@@ -119,6 +120,30 @@ def transition(
         expected=batch.status,
     )
     return batch_of(item) if item else None
+
+
+def put_plan(batch: Batch, plan: Planned) -> Batch | None:
+    """Record the plan of a batch that stays ``validating``; None if it has left that status meanwhile."""
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set=plan_attributes(plan),
+        condition="#status = :validating",
+        validating="validating",
+    )
+    return batch_of(item) if item else None
+
+
+def lock_rescue(batch: Batch, route: Route) -> Route:
+    """The route by which the batch's lines go in real time: ``route``, or the one that an earlier call has locked."""
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        expression="SET #rescue_route = if_not_exists(#rescue_route, :route)",
+        route=msgspec.json.encode(route).decode(),
+    )
+    assert item is not None  # noqa: S101 (an update without a condition always gives an item)
+    return msgspec.json.decode(item["rescue_route"], type=Route)
 
 
 def mark_overdue(batch: Batch) -> None:

@@ -12,6 +12,8 @@ from nightshift.input.file_check import FileCheck
 def validate(batch: Batch, seconds: float) -> Batch:
     """Move a ``validating`` batch to ``in_progress`` or ``failed``; return it as it is then.
 
+    A batch that goes through its provider's batch API stays ``validating``, with its plan, until the provider starts.
+
     Raises:
         TimeoutError: the file could not be checked within ``seconds``.
     """
@@ -23,6 +25,9 @@ def validate(batch: Batch, seconds: float) -> Batch:
         except NightshiftError as error:
             failed = batches.transition(batch, "failed", errors=_faults(error), counts=RequestCounts(check.lines))
             return failed or batches.get(batch.account_id, batch.id)
+    planned = plan or batch.plan
+    if planned is not None and planned.route.mode == "batch":
+        return (plan and batches.put_plan(batch, plan)) or batches.get(batch.account_id, batch.id)
     begun = batches.transition(batch, "in_progress", plan=plan)
     return begun or batches.get(batch.account_id, batch.id)
 

@@ -86,6 +86,8 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
         errors=_faults(batch, settlement, reason),
         output_file_id=output_file_id,
         error_file_id=error_file_id,
+        batch_lines=settlement.batch_lines,
+        batch_usage=settlement.batch_usage,
     )
     ended = batches.transition(batch, terminal, outcome=outcome)
     if ended is not None:
