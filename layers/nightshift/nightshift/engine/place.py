@@ -45,11 +45,13 @@ class Permit(msgspec.Struct, frozen=True):
     """What a worker may do until its next tick.
 
     At most ``ceiling`` requests in flight, and its part of the route's requests and tokens a minute, where it sets any.
+    Nothing new is sent after ``until`` either, because others take the lease for expired soon after.
     With a ceiling of 0 nothing new is sent: the slice ends when nothing is in flight, and comes again after ``pause``
     seconds. ``level`` is what the route's workers have learned.
     """
 
     ceiling: int
+    until: float = 0.0
     pause: int = 0
     reason: Reason = ""
     requests_per_minute: float | None = None
@@ -97,10 +99,11 @@ class Place:
                 self._share_level(level)
                 return permit
         # Others grow all the time. What the worker holds ends with its lease, and the next tick tries again.
-        return Permit(min(self._lease.granted, in_use), pauses.SOON, "queue", level=self._level)
+        until = self._lease.expires_at - leases.SKEW_SECONDS
+        return Permit(min(self._lease.granted, in_use), until, pauses.SOON, "queue", level=self._level)
 
     def report(self, trouble: Trouble) -> int:
-        """Say that the route cannot answer. Returns the seconds after which the worker, which leaves now, comes again."""
+        """Say that the route cannot answer. Returns the seconds until the worker, which leaves now, comes again."""
         for _ in range(TRIES):
             before = self._state.read().health
             after = healths.reported(before, trouble, self._lease.worker, self._clock())
@@ -181,6 +184,7 @@ class Place:
         self._lease, self._began = new, True
         return Permit(
             min(granted, share),
+            new.expires_at - leases.SKEW_SECONDS,
             0 if share and granted else pause,
             "" if share and granted else reason,
             leases.part_of_rate(self._route.requests_per_minute, granted, limit),

@@ -87,11 +87,10 @@ def reported(health: Health, trouble: Trouble, worker: str, now: float) -> Healt
         )
     if health.prober == worker:
         failures = health.failures + 1
-        health = _next(health, failures=failures, probe_at=now + pause_after(failures), prober=None, probe_until=0.0)
+        probe_at = now + pause_after(failures)
+        health = msgspec.structs.replace(health, failures=failures, probe_at=probe_at, prober=None, probe_until=0.0)
     confirmed = health.confirmed or health.failures > 0 or health.reporter != worker
-    return msgspec.structs.replace(
-        health, trouble=trouble, seen_at=now, confirmed=confirmed, revision=health.revision + 1
-    )
+    return _next(health, trouble=trouble, seen_at=now, confirmed=confirmed)
 
 
 def pause_after(failures: int) -> float:

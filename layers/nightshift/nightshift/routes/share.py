@@ -13,7 +13,7 @@ from nightshift.routes.lease import Lease
 # The smallest share of an account: requests in flight that are worth a worker.
 PORTION = 32
 # How long an account of weight 1 is served while others wait.
-TURN_SECONDS = 300.0
+TURN_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,10 @@ def _queue(leases: Iterable[Lease], turns: Mapping[str, float], now: float) -> l
         queued_at = max(turns.get(account_id, came_at), came_at)
         accounts.append(_Account(account_id, sorted(own, key=lambda lease: lease.age), queued_at))
 
-    def place(account: _Account) -> tuple[bool, float, str]:
+    def place(account: _Account) -> tuple[bool, float, bool, str]:
         serves = any(lease.granted for lease in account.leases)
         served = serves and in_turn(account.id, account.weight, turns, now)
-        return not served, account.queued_at, account.id
+        return not served, account.queued_at, serves, account.id
 
     return sorted(accounts, key=place)
 
