@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.batches import planning
 from nightshift.batches import store as batches
@@ -16,20 +17,29 @@ MARGIN_SECONDS = 30
 
 @logger.inject_lambda_context(log_event=False)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, object]:
-    """Takes and returns ``{"account_id", "batch_id"}``; adds ``status``; ``bucket`` and ``plan`` for the Map, and
-    ``chunks``, where the Map puts how each chunk ended."""
+    """Takes and returns ``{"account_id", "batch_id", "execution", "failures"}``.
+
+    Adds ``status``; ``run``, which is ``chunks``, ``chunk`` if there is only one, or ``nothing``; ``task``, the only
+    chunk's, with the events of the execution's history; ``bucket`` and ``plan`` for the Map; and ``chunks``, where the
+    Map puts how each chunk ended.
+    """
     account_id, batch_id = event["account_id"], event["batch_id"]
     logger.append_keys(batch_id=batch_id)
     batch = batches.get(account_id, batch_id)
     if batch.status == "validating":
         batch = validate(batch, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
-    if batch.status == "in_progress":
-        planning.ensure_plan(batch)
+    tasks = planning.ensure_plan(batch) if batch.is_open_to_work else []
+    only = msgspec.to_builtins(tasks[0]) if len(tasks) == 1 else {}
     logger.info("batch validated", status=batch.status, lines=batch.plan and batch.plan.lines)
     return {
         "account_id": account_id,
         "batch_id": batch_id,
+        "execution": event["execution"],
+        "failures": event["failures"],
         "status": batch.status,
+        "run": ("nothing", "chunk")[len(tasks)] if len(tasks) < 2 else "chunks",
+        "task": only
+        | {"execution": event["execution"], "slice": {"state": None, "wait_seconds": 0, "events": event["events"]}},
         "bucket": settings.bucket(),
         "plan": plan.key(batch_id),
         "chunks": [],

@@ -202,7 +202,9 @@ def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:
     prefix = f"{local.description['stack_name']}-RunChunk-"
     names = [found["FunctionName"] for found in functions.list_functions()["Functions"]]
     (name,) = [each for each in names if each.startswith(prefix)]
-    answer = functions.invoke(FunctionName=name, InvocationType="RequestResponse", Payload=json.dumps(task))
+    answer = functions.invoke(
+        FunctionName=name, InvocationType="RequestResponse", Payload=json.dumps({"task": task, "retries": 0})
+    )
     assert "FunctionError" not in answer, answer["Payload"].read()
     result: dict[str, Any] = json.load(answer["Payload"])
     return result

@@ -3,6 +3,9 @@
 import json
 from collections.abc import Callable
 
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, Sku
+
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, request_line, wait_for
 
 
@@ -78,8 +81,8 @@ def test_status_change_is_one_event(local: Local) -> None:
     assert sorted(seen) == ["batch.completed", "batch.finalizing", "batch.in_progress", "batch.validating"]
 
 
-def test_renewed_chunk_continues(local: Local) -> None:
-    # A copy of a batch whose chunk has already reached the limit of visits for one execution.
+def test_full_history_continues_elsewhere(local: Local) -> None:
+    # A copy of a batch whose first execution has no room left in its history.
     first = local.ended(local.create(batch_file(5)))
     dynamodb, s3, stepfunctions = (local.aws(name) for name in ("dynamodb", "s3", "stepfunctions"))
     (table,) = [name for name in dynamodb.list_tables()["TableNames"] if "-Batches-" in name]
@@ -90,19 +93,43 @@ def test_renewed_chunk_continues(local: Local) -> None:
     item = {name: found[name] for name in (*kept, "model", "lines", "chunks", "route")}
     copy = f"{first.id[:-1]}{'0' if first.id[-1] != '0' else '1'}"
     item |= {"sk": {"S": copy}, "status": {"S": "validating"}, "open": item["pk"]}
-    place = {"Bucket": local.bucket(), "Key": f"work/{copy}/plan.json"}
-    plan = json.loads(s3.get_object(Bucket=place["Bucket"], Key=f"work/{first.id}/plan.json")["Body"].read())
+    plan = json.loads(s3.get_object(Bucket=local.bucket(), Key=f"work/{first.id}/plan.json")["Body"].read())
     plan[0]["batch_id"] = copy
-    s3.put_object(**place, Body=json.dumps([plan[0] | {"slice": {"visits": 1_000_000}}]))
+    s3.put_object(Bucket=local.bucket(), Key=f"work/{copy}/plan.json", Body=json.dumps(plan))
     dynamodb.put_item(TableName=table, Item=item)
 
     machine = stepfunctions.list_state_machines()["stateMachines"][0]["stateMachineArn"]
-    task = {"account_id": item["pk"]["S"], "batch_id": copy}
-    arn = stepfunctions.start_execution(stateMachineArn=machine, name=copy, input=json.dumps(task))["executionArn"]
-    wait_for(lambda: len(stepfunctions.list_map_runs(executionArn=arn)["mapRuns"]) >= 2)
-    assert local.client.batches.retrieve(copy).status == "in_progress"
-    s3.put_object(**place, Body=json.dumps(plan))
+    task = {"account_id": item["pk"]["S"], "batch_id": copy, "execution": 0, "wait_seconds": 0, "failures": 0}
+    start = json.dumps(task | {"events": 1_000_000})
+    arn = stepfunctions.start_execution(stateMachineArn=machine, name=copy, input=start)["executionArn"]
     batch = local.ended(local.client.batches.retrieve(copy))
 
     assert batch.status == "completed"
     assert_every_line_once(local, copy, 5)
+    for name in (arn, f"{arn}-1"):
+        wait_for(lambda name=name: stepfunctions.describe_execution(executionArn=name)["status"] == "SUCCEEDED")
+
+
+def test_cancel_wakes_a_waiting_batch(local: Local, operator: None) -> None:
+    sku = Sku("keyless")
+    url = local.description["upstream_url"]
+    route = Route(
+        model="keyless", provider="p", base_url=url, upstream_model="m", sku=sku, api_key_secret="nightshift/gone"
+    )
+    routes.apply([route])
+    batch = local.create(batch_file(5, model="keyless"))
+    stepfunctions = local.aws("stepfunctions")
+    machine = stepfunctions.list_state_machines()["stateMachines"][0]["stateMachineArn"]
+    arn = f"{machine.replace(':stateMachine:', ':execution:')}:{batch.id}"
+
+    def waits() -> bool:
+        events = stepfunctions.get_execution_history(executionArn=arn)["events"]
+        return events[-1].get("stateEnteredEventDetails", {}).get("name") == "WaitForOnlyChunk"
+
+    wait_for(waits)
+    assert local.client.batches.cancel(batch.id).status == "cancelling"
+    batch = local.ended(batch, 25)  # the pause is 30 seconds
+
+    assert batch.status == "cancelled"
+    assert_every_line_once(local, batch.id, 5, {"batch_cancelled"})
+    assert stepfunctions.describe_execution(executionArn=arn)["status"] == "ABORTED"

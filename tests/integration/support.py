@@ -96,6 +96,11 @@ def invoke(function: str, event: dict[str, Any], seconds: float = 900) -> dict[s
     return answer
 
 
+def run_chunk(task: dict[str, Any], seconds: float = 900, retries: int = 0) -> dict[str, Any]:
+    """One visit of RunChunk at the chunk of ``task``."""
+    return invoke("run_chunk", {"task": task, "retries": retries}, seconds)
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int
@@ -183,7 +188,7 @@ class Caller:
     def begin(self, lines: list[str] | bytes, **body: Any) -> str:
         """The id of a new batch that is in progress."""
         batch_id = self.create(lines, **body)
-        assert invoke("validate_batch", self.task(batch_id))["status"] == "in_progress"
+        assert invoke("validate_batch", self.start(batch_id))["status"] == "in_progress"
         return batch_id
 
     def task(self, batch_id: str) -> dict[str, Any]:
@@ -192,14 +197,25 @@ class Caller:
     def batch(self, batch_id: str) -> dict[str, Any]:
         return self("GET", f"/batches/{batch_id}").json
 
+    def start(self, batch_id: str) -> dict[str, Any]:
+        """The input of the batch's first execution."""
+        return self.task(batch_id) | {"execution": 0, "wait_seconds": 0, "failures": 0, "events": 0}
+
+    def round(self, batch_id: str, *chunks: str, **changes: Any) -> dict[str, Any]:
+        """What FinalizeBatch is told after a round in which the chunks ended so."""
+        ends = [{"state": state, "wait_seconds": changes.pop("wait_seconds", 0)} for state in chunks]
+        only = {"state": None, "wait_seconds": 0, "events": 0}
+        return self.task(batch_id) | {"execution": 0, "failures": 0, "only_chunk": only, "chunks": ends} | changes
+
     def run_chunks(self, batch_id: str, seconds: float = 900) -> list[dict[str, Any]]:
         """One invocation of ``run_chunk`` for each chunk of the plan, as the Distributed Map makes them."""
         tasks = msgspec.to_builtins(plan.read(batch_id))
-        return [invoke("run_chunk", task, seconds) for task in tasks]
+        return [run_chunk(task, seconds) for task in tasks]
 
     def finalize(self, batch_id: str) -> dict[str, Any]:
         """Finalize, then the batch as the API shows it."""
-        invoke("finalize_batch", self.task(batch_id) | {"chunks": ["done"]})
+        chunks = batches.get(self.account_id, batch_id).plan
+        invoke("finalize_batch", self.round(batch_id, *["done"] * (chunks.chunks if chunks else 0)))
         return self.batch(batch_id)
 
     def lines(self, file_id: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""finalize_batch and close_abandoned: every input line is in exactly one file, in order, at every kind of end."""
+"""finalize_batch: every input line is in exactly one file, in order, at every kind of end."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from nightshift.results.completion import usage_of
 from nightshift.results.line import OutputLine, answered_line, failed_line
 from nightshift.results.usage import Usage
 
-from tests.integration.support import Caller, Server, input_lines, invoke, object_keys, sample, set_batch, table_size
+from tests.integration.support import Caller, Server, input_lines, invoke, object_keys, set_batch, table_size
 
 
 @pytest.fixture(autouse=True)
@@ -228,16 +228,6 @@ def test_a_deleted_output_file_stays_deleted(alice: Caller, monkeypatch: pytest.
     assert key not in object_keys("files/")
 
 
-@pytest.mark.parametrize(
-    ("chunks", "said"), [(["done", None], "A chunk worker failed"), (["done"], "Some requests could not be processed")]
-)
-def test_the_batch_error_states_the_known_cause(alice: Caller, chunks: list[str | None], said: str) -> None:
-    batch_id = alice.begin(input_lines(1))
-    invoke("finalize_batch", alice.task(batch_id) | {"chunks": chunks})
-    [error] = alice.batch(batch_id)["errors"]["data"]
-    assert error["message"].startswith(said)
-
-
 def test_a_seal_of_a_worker_meanwhile_is_used(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin(input_lines(2))
     custom_ids = settlement._custom_ids
@@ -261,25 +251,6 @@ def test_a_stop_just_before_the_deadline_expires(alice: Caller) -> None:
     assert alice.lines(batch["error_file_id"])[0]["error"]["code"] == "batch_expired"
 
 
-def test_renewed_chunks_get_a_new_execution(alice: Caller) -> None:
-    batch_id = alice.begin(input_lines(3))
-    task = alice.task(batch_id)
-    again = invoke("finalize_batch", task | {"chunks": ["done", "renew", None]})
-    assert again == task | {"status": "in_progress"}
-    assert alice.batch(batch_id)["status"] == "in_progress"
-    assert invoke("validate_batch", again)["status"] == "in_progress"
-
-
-@pytest.mark.parametrize(("moved", "end"), [("cancel", "cancelled"), ("expire", "expired")])
-def test_renewal_ends_with_cancel_or_deadline(alice: Caller, moved: str, end: str) -> None:
-    batch_id = alice.begin(input_lines(3))
-    if moved == "cancel":
-        alice("POST", f"/batches/{batch_id}/cancel")
-    else:
-        set_batch(alice, batch_id, expires_at=1)
-    assert invoke("finalize_batch", alice.task(batch_id) | {"chunks": ["renew"]})["status"] == end
-
-
 def test_finalizing_twice_changes_nothing(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1)
@@ -295,7 +266,7 @@ def test_two_finalizers_end_a_batch_once(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 1)
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(invoke, "finalize_batch", alice.task(batch_id) | {"chunks": ["done"]}) for _ in range(2)]
+        runs = [pool.submit(invoke, "finalize_batch", alice.round(batch_id, "done")) for _ in range(2)]
     assert [run.result()["status"] for run in runs] == ["completed", "completed"]
     batch = alice.batch(batch_id)
     assert batch["request_counts"] == {"total": 5, "completed": 1, "failed": 4}
@@ -316,7 +287,7 @@ def test_the_next_run_repairs_a_crash(alice: Caller, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(target, name, crash)
         with pytest.raises(MemoryError):
-            invoke("finalize_batch", alice.task(batch_id) | {"chunks": ["done"]})
+            invoke("finalize_batch", alice.round(batch_id, "done"))
     batch = alice.finalize(batch_id)
     assert batch["status"] == "completed"
     assert batch["request_counts"] == {"total": 5, "completed": 1, "failed": 4}
@@ -351,48 +322,3 @@ def test_an_impossible_usage_blocks_no_end(alice: Caller) -> None:
     line = answered_line(batch_id, 0, "r0", 200, "req_1", body, usage_of(body))
     results.write_seal(batch_id, task.segments[0], [line])
     assert alice.finalize(batch_id)["status"] == "completed"
-
-
-def test_a_batch_that_was_never_started_fails(alice: Caller) -> None:
-    batch_id = alice.create(input_lines(1))
-    batch = alice.finalize(batch_id)
-    assert batch["status"] == "failed"
-    [error] = batch["errors"]["data"]
-    assert error["code"] == "internal_error"
-
-
-# --- close_abandoned ----------------------------------------------------------------------------------------------
-
-
-def abandoned(task: dict[str, Any]) -> dict[str, Any]:
-    event = sample("close_abandoned")
-    event["detail"] |= {"input": json.dumps(task), "name": task["batch_id"]}
-    return event
-
-
-def test_an_abandoned_batch_keeps_its_answers(alice: Caller) -> None:
-    batch_id = alice.begin(input_lines(3))
-    seal(batch_id, 0)
-    assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "completed"}
-    assert alice.batch(batch_id)["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
-
-
-def test_an_ended_batch_is_not_closed_again(alice: Caller) -> None:
-    batch_id = alice.begin(input_lines(1))
-    seal(batch_id, 0)
-    ended = alice.finalize(batch_id)
-    assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "completed"}
-    assert alice.batch(batch_id) == ended
-
-
-def test_an_abort_during_validation_is_failed(alice: Caller) -> None:
-    batch_id = alice.create(input_lines(1))
-    assert invoke("close_abandoned", abandoned(alice.task(batch_id))) == {"status": "failed"}
-
-
-def test_a_chunks_execution_ends_no_batch(alice: Caller) -> None:
-    batch_id = alice.begin(input_lines(1))
-    event = abandoned(alice.task(batch_id))
-    event["detail"]["name"] = "5c7e0b1e-8f0f-3d6e-9a53-2f4c7b1d9e60"
-    assert invoke("close_abandoned", event) == {"status": None}
-    assert alice.batch(batch_id)["status"] == "in_progress"

@@ -238,6 +238,6 @@ class World:
             result = self.visit()
             if result is None or result.state == "done":
                 return result
-            if result.state == "wait":
+            if result.state in ("wait", "park"):
                 self.clock.now += math.ceil(result.wait_seconds)
         raise AssertionError(f"the chunk does not end: {self.submissions.submission}")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightshift.engine.submission_steps import DELETE_TRIES
 from nightshift.routes.route import BatchApi
 from nightshift.submissions.decision import CANCEL_SECONDS, LATE_FILES_SECONDS
 from nightshift.submissions.provider import LineError, ProviderError
@@ -67,7 +68,7 @@ def test_progress_follows_the_provider_and_never_goes_back() -> None:
 def test_pauses_grow() -> None:
     one = world(looks=12)
     pauses = []
-    while (result := one.visit()) is not None and result.state == "wait":
+    while (result := one.visit()) is not None and result.state in ("wait", "park"):
         pauses.append(result.wait_seconds)
         one.clock.now += result.wait_seconds
     assert pauses[:9] == sorted(pauses[:9])
@@ -360,6 +361,8 @@ def test_nothing_is_lost_or_submitted_twice_whatever_crashes(data: st.DataObject
         )
     )
 
+    lost_deletions = sum(call == "delete_file" and how == "lose" for call, _, how in faults)
+
     def hook(moment: str) -> Any:
         def strike(call: str) -> None:
             for fault in [("kill", CrashError()), ("lose", ProviderError(0, "lost"))]:
@@ -385,4 +388,4 @@ def test_nothing_is_lost_or_submitted_twice_whatever_crashes(data: st.DataObject
         one.clock.now += result.wait_seconds
     one.store.assert_each_line_once_and_in_order()
     assert set(one.provider.sent.values()) == {1}
-    assert one.provider.files == {}
+    assert one.provider.files == {} or lost_deletions >= DELETE_TRIES

@@ -1,35 +1,82 @@
-"""Executions of the state machine ``run_batch``, each named after its batch."""
+"""Executions of the state machine ``run_batch``, one at a time for each batch.
+
+The first is named after its batch, a later one ``<batch>-<number>``. The batch's record has the number of the current
+one. An execution that is not the current one ends without effect.
+"""
 
 import json
+import time
 from typing import Literal
 
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
 
 ExecutionStatus = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE"]
 
 
-def start(account_id: str, batch_id: str) -> None:
-    """Start the batch's execution. Repeating it does nothing: the same name and input is the same execution."""
-    aws.client("stepfunctions").start_execution(
-        stateMachineArn=settings.state_machine(),
-        name=batch_id,
-        input=json.dumps({"account_id": account_id, "batch_id": batch_id}),
-    )
+def start(account_id: str, batch_id: str, number: int = 0, wait_seconds: int = 0) -> None:
+    """Start the batch's execution ``number``, which first waits. If it was started before, nothing happens."""
+    stepfunctions = aws.client("stepfunctions")
+    task = {"account_id": account_id, "batch_id": batch_id, "execution": number}
+    try:
+        stepfunctions.start_execution(
+            stateMachineArn=settings.state_machine(),
+            name=_name(batch_id, number),
+            input=json.dumps(task | {"wait_seconds": wait_seconds, "failures": 0, "events": 0}),
+        )
+    except stepfunctions.exceptions.ExecutionAlreadyExists:
+        return
+
+
+def follow(batch: Batch, wait_seconds: int) -> bool:
+    """Start the execution after the batch's current one; False if another caller has, or the batch has ended.
+
+    Should this be killed between its two steps, the sweep starts the execution.
+    """
+    parked_until = int(time.time()) + wait_seconds if wait_seconds else None
+    followed = batches.next_execution(batch, parked_until)
+    if followed is None:
+        return False
+    start(batch.account_id, batch.id, followed.execution, wait_seconds)
+    return True
+
+
+def wake(batch: Batch) -> bool:
+    """Let a batch whose execution waits go on at once; False if another caller has, or the batch has ended.
+
+    A new execution takes the place of the one that waits. No harm is done if that one works meanwhile.
+    """
+    if not follow(batch, 0):
+        return False
+    stepfunctions = aws.client("stepfunctions")
+    try:
+        stepfunctions.stop_execution(executionArn=_arn(batch.id, batch.execution), cause="The batch was woken.")
+    except (stepfunctions.exceptions.ExecutionDoesNotExist, stepfunctions.exceptions.ValidationException):
+        return True  # it has ended by itself
+    return True
 
 
 def running() -> set[str]:
-    """The ids of all batches whose execution is running."""
+    """The ids of all batches of which an execution is running."""
     pages = aws.client("stepfunctions").get_paginator("list_executions")
     found = pages.paginate(stateMachineArn=settings.state_machine(), statusFilter="RUNNING")
-    return {execution["name"] for page in found for execution in page["executions"]}
+    return {execution["name"].partition("-")[0] for page in found for execution in page["executions"]}
 
 
-def status(batch_id: str) -> ExecutionStatus | None:
-    """The status of the batch's execution; None where it has none."""
+def status(batch: Batch) -> ExecutionStatus | None:
+    """The status of the batch's current execution; None where it was not started."""
     stepfunctions = aws.client("stepfunctions")
-    # An execution's ARN is its machine's, with another resource type and the execution's name.
-    arn = f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
     try:
-        return stepfunctions.describe_execution(executionArn=arn)["status"]
+        return stepfunctions.describe_execution(executionArn=_arn(batch.id, batch.execution))["status"]
     except stepfunctions.exceptions.ExecutionDoesNotExist:
         return None
+
+
+def _name(batch_id: str, number: int) -> str:
+    return f"{batch_id}-{number}" if number else batch_id
+
+
+def _arn(batch_id: str, number: int) -> str:
+    """An execution's ARN is its machine's, with another resource type and the execution's name."""
+    return f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{_name(batch_id, number)}"

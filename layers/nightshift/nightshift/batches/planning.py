@@ -22,10 +22,13 @@ def tasks_of(batch: Batch) -> list[Task]:
     return plan.read(batch.id) or _plan_again(batch)
 
 
-def ensure_plan(batch: Batch) -> None:
-    """Write the plan again if it was deleted."""
-    if plan.read(batch.id) is None:
-        plan.write(batch.id, _plan_again(batch))
+def ensure_plan(batch: Batch) -> list[Task]:
+    """The batch's tasks, from its plan, which is written again if it was deleted."""
+    tasks = plan.read(batch.id)
+    if tasks is None:
+        tasks = _plan_again(batch)
+        plan.write(batch.id, tasks)
+    return tasks
 
 
 def _plan_again(batch: Batch) -> list[Task]:

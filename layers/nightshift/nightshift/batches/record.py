@@ -9,6 +9,9 @@ from nightshift.core.errors import Fault
 from nightshift.core.table import Item
 from nightshift.routes.route import Route
 
+# How long a batch may take to end after its cancel.
+CANCELLING_SECONDS = 900
+
 
 class RequestCounts(msgspec.Struct, frozen=True):
     """The lines of a batch, and how many of them have ended in each of its two files."""
@@ -62,7 +65,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``rescue_route`` answers in real
     time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
-    ``request_digest`` identifies the request that made the batch.
+    ``request_digest`` identifies the request that made the batch. ``execution`` is the number of its execution, counted
+    from 0. Until ``parked_until``, the execution waits and does nothing else, unless another one has taken its place.
     """
 
     account_id: str
@@ -94,6 +98,26 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     batch_lines: int = 0
     batch_usage: BatchUsage | None = None
     request_digest: str | None = None
+    execution: int = 0
+    parked_until: int | None = None
+
+    @property
+    def works_until(self) -> int:
+        """Until when its chunks may be worked on: the deadline, or a while after a cancel."""
+        return self.expires_at if self.cancelling_at is None else self.cancelling_at + CANCELLING_SECONDS
+
+    @property
+    def is_open_to_work(self) -> bool:
+        """Whether its chunks are worked on now.
+
+        Where a provider's batch API answers, they are so before the upstream has started, and after a cancel, because
+        the provider's batches are to be cancelled too.
+        """
+        if self.plan is None:
+            return False
+        if self.plan.route.mode == "batch":
+            return self.status in ("validating", "in_progress", "cancelling")
+        return self.status == "in_progress"
 
     def entered_at(self, status: Status) -> int | None:
         """When the batch entered ``status``; None where it never has."""
@@ -116,8 +140,8 @@ class OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkProgress(msgspec.Struct, frozen=True):
     """How many lines of one chunk have ended so far."""
 
-    completed: int
-    failed: int
+    completed: int = 0
+    failed: int = 0
 
 
 def batch_of(item: Item) -> Batch:

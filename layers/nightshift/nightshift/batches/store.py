@@ -3,7 +3,8 @@
 | pk          | sk               | holds                                                                  |
 | ----------- | ---------------- | ---------------------------------------------------------------------- |
 | ``acct_…``  | ``batch_…``      | the batch, see ``record.Batch``                                        |
-| ``batch_…`` | ``chunk#0007``   | completed and failed lines of one chunk so far, absolute               |
+| ``batch_…`` | ``chunk#0007``   | completed and failed lines of one chunk so far, absolute; its last run |
+| ``batch_…`` | ``carry#0007``   | what a chunk's last slice handed on, as JSON, if its chunk was parked  |
 | ``batch_…`` | ``problem#0007`` | why a chunk could not be worked on                                     |
 
 A status changes by ``transition`` alone: one conditional write that names the status it expects. The table's stream
@@ -161,6 +162,38 @@ def mark_overdue(batch: Batch) -> None:
     )
 
 
+def next_execution(batch: Batch, parked_until: int | None = None) -> Batch | None:
+    """Give the batch the number of its next execution; None if another caller has, or the batch has ended.
+
+    ``parked_until`` is set where the new execution begins with a pause.
+    """
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set={"execution": batch.execution + 1, "parked_until": parked_until},
+        remove=[] if parked_until else ["parked_until"],
+        condition="attribute_exists(#open) AND (attribute_not_exists(#execution) OR #execution = :previous)",
+        previous=batch.execution,
+    )
+    return batch_of(item) if item else None
+
+
+def park(batch: Batch, until: int) -> bool:
+    """Record that the batch's execution waits until then; False if the batch has left its status or its execution.
+
+    A cancel that comes later finds the record in the batch that it has changed, and wakes the batch.
+    """
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set={"parked_until": until},
+        condition="#status = :status AND (attribute_not_exists(#execution) OR #execution = :execution)",
+        status=batch.status,
+        execution=batch.execution,
+    )
+    return item is not None
+
+
 def files_written_at(batch: Batch) -> int:
     """When the batch's files are written: the time of the first call, at every call."""
     item = _TABLE.update(
@@ -182,8 +215,38 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
     A worker that runs twice counts nothing twice, and a slower copy of it takes nothing back.
     """
     done = completed + failed
-    item = {"pk": batch_id, "sk": f"chunk#{chunk:04d}", "completed": completed, "failed": failed, "done": done}
-    _TABLE.put(item | _expiring(), "attribute_not_exists(#pk) OR #done <= :done", done=done)
+    _TABLE.update(
+        batch_id,
+        _chunk_key(chunk),
+        set={"completed": completed, "failed": failed, "done": done} | _expiring(),
+        condition="attribute_not_exists(#done) OR #done <= :done",
+    )
+
+
+def begin_run(batch_id: str, chunk: int, run_id: str) -> None:
+    """Record the run that works on the chunk from now on. An older one finds this, and stops."""
+    _TABLE.update(batch_id, _chunk_key(chunk), set={"run": run_id} | _expiring())
+
+
+def is_last_run(batch_id: str, chunk: int, run_id: str) -> bool:
+    """Whether no other run has begun on the chunk since ``run_id`` did."""
+    item = _TABLE.get(batch_id, _chunk_key(chunk), consistent=True)
+    return item is None or item.get("run") == run_id
+
+
+def put_carry(batch_id: str, chunk: int, carry: str) -> None:
+    """Keep what the chunk's last slice hands on, as JSON, because its execution may end."""
+    _TABLE.put({"pk": batch_id, "sk": f"carry#{chunk:04d}", "carry": carry} | _expiring())
+
+
+def carry(batch_id: str, chunk: int) -> str | None:
+    """What the chunk's last parked slice handed on, as JSON; None where there was none."""
+    item = _TABLE.get(batch_id, f"carry#{chunk:04d}")
+    return item["carry"] if item else None
+
+
+def _chunk_key(chunk: int) -> str:
+    return f"chunk#{chunk:04d}"
 
 
 def put_problem(batch_id: str, chunk: int, problem: str) -> None:

@@ -56,7 +56,7 @@ class ChunkStore(Protocol):
         ...
 
     def in_progress(self) -> bool:
-        """Whether the batch is still to be worked on: it is neither cancelled nor ended."""
+        """Whether the run is to go on: the batch is neither cancelled nor ended, and no newer run has its chunk."""
         ...
 
 
@@ -106,9 +106,10 @@ class SliceResult:
     """How a slice ended, and what it hands to the next slice.
 
     ``done``: no work is left for this chunk. ``more``: start the next slice now. ``wait``: start it after
-    ``wait_seconds``. ``renew``: start it in a new execution.
+    ``wait_seconds``, at most 20. ``park``: the chunk has nothing to do for ``wait_seconds``, perhaps minutes, so its
+    execution may end meanwhile; 0 seconds: it is to end, and the chunk goes on in another one.
     """
 
-    state: Literal["done", "more", "wait", "renew"]
+    state: Literal["done", "more", "wait", "park"]
     wait_seconds: int = 0
     carry: Carry = NO_CARRY

@@ -14,11 +14,20 @@ from nightshift.results.seals import SealSummary
 
 
 class S3ChunkStore:
-    """The chunk store of one task; its methods are those of ``chunk.ChunkStore``."""
+    """The chunk store of one task for one run; its methods are those of ``chunk.ChunkStore``.
 
-    def __init__(self, task: Task, input_file_id: str) -> None:
+    ``superseded`` becomes True when ``in_progress`` finds that a newer run works on the chunk.
+    """
+
+    def __init__(self, task: Task, input_file_id: str, run_id: str) -> None:
         self._task = task
         self._input_file_id = input_file_id
+        self._run_id = run_id
+        self.superseded = False
+
+    def begin(self) -> None:
+        """Take the chunk over from any older run."""
+        batches.begin_run(self._task.batch_id, self._task.chunk, self._run_id)
 
     def read(self, segment: Segment) -> bytes:
         try:
@@ -45,4 +54,7 @@ class S3ChunkStore:
         batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)
 
     def in_progress(self) -> bool:
+        self.superseded = not batches.is_last_run(self._task.batch_id, self._task.chunk, self._run_id)
+        if self.superseded:
+            return False
         return batches.get(self._task.account_id, self._task.batch_id).status == "in_progress"

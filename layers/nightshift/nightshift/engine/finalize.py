@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Outcome
 from nightshift.batches.status import TERMINAL, Status
+from nightshift.batches.validate import TOO_LATE
 from nightshift.core import concat
 from nightshift.core.concat import ByteRange
 from nightshift.core.errors import Fault
@@ -28,10 +29,14 @@ _ENDS: dict[Status, tuple[Status, str]] = {
 }
 
 
-def finalize(account_id: str, batch_id: str, reason: str = "Some requests could not be processed.") -> Batch:
+UNKNOWN_REASON = "Some requests could not be processed."
+
+
+def finalize(account_id: str, batch_id: str, reason: str | None = None) -> Batch:
     """Bring the batch to its terminal status and return it; a batch that has ended is returned as it is.
 
-    ``reason`` goes into the batch's ``errors`` where lines stay without an answer and no worker recorded more.
+    ``reason`` goes into the batch's ``errors`` where lines stay without an answer before the deadline, if no worker
+    recorded one, and where the batch was not validated.
 
     Raises:
         NotFoundError: there is no such batch.
@@ -41,8 +46,12 @@ def finalize(account_id: str, batch_id: str, reason: str = "Some requests could 
         batch = batches.get(account_id, batch_id)
         if batch.status in TERMINAL:
             return batch
+        if batch.status == "validating" and batch.is_open_to_work:
+            # Its provider has never started, and a batch in progress may expire.
+            batches.transition(batch, "in_progress")
+            continue
         if batch.status == "validating":
-            ended = _fail(batch)
+            ended = batches.transition(batch, "failed", errors=(_fault(reason) if reason else TOO_LATE,))
         elif batch.plan is None:
             # Only a batch that was cancelled before its validation is here: it has no lines to answer.
             ended = batches.transition(batch, "cancelled")
@@ -51,15 +60,11 @@ def finalize(account_id: str, batch_id: str, reason: str = "Some requests could 
             if batch.status == "in_progress" and not batch.overdue:
                 _choose_end(batch, standing)
                 continue
-            ended = _end(batch, standing, reason)
+            ended = _end(batch, standing, reason or UNKNOWN_REASON)
         if ended is not None:
             return ended
         # The batch has left its status meanwhile, for example by a cancel, and its seals may have changed.
         standing = None
-
-
-def _fail(batch: Batch) -> Batch | None:
-    return batches.transition(batch, "failed", errors=(_fault("The batch could not be started."),))
 
 
 def _fault(message: str) -> Fault:

@@ -27,18 +27,18 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
         NoApiKeyError: the route has a secret without a key.
     """
     route = plan.route
-    worker = new_id("run")
+    run_id = new_id("run")
     visit = Visit(
         chunk_number=task.chunk,
         ends_at=time.time() + seconds,
         times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
         api=route.batch_api,
-        cancelled=lambda: batches.get(batch.account_id, batch.id).status not in ("validating", "in_progress"),
+        cancelled=lambda: _is_cancelled(batch),
         started=lambda: _start(batch),
     )
     async with BatchClient(route, api_key(route)) as client:
-        store = S3ChunkStore(task, batch.input_file_id)
-        submissions = SubmissionStore(batch.id, task.chunk, worker)
+        store = S3ChunkStore(task, batch.input_file_id, run_id)
+        submissions = SubmissionStore(batch.id, task.chunk, run_id)
         return await SubmissionRun(chunk, store, submissions, client, visit).run()
 
 
@@ -57,6 +57,10 @@ def rescue_route(batch: Batch, plan: Planned) -> Route:
     _start(batch)
     count({"ChunksRescued": 1}, route=f"{plan.route.provider}/{plan.route.model}")
     return batches.lock_rescue(batch, chosen)
+
+
+def _is_cancelled(batch: Batch) -> bool:
+    return batches.get(batch.account_id, batch.id).status not in ("validating", "in_progress")
 
 
 def _start(batch: Batch) -> None:

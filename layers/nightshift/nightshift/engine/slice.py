@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
+from nightshift.core.ids import new_id
 from nightshift.core.log import count, logger
 from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
 from nightshift.engine.chunk_run import ChunkRun
@@ -21,40 +23,25 @@ from nightshift.routes.route import Route
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 
-# An execution's history ends at 25,000 events (AWS: "Step Functions service quotas"). A visit that waits adds nine.
-MAX_VISITS = 1_000
 # Answers of one worker in memory before they are stored. While they fill it, no request starts.
 ANSWER_BYTES = 32 * 1024 * 1024
 LIMITS = RunLimits()
-
-# The statuses in which a chunk has work, by its route's mode. A batch of a provider is to be submitted before the batch
-# is in progress, and to be cancelled after.
-_WORKED_ON = {
-    "realtime": frozenset({"in_progress"}),
-    "batch": frozenset({"validating", "in_progress", "cancelling"}),
-}
+# Seconds until a route without a key is tried again. A day of the longest pauses costs less than a cent (ADR 10).
+SHORTEST_PAUSE, LONGEST_PAUSE = 30, 900
 
 
-def run_slice(task: Task, carry: Carry, visits: int, seconds: float) -> SliceResult:
-    """Work on the task's chunk for at most ``seconds``, starting from the last slice's ``carry``.
-
-    ``visits`` counts the slices of its execution, this one included.
-    """
-    if visits > MAX_VISITS:
-        # The new execution sends at once, because the pause of the last slice is over.
-        return SliceResult("renew")
-    batch = batches.get(task.account_id, task.batch_id)
+def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceResult:
+    """Work on the task's chunk for at most ``seconds``, starting from the last slice's ``carry``."""
     plan = batch.plan
-    if plan is None or batch.status not in _WORKED_ON[plan.route.mode]:
+    if plan is None or not batch.is_open_to_work:
         return SliceResult("done")
     try:
         return asyncio.run(_run(task, carry, batch, plan, seconds))
     except NoApiKeyError as error:
-        # Finalize writes the chunk's lines as failed.
-        problem = f"No request could be sent: {error}."
-        logger.error("chunk given up", problem=problem)
-        batches.put_problem(task.batch_id, task.chunk, problem)
-        return SliceResult("done")
+        # The key may come back. Each time the pause is longer.
+        logger.error("no request could be sent", problem=str(error))
+        pause = min(LONGEST_PAUSE, 2**carry.refusals * SHORTEST_PAUSE)
+        return SliceResult("park", pause, replace(carry, refusals=carry.refusals + 1))
 
 
 async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: float) -> SliceResult:
@@ -65,6 +52,8 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
         result = await visit_provider(task, batch, plan, chunk, seconds)
         if result is not None:
             return result
+        if batch.status == "cancelling":
+            return SliceResult("done")
         route = rescue_route(batch, plan)
     return await _run_realtime(task, carry, batch, plan, route, ends_at)
 
@@ -74,12 +63,14 @@ async def _run_realtime(
 ) -> SliceResult:
     concurrency = layout.chunk_concurrency(route.max_concurrency, plan.chunks)
     budget = ByteBudget(ANSWER_BYTES)
+    store = S3ChunkStore(task, batch.input_file_id, new_id("run"))
+    store.begin()
     deadlines = Deadlines(ends_at, batch.expires_at, route.timeout_seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
             Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
-            S3ChunkStore(task, batch.input_file_id),
+            store,
             upstream,
             deadlines,
             budget,
@@ -87,6 +78,9 @@ async def _run_realtime(
             limits=LIMITS,
         )
         result = await run.run()
+    if store.superseded:
+        # The chunk is not done, and it is the newer run that says when it is.
+        result = SliceResult("more")
     _report(run, result, f"{route.provider}/{route.model}")
     if run.statistics.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")

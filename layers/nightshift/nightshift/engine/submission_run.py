@@ -21,6 +21,8 @@ from nightshift.submissions.decision import next_move, round_of
 from nightshift.submissions.record import Submission
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
+# A longer wait leaves the round of the chunks.
+SHORT_WAIT_SECONDS = 20
 # A visit starts no step when less is left of its invocation.
 STEP_SECONDS = 60.0
 
@@ -81,7 +83,7 @@ class SubmissionRun:
             if submission is not None and submission.step == "realtime":
                 return None
             if submission is not None and (pause := await self._pause(submission, now)):
-                return SliceResult("wait", pause)
+                return SliceResult("wait" if pause <= SHORT_WAIT_SECONDS else "park", pause)
             if submission is None or submission.step == "ended":
                 following = await self._begin(submission)
                 if isinstance(following, SliceResult):

@@ -1,4 +1,4 @@
-"""Batches that no execution works on: lost starts are started, and overdue or abandoned batches are ended."""
+"""Batches that no execution works on are started again, and those that should have ended are ended."""
 
 import random
 from dataclasses import dataclass
@@ -6,15 +6,16 @@ from typing import Literal
 
 from nightshift.batches import executions
 from nightshift.batches import store as batches
-from nightshift.batches.record import OpenBatch
+from nightshift.batches.record import Batch, OpenBatch
+from nightshift.batches.status import TERMINAL
 from nightshift.core.log import count, logger
+from nightshift.engine import rounds
 from nightshift.engine.finalize import finalize
 
 # A batch is created and started within seconds; an older one without an execution has lost its start.
 LOST_AFTER_SECONDS = 120
-# How long finalizing may take after the deadline, and after a cancel.
+# How long finalizing may take after the deadline.
 OVERDUE_SECONDS = 3600
-CANCELLING_SECONDS = 900
 
 Action = Literal["started", "ended"]
 
@@ -53,27 +54,44 @@ def sweep(now: int) -> Swept:
     return swept
 
 
-def _tend(batch: OpenBatch, now: int, running: set[str]) -> Action | None:
+def _tend(found: OpenBatch, now: int, running: set[str]) -> Action | None:
     """Start or end the batch if nothing else does; ``running`` are the batches with a running execution."""
-    late = _is_late(batch, now)
-    if not late and batch.id in running:
+    runs = found.id in running
+    if runs and found.status != "cancelling" and found.expires_at + OVERDUE_SECONDS >= now:
         return None
-    execution = None if late else executions.status(batch.id)
-    if not late and execution == "RUNNING":
+    batch = batches.get(found.account_id, found.id)
+    if batch.status in TERMINAL:
+        return None  # the index lags behind
+    if _is_late(batch, now):
+        finalize(batch.account_id, batch.id)
+        logger.warning("late batch ended", batch_id=batch.id)
+        return "ended"
+    if runs:
+        return "started" if _waits_for_nothing(batch, now) and executions.wake(batch) else None
+    return _restart(batch)
+
+
+def _is_late(batch: Batch, now: int) -> bool:
+    """Whether the batch should have ended long ago, even if its execution runs: a Map may wait for free concurrency."""
+    late_after = batch.works_until if batch.status == "cancelling" else batch.expires_at + OVERDUE_SECONDS
+    return late_after < now
+
+
+def _waits_for_nothing(batch: Batch, now: int) -> bool:
+    """Whether the batch is cancelled and waits all the same, because its cancel could not wake it."""
+    return batch.status == "cancelling" and (batch.parked_until or 0) > now
+
+
+def _restart(batch: Batch) -> Action | None:
+    """Start the batch's execution if its start was lost, or the next one if it has ended."""
+    status = executions.status(batch)
+    if status == "RUNNING":
         return None
-    if not late and execution is None:
-        executions.start(batch.account_id, batch.id)
+    if status is None:
+        executions.start(batch.account_id, batch.id, batch.execution)
         logger.warning("lost batch started", batch_id=batch.id)
         return "started"
-    # Its execution, or CloseAbandoned, should have ended it; a second end changes nothing.
-    finalize(batch.account_id, batch.id)
-    logger.warning("batch ended", batch_id=batch.id, late=late, execution_status=execution)
-    return "ended"
-
-
-def _is_late(batch: OpenBatch, now: int) -> bool:
-    """Whether the batch should have ended long ago, even if its execution runs: a Map may wait for free concurrency."""
-    if batch.status == "cancelling":
-        cancelling_at = batches.get(batch.account_id, batch.id).cancelling_at or now
-        return cancelling_at + CANCELLING_SECONDS < now
-    return batch.expires_at + OVERDUE_SECONDS < now
+    # CloseAbandoned should have done this.
+    batch = rounds.execution_ended(batch.account_id, batch.id, batch.execution, status)
+    logger.warning("abandoned batch found", batch_id=batch.id, execution_status=status, status=batch.status)
+    return "ended" if batch.status in TERMINAL else "started"

@@ -10,13 +10,17 @@ from nightshift.input.layout import Segment
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One worker's input: a chunk of a batch. ``slice`` is the result of the chunk's last slice, empty at first."""
+    """One worker's input: a chunk of a batch. ``slice`` is the result of the chunk's last slice, empty at first.
+
+    ``execution`` is the number of the batch's execution if that waits for the chunk by itself, without the Map.
+    """
 
     account_id: str
     batch_id: str
     chunk: int
     segments: list[Segment]
     slice: dict[str, Any] = {}
+    execution: int | None = None
 
 
 def write(batch_id: str, tasks: Sequence[Task]) -> None:

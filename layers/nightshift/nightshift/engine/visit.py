@@ -1,0 +1,50 @@
+"""A visit of a worker at its chunk: one slice, and what Step Functions has to know of it."""
+
+import time
+
+import msgspec
+
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
+from nightshift.engine import history
+from nightshift.engine.chunk import Carry, SliceResult
+from nightshift.engine.slice import run_slice
+from nightshift.input.plan import Task
+
+# A wait of this many seconds is not worth waking a batch from.
+SHORT_WAIT_SECONDS = 20
+
+
+def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
+    """Work on the task's chunk for at most ``seconds``; how that ended, and the events of the execution's history.
+
+    ``retries`` is how often Step Functions has tried this visit before.
+    """
+    events = history.after_visit(task.slice.get("events", 0), retries)
+    batch = batches.get(task.account_id, task.batch_id)
+    if task.execution not in (None, batch.execution):
+        return SliceResult("done"), events  # another execution has taken this one's place
+    carry = _carry(task)
+    result = SliceResult("park", 0, carry) if history.is_full(events) else run_slice(task, carry, batch, seconds)
+    if result.state == "park":
+        result = _park(task, batch, result)
+    return result, events
+
+
+def _carry(task: Task) -> Carry:
+    """What the last slice handed on: in this execution, or before its chunk was parked."""
+    if "carry" in task.slice:
+        return msgspec.convert(task.slice["carry"], Carry, str_keys=True)
+    kept = batches.carry(task.batch_id, task.chunk)
+    return msgspec.json.decode(kept, type=Carry) if kept else Carry()
+
+
+def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
+    """Keep the carry for another execution, and record a long wait, from which a cancel wakes the batch."""
+    seconds = max(0, min(result.wait_seconds, batch.works_until - int(time.time())))
+    batches.put_carry(task.batch_id, task.chunk, msgspec.json.encode(result.carry).decode())
+    # A cancelled batch ends by itself, and nothing wakes it.
+    long = seconds > SHORT_WAIT_SECONDS and task.execution is not None and batch.status != "cancelling"
+    if long and not batches.park(batch, int(time.time()) + seconds):
+        return SliceResult("more", carry=result.carry)  # it was cancelled meanwhile
+    return SliceResult("park", seconds, result.carry)

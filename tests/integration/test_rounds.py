@@ -1,0 +1,283 @@
+"""While lines are unfinished and time is left, a batch goes on: rounds, executions that follow, parking and waking."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from nightshift.batches import executions
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.engine import history
+from nightshift.input import layout, plan
+
+from tests.integration.support import (
+    Caller,
+    apply_route,
+    input_lines,
+    invoke,
+    move,
+    run_chunk,
+    sample,
+    set_batch,
+)
+
+
+@pytest.fixture(autouse=True)
+def a_route(request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("upstream")
+
+
+def started(batch_id: str) -> dict[str, str]:
+    """The batch's executions by name, with their statuses."""
+    found = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())["executions"]
+    return {each["name"]: each["status"] for each in found if each["name"].startswith(batch_id)}
+
+
+def input_of(name: str) -> dict[str, Any]:
+    arn = f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{name}"
+    given: dict[str, Any] = json.loads(aws.client("stepfunctions").describe_execution(executionArn=arn)["input"])
+    return given
+
+
+# --- after a round --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["failed", "lost"])
+def test_a_failed_chunk_gets_another_round(alice: Caller, broken: str) -> None:
+    batch_id = alice.begin(input_lines(3))
+    ended = alice.round(batch_id, *(["failed"] if broken == "failed" else []))
+    waited = []
+    for failures in range(8):
+        answer = invoke("finalize_batch", ended | {"failures": failures})
+        assert (answer["goes_on"], answer["status"]) == (True, "in_progress")
+        assert answer["failures"] == failures + 1
+        waited.append(answer["wait_seconds"])
+    assert 10 <= waited[0] <= 20
+    assert 300 <= waited[7] <= 600
+    assert invoke("validate_batch", answer)["run"] == "chunk"
+
+
+def test_a_parked_chunk_says_when_it_goes_on(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(3))
+    answer = invoke("finalize_batch", alice.round(batch_id, "park", wait_seconds=200) | {"failures": 3})
+    assert (answer["goes_on"], answer["wait_seconds"], answer["failures"]) == (True, 200, 0)
+    parked_until = batches.get(alice.account_id, batch_id).parked_until
+    assert parked_until is not None
+    assert abs(parked_until - time.time() - 200) < 100
+
+
+def test_no_pause_outlasts_the_deadline(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(3))
+    set_batch(alice, batch_id, expires_at=int(time.time()) + 50)
+    answer = invoke("finalize_batch", alice.round(batch_id, "park", wait_seconds=900))
+    assert answer["goes_on"]
+    assert answer["wait_seconds"] <= 50
+
+
+@pytest.mark.parametrize("state", ["failed", "park"])
+def test_the_deadline_ends_the_rounds(alice: Caller, state: str) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, expires_at=int(time.time()))
+    answer = invoke("finalize_batch", alice.round(batch_id, state))
+    assert (answer["goes_on"], answer["status"]) == (False, "expired")
+    batch = alice.batch(batch_id)
+    assert {line["error"]["code"] for line in alice.lines(batch["error_file_id"])} == {"batch_expired"}
+    assert batch["errors"] is None
+
+
+def test_a_failed_chunk_that_was_done_ends(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    alice.run_chunks(batch_id)
+    assert invoke("finalize_batch", alice.round(batch_id, "failed"))["status"] == "completed"
+    assert alice.batch(batch_id)["errors"] is None
+
+
+def test_a_full_history_is_handed_over(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    ended = alice.round(batch_id) | {"only_chunk": {"state": "park", "wait_seconds": 0, "events": history.MAX_EVENTS}}
+    assert not invoke("finalize_batch", ended)["goes_on"]
+    assert set(started(batch_id)) == {batch_id, f"{batch_id}-1"}
+    assert input_of(f"{batch_id}-1") == alice.start(batch_id) | {"execution": 1, "wait_seconds": 1}
+    assert not invoke("finalize_batch", ended)["goes_on"]
+    assert len(started(batch_id)) == 2
+
+
+def test_an_older_execution_ends_nothing(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, execution=1)
+    answer = invoke("finalize_batch", alice.round(batch_id, "done"))
+    assert (answer["goes_on"], answer["status"]) == (False, "in_progress")
+
+
+def test_a_cancelled_batch_collects_for_a_while(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    alice("POST", f"/batches/{batch_id}/cancel")
+    assert invoke("validate_batch", alice.start(batch_id))["run"] == "chunk"
+    collecting = alice.round(batch_id, "park", wait_seconds=60)
+    answer = invoke("finalize_batch", collecting)
+    assert (answer["goes_on"], answer["wait_seconds"], answer["status"]) == (True, 60, "cancelling")
+    set_batch(alice, batch_id, cancelling_at=int(time.time()) - 900)
+    assert invoke("finalize_batch", collecting)["status"] == "cancelled"
+
+
+def test_several_chunks_need_the_map(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
+    monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
+    apply_route(max_concurrency=4)
+    batch_id = alice.begin(input_lines(9))
+    assert invoke("validate_batch", alice.start(batch_id))["run"] == "chunks"
+    assert invoke("finalize_batch", alice.round(batch_id, "done"))["goes_on"]
+
+
+# --- after an execution ---------------------------------------------------------------------------------------------
+
+
+def abandoned(caller: Caller, batch_id: str, status: str, number: int = 0) -> dict[str, Any]:
+    event = sample("close_abandoned")
+    name = f"{batch_id}-{number}" if number else batch_id
+    task = caller.start(batch_id) | {"execution": number}
+    event["detail"] |= {"input": json.dumps(task), "name": name, "status": status}
+    return event
+
+
+@pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT"])
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_failed_execution_is_followed_once(alice: Caller, status: str, validated: bool) -> None:
+    batch_id = alice.begin(input_lines(2)) if validated else alice.create(input_lines(2))
+    before = alice.batch(batch_id)["status"]
+    for _ in range(2):
+        assert invoke("close_abandoned", abandoned(alice, batch_id, status)) == {"status": before}
+    assert set(started(batch_id)) == {batch_id, f"{batch_id}-1"}
+    assert 10 <= input_of(f"{batch_id}-1")["wait_seconds"] <= 20
+    for number in range(1, 8):
+        invoke("close_abandoned", abandoned(alice, batch_id, status, number))
+    assert 300 <= input_of(f"{batch_id}-8")["wait_seconds"] <= 600
+    assert batches.get(alice.account_id, batch_id).parked_until
+
+
+def test_a_failed_execution_past_the_deadline_ends(alice: Caller) -> None:
+    begun, waiting = alice.begin(input_lines(2)), alice.create(input_lines(2))
+    for batch_id in (begun, waiting):
+        set_batch(alice, batch_id, expires_at=int(time.time()))
+    assert invoke("close_abandoned", abandoned(alice, begun, "FAILED")) == {"status": "expired"}
+    assert invoke("close_abandoned", abandoned(alice, waiting, "FAILED")) == {"status": "failed"}
+    [error] = alice.batch(waiting)["errors"]["data"]
+    assert error["message"] == "The batch could not be validated before its deadline."
+
+
+@pytest.mark.parametrize(("validated", "end"), [(True, "completed"), (False, "failed")])
+def test_an_operators_stop_ends_the_batch(alice: Caller, validated: bool, end: str) -> None:
+    batch_id = alice.begin(input_lines(2)) if validated else alice.create(input_lines(2))
+    assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED")) == {"status": end}
+    [error] = alice.batch(batch_id)["errors"]["data"]
+    assert error["message"].startswith("The batch was stopped by its operator.")
+
+
+def test_a_stop_of_an_older_execution_is_ignored(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, execution=2)
+    assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED", 1)) == {"status": "in_progress"}
+    assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED", 2)) == {"status": "completed"}
+
+
+def test_an_ended_batch_is_not_followed(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    alice.run_chunks(batch_id)
+    ended = alice.finalize(batch_id)
+    assert invoke("close_abandoned", abandoned(alice, batch_id, "FAILED")) == {"status": "completed"}
+    assert alice.batch(batch_id) == ended
+    assert set(started(batch_id)) == {batch_id}
+
+
+def test_a_chunks_execution_ends_no_batch(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    event = abandoned(alice, batch_id, "FAILED")
+    event["detail"] |= {"name": "5c7e0b1e-8f0f-3d6e-9a53-2f4c7b1d9e60", "input": None}
+    assert invoke("close_abandoned", event) == {"status": None}
+    assert alice.batch(batch_id)["status"] == "in_progress"
+
+
+# --- parking and waking ---------------------------------------------------------------------------------------------
+
+
+def parked(caller: Caller) -> str:
+    """A batch whose only chunk waits for the key of its route."""
+    apply_route(api_key_secret="nightshift/gone")
+    batch_id = caller.begin(input_lines(2))
+    task = invoke("validate_batch", caller.start(batch_id))["task"]
+    assert run_chunk(task)["state"] == "park"
+    return batch_id
+
+
+def test_a_cancel_wakes_a_parked_batch(alice: Caller) -> None:
+    batch_id = parked(alice)
+    assert alice("POST", f"/batches/{batch_id}/cancel").json["status"] == "cancelling"
+    assert started(batch_id) == {batch_id: "ABORTED", f"{batch_id}-1": "RUNNING"}
+    assert input_of(f"{batch_id}-1")["wait_seconds"] == 0
+    assert batches.get(alice.account_id, batch_id).parked_until is None
+    assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED")) == {"status": "cancelling"}
+    validated = invoke("validate_batch", input_of(f"{batch_id}-1"))
+    assert run_chunk(validated["task"])["state"] == "done"
+    ended = invoke("finalize_batch", alice.round(batch_id, "done", execution=1))
+    assert ended["status"] == "cancelled"
+
+
+def test_a_cancel_of_a_working_batch_wakes_none(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, parked_until=int(time.time()) - 1)
+    alice("POST", f"/batches/{batch_id}/cancel")
+    assert started(batch_id) == {batch_id: "RUNNING"}
+
+
+def test_a_cancelled_batch_is_not_parked(alice: Caller) -> None:
+    apply_route(api_key_secret="nightshift/gone")
+    batch_id = alice.begin(input_lines(2))
+    batch = batches.get(alice.account_id, batch_id)
+    move(alice, batch_id, "cancelling")
+    assert not batches.park(batch, 2_000_000_000)
+    assert not batches.park(replace(batch, status="cancelling", execution=1), 2_000_000_000)
+
+
+def test_two_wakers_start_one_execution(alice: Caller) -> None:
+    batch_id = parked(alice)
+    batch = batches.get(alice.account_id, batch_id)
+    assert [executions.wake(batch), executions.wake(batch)] == [True, False]
+    assert set(started(batch_id)) == {batch_id, f"{batch_id}-1"}
+
+
+def test_a_failed_wake_fails_no_cancel(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = parked(alice)
+    set_batch(alice, batch_id, created_at=int(time.time()) - 200)
+
+    def fail(*_: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executions, "wake", fail)
+        assert alice("POST", f"/batches/{batch_id}/cancel").status == 200
+    assert invoke("sweep", sample("sweep"))["started"] == 1
+    assert set(started(batch_id)) == {batch_id, f"{batch_id}-1"}
+    assert invoke("sweep", sample("sweep"))["started"] == 0
+
+
+def test_a_waker_killed_halfway_is_repaired(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, created_at=int(time.time()) - 200)
+    batch = batches.get(alice.account_id, batch_id)
+    assert batches.next_execution(batch)
+    aws.client("stepfunctions").stop_execution(
+        executionArn=f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
+    )
+    assert invoke("sweep", sample("sweep")) == {"started": 1, "ended": 0, "failed": 0}
+    assert started(batch_id)[f"{batch_id}-1"] == "RUNNING"
+
+
+def test_a_parked_chunks_carry_reaches_the_next_execution(alice: Caller) -> None:
+    batch_id = parked(alice)
+    [task] = plan.read(batch_id) or []
+    assert batches.carry(batch_id, task.chunk) == '{"refusals":1}'
+    task_again = invoke("validate_batch", alice.start(batch_id))["task"]
+    assert run_chunk(task_again)["carry"] == {"refusals": 2}
