@@ -277,7 +277,7 @@ def test_route_is_paused_drained_and_resumed(tmp_path: Path) -> None:
     for command, shown in (("pause", "paused, healthy"), ("drain", "draining, healthy"), ("resume", "healthy")):
         assert admin("routes", command, "m").exit_code == 0
         assert shown in re.split(r"  +", admin("routes", "status").stdout.splitlines()[1])
-    assert admin("routes", "pause", "m", "--provider", "other").exit_code == 1
+    assert admin("routes", "pause", "m", "--provider", "other").exit_code != 0
 
 
 def test_status_shows_the_providers_words_and_who_waits(tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ def test_accounts_take_turns_on_a_small_route(world: World) -> None:
     in_use = first.take(32).ceiling
     world.now += 1.0
     second.take(32)
+    world.now += 1.0
     for _ in range(int(TURN_SECONDS / 4)):
         assert first.take(32, in_use=in_use).ceiling == 32  # its turn began when somebody came to wait
         assert second.take(32).ceiling == 0
