@@ -1,10 +1,10 @@
-"""`nightshift admin`: accounts, keys and routes, with the package's functions on the tables of a stack."""
+"""`nightshift admin`: accounts, keys, routes and batches, with the package's functions on the tables of a stack."""
 
 import typer
 
-from nightshift_cli.admin import accounts, keys, routes
+from nightshift_cli.admin import accounts, batches, keys, routes
 
-HELP = """Operate a stack: its accounts, keys and routes.
+HELP = """Operate a stack: its accounts, keys, routes and batches.
 
 \b
 Examples:
@@ -12,9 +12,11 @@ Examples:
   nightshift admin routes status
   nightshift admin accounts create my-team
   nightshift admin keys create --account my-team
+  nightshift admin batches show batch_...
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(routes.app, name="routes")
+app.add_typer(batches.app, name="batches")

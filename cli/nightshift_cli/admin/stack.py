@@ -14,6 +14,7 @@ from nightshift_cli.errors import CliError
 # The settings that the package's stores read, and the stack's outputs that have them.
 OUTPUTS = {
     "ACCOUNTS_TABLE": "AccountsTable",
+    "BATCHES_TABLE": "BatchesTable",
     "ROUTES_TABLE": "RoutesTable",
     "ROUTE_STATE_TABLE": "RouteStateTable",
 }

@@ -6,23 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import msgspec
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, BatchUsage, Planned, RequestCounts
 from nightshift.core import aws
+from nightshift.results.usage import Usage
+from nightshift.routes import form
 from nightshift.routes import store as routes
 from nightshift.routes.health import Health, reported, trouble_of
 from nightshift.routes.lease import Lease
 from nightshift.routes.state import RouteState
+from nightshift.submissions.record import Submission
+from nightshift.submissions.store import SubmissionStore
 from nightshift_cli.admin import stack as cli_stack
 from nightshift_cli.main import app
 from typer.testing import CliRunner, Result
 
 OUTPUTS = {
     "AccountsTable": "accounts-of-the-stack",
+    "BatchesTable": "batches-of-the-stack",
     "RoutesTable": "routes-of-the-stack",
     "RouteStateTable": "route-state-of-the-stack",
 }
@@ -36,7 +45,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     # Set first, so that monkeypatch also undoes what the commands set.
-    for name in ("ACCOUNTS_TABLE", "ROUTES_TABLE", "ROUTE_STATE_TABLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+    for name in (*cli_stack.OUTPUTS, "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     with mock_aws():
@@ -308,3 +317,47 @@ def test_status_shows_the_providers_words_and_who_waits(tmp_path: Path) -> None:
     assert shown[2] == "m, p: 401: Incorrect API key"
     assert shown[4].split() == ["ACCOUNT", "WEIGHT", "IN", "USE", "GRANTED", "WANTED", "WAITING"]
     assert shown[5].split() == ["acct_1", "1", "32", "32", "128", "1"]
+
+
+def ended_batch(account_id: str) -> Batch:
+    usage = msgspec.convert(Usage(10, 0, 4, 0, 14).as_dict(), BatchUsage)
+    half = msgspec.convert(Usage(5, 0, 2, 0, 7).as_dict(), BatchUsage)
+    route = form.parse(yaml.safe_load(ROUTE) | {"mode": "batch", "sku": {"id": "s", "input_per_million": 100_000.0}})
+    return Batch(
+        account_id=account_id,
+        id="batch_1",
+        status="completed",
+        input_file_id="file_1",
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        created_at=1,
+        expires_at=2,
+        plan=Planned("m", 4, 1, route),
+        request_counts=RequestCounts(4, 3, 1),
+        usage=usage,
+        batch_lines=2,
+        batch_usage=half,
+    )
+
+
+def test_a_batch_shows_its_ways_and_the_providers_ids() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    batches.put(ended_batch(account_id))
+    submissions = SubmissionStore("batch_1", 0, "run_1")
+    submissions.claim(1.0)
+    submissions.save(Submission(number=1, step="ended", since=5.0, lines=2, batch_ids=["batch-of-the-provider"]))
+
+    shown = admin("batches", "show", "batch_1").stdout
+
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["account", account_id] in rows
+    assert ["cost", "unknown", "price"] in rows
+    assert ["batch", "API", "2", "5", "2", "unknown", "price"] in rows
+    assert ["real", "time", "2", "5", "2", "unknown", "price"] in rows
+    assert "batch-of-the-provider" in shown
+
+
+def test_an_unknown_batch_is_an_error() -> None:
+    admin("accounts", "create", "acme")
+    result = admin("batches", "show", "batch_2")
+    assert (result.exit_code, "There is no batch batch_2" in result.stderr) == (1, True)
