@@ -154,7 +154,7 @@ def next_execution(batch: Batch, parked_until: int | None = None) -> Batch | Non
 
 
 def park(batch: Batch, until: int) -> bool:
-    """Record that the batch's execution waits until then; False if the batch has left its status or its execution.
+    """Record that the batch's execution waits until then; False if it is not in progress or has left the execution.
 
     A cancel that comes later finds the record in the batch that it has changed, and wakes the batch.
     """
@@ -162,8 +162,8 @@ def park(batch: Batch, until: int) -> bool:
         batch.account_id,
         batch.id,
         set={"parked_until": until},
-        condition="#status = :status AND (attribute_not_exists(#execution) OR #execution = :execution)",
-        status=batch.status,
+        condition="#status = :in_progress AND (attribute_not_exists(#execution) OR #execution = :execution)",
+        in_progress="in_progress",
         execution=batch.execution,
     )
     return item is not None
