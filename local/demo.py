@@ -28,6 +28,7 @@ from local.settings import MODEL, ROOT
 from local.stack import Stack
 
 LINES = 200
+BATCH_MODEL = "demo-batch-model"
 WEBHOOK_SECONDS = 30
 # Modules written in Python with good docstrings. They are read as text, not imported.
 MODULES = (
@@ -125,6 +126,32 @@ def run_batch(stack: Stack, client: OpenAI, requests: Path, answers: Path, callb
     return batch
 
 
+def run_in_batch_mode(stack: Stack, requests: Path) -> None:
+    """Run the file once more, on a route that uses the provider's own batch API."""
+    description = stack.read() or {}
+    routes = stack.folder / "demo" / "routes.yaml"
+    upstream = f"provider: simulator, base_url: {description['upstream_url']}, upstream_model: simulated-model"
+    price = "sku: {id: half-price, input_per_million: 0.075, output_per_million: 0.30}"
+    routes.write_text(f"- {{model: {BATCH_MODEL}, {upstream}, {price}, mode: batch}}\n")
+    print(
+        f"\nA provider's own batch API, at its price, is one line of a routes file ({routes}):\n  {routes.read_text()}"
+    )
+    renamed = requests.with_name("requests-batch-mode.jsonl")
+    renamed.write_text(requests.read_text().replace(f'"{MODEL}"', f'"{BATCH_MODEL}"'))
+    answers = requests.with_name("answers-batch-mode.jsonl")
+    for command in (
+        ("admin", "routes", "apply", str(routes), "--local"),
+        ("run", str(renamed), "--output", str(answers), "--local"),
+    ):
+        print(f"$ nightshift {' '.join(command)}", flush=True)
+        environment = {**os.environ, "NIGHTSHIFT_LOCAL_DIR": str(stack.folder)}
+        done = subprocess.run((sys.executable, "-m", "nightshift_cli", *command), env=environment, check=False)
+        if done.returncode:
+            raise DemoError("The batch in batch mode failed.")
+    if len(answers.read_text().splitlines()) != LINES:
+        raise DemoError(f"Not all {LINES} lines were answered in batch mode.")
+
+
 def show_answers(answers: Path, questions: dict[str, str]) -> int:
     """Print the first answers, and return how many there are."""
     print("Some of its answers (from a simulator, unless UPSTREAM_BASE_URL is set to a real provider):\n")
@@ -179,6 +206,8 @@ def demo(stack: Stack) -> None:
         answered = show_answers(answers, questions)
         check_webhook(client, receiver, secret, batch)
     check_counts(batch, answered)
+    if "UPSTREAM_BASE_URL" not in os.environ:
+        run_in_batch_mode(stack, requests)
     print(f"""
 All {LINES} of {LINES} lines were answered. Next steps:
   nightshift run --local your.jsonl -o answers.jsonl    run your own batch (model {MODEL})

@@ -1,18 +1,45 @@
 """An OpenAI-compatible upstream simulator. It answers at once, and can be made slow or faulty.
 
-`python -m local.upstream --port 8400 --control-port 8401` serves `POST /v1/chat/completions` on the first port. The
-second port serves its control, also while the upstream is down:
+`python -m local.upstream --port 8400 --control-port 8401` serves `POST /v1/chat/completions`, `/v1/files` and
+`/v1/batches` on the first port. The second port serves its control, also while the upstream is down:
 
-PUT /control  changes any of these settings:
+PUT /control  changes any of these settings. Without a change nothing is faulty.
     latency_ms (0), jitter_ms (0): an answer takes latency ± jitter, uniformly distributed
-    error_rate ({}): share of requests that get an error status, such as {"429": 0.05, "500": 0.05}
+    error_rate ({}): share of requests that get an error status, such as {"429": 0.05, "500": 0.05}. Requests in a batch
+        draw it too, and are then in its error file
     retry_after_s (null): Retry-After of 429 and 503
     hang_rate (0), reset_rate (0): share of requests never answered, and of answers that break off
     answer_bytes (0): minimum size of an answer, filled up with text
-    down (false): refuse connections
-GET /control  returns the settings and the counters. `requests` counts how often each request was received, by its
-    Idempotency-Key or a digest of its body
-DELETE /control  resets settings and counters
+    down (false): refuse connections. Batches go on meanwhile
+  A batch's way; a change reaches batches that run, but their answers are drawn when they are created:
+    batch_start_seconds (0): time in `validating`
+    batch_seconds (0): time in `in_progress`, while the counts advance evenly
+    batch_cancel_seconds (0): time in `cancelling`
+    batch_stuck (false): batches stay as they are until this is false again; they can be cancelled
+    batch_fail ({}): {"code": "token_limit_exceeded", "times": 2} lets the next two batches fail at validation
+    batch_bad_lines (0): `custom_id`s that validation refuses, or a share of all lines, drawn by the body, so that a
+        line is refused each time. The batch is `failed`, and `errors` names the lines
+    batch_expire_after (null): share of lines answered when a batch ends `expired`
+    max_batch_requests (50000), max_queued_tokens (null): a batch over them is `failed`. A token is four bytes of input
+    max_batch_bytes (200 MiB): a larger upload is a 400
+  A batch's files:
+    batch_error_rate (0): share of lines with an `error` and no response, half of them in the output file
+    batch_missing_rate (0), batch_double_rate (0): share of lines that are in neither file, or twice in one
+    batch_unknown_rate (0): share of lines followed by one whose `custom_id` nobody sent
+    files_late_seconds (0): so long after a batch's end its files are 404; half as long the batch has no ids of them
+  Calls to `/v1/files` and `/v1/batches`:
+    batch_api_error_rate ({}): share of calls that get an error status, such as {"429": 0.1}
+    batch_api_reset_rate (0): share of answers that break off half-way
+    batch_api_error_after (false): whether a call that fails has had its effect
+    cancel_conflict (false): a batch ends when it is to be cancelled, so that the cancel is refused with 409
+GET /control  returns the settings and the counters:
+    requests: how often each request was received, by its Idempotency-Key or a digest of its body
+    submitted: how often each body was in a batch that passed validation, by a digest, which is also in its answer's id
+        (`chatcmpl-<digest>`)
+    batch_api: calls by method, path and status; `reset` is an answer that broke off
+    files_uploaded, files_deleted, batches_created, cancels: what had an effect, whatever was answered
+    files_held: files that are not deleted, outputs included
+DELETE /control  resets settings and counters; files and batches stay
 """
 
 import argparse
@@ -21,57 +48,23 @@ import hashlib
 import json
 import random
 import re
-import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
-from typing import Any
+from dataclasses import asdict
 
 from aiohttp import web
 
-PATH = "/v1/chat/completions"
+from local import replies
+from local.provider_api import CHAT, Provider
+from local.simulation import Settings, Simulation, completion, drawn_status
 
-
-@dataclass
-class Settings:
-    latency_ms: float = 0
-    jitter_ms: float = 0
-    error_rate: dict[str, float] = field(default_factory=dict)
-    retry_after_s: float | None = None
-    hang_rate: float = 0
-    reset_rate: float = 0
-    answer_bytes: int = 0
-    down: bool = False
-
-    def change(self, wanted: dict[str, Any]) -> None:
-        """Change the settings in ``wanted``.
-
-        Raises:
-            ValueError: a setting is unknown.
-        """
-        known = {each.name for each in fields(self)}
-        if unknown := wanted.keys() - known:
-            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
-        for name, value in wanted.items():
-            setattr(self, name, value)
-
-
-@dataclass
-class Counters:
-    received: int = 0
-    in_flight: int = 0
-    most_in_flight: int = 0
-    hung: int = 0
-    reset: int = 0
-    by_status: Counter[str] = field(default_factory=Counter)
-    requests: Counter[str] = field(default_factory=Counter)
+# OpenAI's limit of a file.
+MAX_BODY_BYTES = 512 * 1024 * 1024
 
 
 class Upstream:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._settings = Settings()
-        self._counters = Counters()
+        self._simulation = Simulation()
+        self._provider = Provider(self._simulation)
         self._runner: web.AppRunner | None = None
 
     def control(self) -> web.Application:
@@ -83,8 +76,9 @@ class Upstream:
 
     async def open(self) -> None:
         if self._runner is None:
-            app = web.Application(client_max_size=64 * 1024 * 1024)
-            app.router.add_post(PATH, self._complete)
+            app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._provider.middleware])
+            app.router.add_post(CHAT, self._complete)
+            app.router.add_routes(self._provider.routes())
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await self._runner.setup()
             await web.TCPSite(self._runner, self._host, self._port, backlog=2048).start()
@@ -96,26 +90,25 @@ class Upstream:
             await runner.cleanup()
 
     async def _report(self, _: web.Request) -> web.Response:
-        twice = sum(count > 1 for count in self._counters.requests.values())
-        report = {"settings": asdict(self._settings), **vars(self._counters), "received_twice_or_more": twice}
-        return web.json_response(report)
+        counters = self._simulation.counters.report() | {"files_held": len(self._provider.files)}
+        return web.json_response({"settings": asdict(self._simulation.settings), **counters})
 
     async def _change(self, request: web.Request) -> web.Response:
         try:
-            self._settings.change(await request.json())
+            self._simulation.settings.change(await request.json())
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
-        await (self.close() if self._settings.down else self.open())
-        return web.json_response(asdict(self._settings))
+        await (self.close() if self._simulation.settings.down else self.open())
+        return web.json_response(asdict(self._simulation.settings))
 
     async def _reset(self, _: web.Request) -> web.Response:
-        self._settings, self._counters = Settings(), Counters()
+        self._simulation.reset()
         await self.open()
-        return web.json_response(asdict(self._settings))
+        return web.json_response(asdict(self._simulation.settings))
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        settings, counters = self._settings, self._counters
+        settings, counters = self._simulation.settings, self._simulation.counters
         counters.received += 1
         counters.requests[_request_of(request.headers.get("Idempotency-Key"), body)] += 1
         counters.in_flight += 1
@@ -130,37 +123,23 @@ class Upstream:
         if delay > 0:
             await asyncio.sleep(delay / 1000)
         if random.random() < settings.hang_rate:
-            self._counters.hung += 1
+            self._simulation.counters.hung += 1
             await asyncio.sleep(3600)
         if random.random() < settings.reset_rate:
-            self._counters.reset += 1
-            response = web.StreamResponse(headers={"Content-Length": "1000"})
-            await response.prepare(request)
-            await response.write(b'{"id":')
-            if request.transport is not None:
-                request.transport.abort()
-            return response
-        draw = random.random()
-        for status, share in settings.error_rate.items():
-            draw -= share
-            if draw < 0:
-                return self._error(int(status), settings)
+            self._simulation.counters.reset += 1
+            return await replies.break_off(request)
+        if (status := drawn_status(settings.error_rate)) is not None:
+            return self._error(status, settings)
         try:
-            wanted = json.loads(body)
-            completion = _completion(wanted, settings.answer_bytes)
-        except (ValueError, KeyError, TypeError, IndexError):
+            answer = completion(json.loads(body), settings.answer_bytes)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return self._error(400, settings)
-        self._counters.by_status["200"] += 1
-        # Raw UTF-8, as vLLM answers.
-        return web.json_response(completion, dumps=partial(json.dumps, ensure_ascii=False))
+        self._simulation.counters.by_status["200"] += 1
+        return web.json_response(answer, dumps=replies.dumps)
 
     def _error(self, status: int, settings: Settings) -> web.Response:
-        self._counters.by_status[str(status)] += 1
-        headers = {}
-        if settings.retry_after_s is not None and status in (429, 503):
-            headers["Retry-After"] = f"{settings.retry_after_s:g}"
-        error = {"message": f"simulated {status}", "type": "simulated_error", "param": None, "code": None}
-        return web.json_response({"error": error}, status=status, headers=headers)
+        self._simulation.counters.by_status[str(status)] += 1
+        return replies.error(status, settings)
 
 
 def _request_of(idempotency_key: str | None, body: bytes) -> str:
@@ -168,38 +147,6 @@ def _request_of(idempotency_key: str | None, body: bytes) -> str:
     if idempotency_key is None:
         return hashlib.sha256(body).hexdigest()
     return re.sub(r"^(batch_req_\w+)-\d+$", r"\1", idempotency_key)
-
-
-def _completion(wanted: dict[str, Any], at_least: int = 0) -> dict[str, Any]:
-    """A chat completion whose text is the first sentence of the last paragraph of the last message, with filler text
-    up to ``at_least`` bytes."""
-    content = wanted["messages"][-1]["content"]
-    text = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-    paragraph = text.strip().split("\n\n")[-1]
-    sentence = re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()), maxsplit=1)[0]
-    prompt_tokens, completion_tokens = len(text.split()), len(sentence.split())
-    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:24]
-    if at_least > len(sentence):
-        sentence = sentence + " " + "And so on. " * ((at_least - len(sentence)) // 11)
-    return {
-        "id": f"chatcmpl-{digest}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": wanted["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": sentence, "refusal": None},
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        },
-    }
 
 
 async def serve(port: int, control_port: int, host: str = "127.0.0.1") -> None:

@@ -28,8 +28,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, object]:
     batch = batches.get(account_id, batch_id)
     if batch.status == "validating":
         batch = validate(batch, context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
-    # A chunk of a cancelled batch may have results to collect.
-    tasks = planning.ensure_plan(batch) if batch.plan and batch.status in ("in_progress", "cancelling") else []
+    tasks = planning.ensure_plan(batch) if batch.is_open_to_work else []
     only = msgspec.to_builtins(tasks[0]) if len(tasks) == 1 else {}
     logger.info("batch validated", status=batch.status, lines=batch.plan and batch.plan.lines)
     return {

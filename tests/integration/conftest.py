@@ -8,6 +8,7 @@ from moto import mock_aws
 from nightshift.accounts import store as accounts
 from nightshift.core import aws
 
+from tests.integration.simulator import Simulator, simulating
 from tests.integration.support import REGION, Caller, Server, apply_route, new_caller, serving, template_tables
 
 TRIVIAL_MACHINE = '{"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}'
@@ -83,3 +84,16 @@ def upstream(server: Server) -> Server:
     """The upstream that the route of ``MODEL`` leads to."""
     apply_route(server.url, timeout_seconds=5)
     return server
+
+
+@pytest.fixture(scope="session")
+def running_simulator() -> Iterator[Simulator]:
+    with simulating() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(running_simulator: Simulator) -> Simulator:
+    """The upstream simulator, without faults and with its counters at zero."""
+    running_simulator.reset()
+    return running_simulator

@@ -400,7 +400,8 @@ class BatchStates(RuleBasedStateMachine):
                 life.stopped = True
                 self._execution_ends(batch, execution, "ABORTED")
             case "park":
-                batches.park(self.stored(batch), int(time.time()) + 600)
+                if self.stored(batch).status not in TERMINAL:
+                    batches.park(self.stored(batch), int(time.time()) + 600)
             case "wake":
                 executions.wake(self.stored(batch))
             case "sweep":

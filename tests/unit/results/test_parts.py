@@ -12,8 +12,12 @@ from tests.unit.results.bodies import bodies, output_lines
 
 
 def test_a_part_keeps_its_format() -> None:
-    lines = [OutputLine(7, b'{"a":1}', True, Usage(1, 2, 3, 4, 5)), OutputLine(0, b"{}", False)]
-    assert encode_part(lines) == b'[7,true,[1,2,3,4,5]]\n{"a":1}\n[0,false,null]\n{}\n'
+    lines = [OutputLine(7, b'{"a":1}', True, Usage(1, 2, 3, 4, 5), True), OutputLine(0, b"{}", False)]
+    assert encode_part(lines) == b'[7,true,[1,2,3,4,5],true]\n{"a":1}\n[0,false,null,false]\n{}\n'
+
+
+def test_a_part_of_an_earlier_version_is_read() -> None:
+    assert [line for _, line in decode_part(b"[0,false,null]\n{}\n")] == [OutputLine(0, b"{}", False)]
 
 
 @given(st.lists(output_lines, max_size=10))

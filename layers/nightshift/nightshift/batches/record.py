@@ -56,14 +56,17 @@ class Outcome(msgspec.Struct, frozen=True):
     errors: tuple[Fault, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None
+    batch_lines: int = 0
+    batch_usage: BatchUsage | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One batch. Times are seconds since 1970; ``plan`` is None until the input file is validated.
 
-    ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``request_digest`` identifies the
-    request that made it. ``execution`` is the number of its execution, counted from 0. Until ``parked_until``, the
-    execution waits and does nothing else, unless another one has taken its place.
+    ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``rescue_route`` answers in real
+    time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
+    ``request_digest`` identifies the request that made the batch. ``execution`` is the number of its execution, counted
+    from 0. Until ``parked_until``, the execution waits and does nothing else, unless another one has taken its place.
     """
 
     account_id: str
@@ -91,6 +94,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     cancelling_at: int | None = None
     cancelled_at: int | None = None
     overdue: bool = False
+    rescue_route: Route | None = None
+    batch_lines: int = 0
+    batch_usage: BatchUsage | None = None
     request_digest: str | None = None
     execution: int = 0
     parked_until: int | None = None
@@ -99,6 +105,19 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     def works_until(self) -> int:
         """Until when its chunks may be worked on: the deadline, or a while after a cancel."""
         return self.expires_at if self.cancelling_at is None else self.cancelling_at + CANCELLING_SECONDS
+
+    @property
+    def is_open_to_work(self) -> bool:
+        """Whether its chunks are worked on now.
+
+        Where a provider's batch API answers, they are so before the upstream has started, and after a cancel, because
+        the provider's batches are to be cancelled too.
+        """
+        if self.plan is None:
+            return False
+        if self.plan.route.mode == "batch":
+            return self.status in ("validating", "in_progress", "cancelling")
+        return self.status == "in_progress"
 
     def entered_at(self, status: Status) -> int | None:
         """When the batch entered ``status``; None where it never has."""
@@ -135,6 +154,8 @@ def batch_of(item: Item) -> Batch:
             "chunks": item["chunks"],
             "route": msgspec.json.decode(item["route"]),
         }
+    if "rescue_route" in item:
+        known["rescue_route"] = msgspec.json.decode(item["rescue_route"])
     return msgspec.convert(known, Batch)
 
 
@@ -148,6 +169,8 @@ def item_of(batch: Batch) -> Item:
     plain: Item = msgspec.to_builtins(batch)
     keys = {"pk": plain.pop("account_id"), "sk": plain.pop("id")}
     plan = plain.pop("plan") and plan_attributes(batch.plan)
+    if batch.rescue_route is not None:
+        plain["rescue_route"] = msgspec.json.encode(batch.rescue_route).decode()
     return (
         keys | {name: value for name, value in plain.items() if value is not None and value is not False} | (plan or {})
     )

@@ -32,6 +32,7 @@ from nightshift.batches.record import (
 from nightshift.batches.status import TERMINAL, Status, sources, timestamp_field
 from nightshift.core.errors import Fault, NotFoundError
 from nightshift.core.table import Item, Table
+from nightshift.routes.route import Route
 
 OPEN_INDEX = "OpenBatches"
 # How long the items of chunks are kept: far longer than a batch may take.
@@ -122,6 +123,30 @@ def transition(
     return batch_of(item) if item else None
 
 
+def put_plan(batch: Batch, plan: Planned) -> Batch | None:
+    """Record the plan of a batch that stays ``validating``; None if it has left that status meanwhile."""
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set=plan_attributes(plan),
+        condition="#status = :validating",
+        validating="validating",
+    )
+    return batch_of(item) if item else None
+
+
+def lock_rescue(batch: Batch, route: Route) -> Route:
+    """The route by which the batch's lines go in real time: ``route``, or the one that an earlier call has locked."""
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        expression="SET #rescue_route = if_not_exists(#rescue_route, :route)",
+        route=msgspec.json.encode(route).decode(),
+    )
+    assert item is not None  # noqa: S101 (an update without a condition always gives an item)
+    return msgspec.json.decode(item["rescue_route"], type=Route)
+
+
 def mark_overdue(batch: Batch) -> None:
     """Record that the batch in progress will end as ``expired`` unless it is cancelled.
 
@@ -154,7 +179,7 @@ def next_execution(batch: Batch, parked_until: int | None = None) -> Batch | Non
 
 
 def park(batch: Batch, until: int) -> bool:
-    """Record that the batch's execution waits until then; False if it is not in progress or has left the execution.
+    """Record that the batch's execution waits until then; False if it has left its status or the execution.
 
     A cancel that comes later finds the record in the batch that it has changed, and wakes the batch.
     """
@@ -162,8 +187,8 @@ def park(batch: Batch, until: int) -> bool:
         batch.account_id,
         batch.id,
         set={"parked_until": until},
-        condition="#status = :in_progress AND (attribute_not_exists(#execution) OR #execution = :execution)",
-        in_progress="in_progress",
+        condition="#status = :status AND (attribute_not_exists(#execution) OR #execution = :execution)",
+        status=batch.status,
         execution=batch.execution,
     )
     return item is not None
@@ -192,7 +217,7 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
     done = completed + failed
     _TABLE.update(
         batch_id,
-        _chunk_key(chunk),
+        f"chunk#{chunk:04d}",
         set={"completed": completed, "failed": failed, "done": done} | _expiring(),
         condition="attribute_not_exists(#done) OR #done <= :done",
     )
@@ -200,12 +225,12 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
 
 def begin_run(batch_id: str, chunk: int, run_id: str) -> None:
     """Record the run that works on the chunk from now on. An older one finds this, and stops."""
-    _TABLE.update(batch_id, _chunk_key(chunk), set={"run": run_id} | _expiring())
+    _TABLE.update(batch_id, f"chunk#{chunk:04d}", set={"run": run_id} | _expiring())
 
 
 def is_last_run(batch_id: str, chunk: int, run_id: str) -> bool:
     """Whether no other run has begun on the chunk since ``run_id`` did."""
-    item = _TABLE.get(batch_id, _chunk_key(chunk), consistent=True)
+    item = _TABLE.get(batch_id, f"chunk#{chunk:04d}", consistent=True)
     return item is None or item.get("run") == run_id
 
 
@@ -218,10 +243,6 @@ def carry(batch_id: str, chunk: int) -> str | None:
     """What the chunk's last parked slice handed on, as JSON; None where there was none."""
     item = _TABLE.get(batch_id, f"carry#{chunk:04d}")
     return item["carry"] if item else None
-
-
-def _chunk_key(chunk: int) -> str:
-    return f"chunk#{chunk:04d}"
 
 
 def put_problem(batch_id: str, chunk: int, problem: str) -> None:

@@ -16,11 +16,14 @@ TOO_LATE = Fault("internal_error", "The batch could not be validated before its 
 def validate(batch: Batch, seconds: float) -> Batch:
     """Move a ``validating`` batch to ``in_progress`` or ``failed``; return it as it is then.
 
-    At its deadline it fails, because no other end follows from ``validating``.
+    A batch that goes through its provider's batch API stays ``validating``, with its plan, until the provider starts.
+    Any other one fails at its deadline, because no other end follows from ``validating``.
 
     Raises:
         TimeoutError: the file could not be checked within ``seconds``.
     """
+    if batch.is_open_to_work:
+        return batch
     if time.time() >= batch.expires_at:
         return batches.transition(batch, "failed", errors=(TOO_LATE,)) or batches.get(batch.account_id, batch.id)
     plan: Planned | None = None
@@ -31,6 +34,8 @@ def validate(batch: Batch, seconds: float) -> Batch:
         except NightshiftError as error:
             failed = batches.transition(batch, "failed", errors=_faults(error), counts=RequestCounts(check.lines))
             return failed or batches.get(batch.account_id, batch.id)
+    if plan is not None and plan.route.mode == "batch":
+        return batches.put_plan(batch, plan) or batches.get(batch.account_id, batch.id)
     begun = batches.transition(batch, "in_progress", plan=plan)
     return begun or batches.get(batch.account_id, batch.id)
 

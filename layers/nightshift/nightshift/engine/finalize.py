@@ -46,6 +46,10 @@ def finalize(account_id: str, batch_id: str, reason: str | None = None) -> Batch
         batch = batches.get(account_id, batch_id)
         if batch.status in TERMINAL:
             return batch
+        if batch.status == "validating" and batch.is_open_to_work:
+            # Its provider has never started, and a batch in progress may expire.
+            batches.transition(batch, "in_progress")
+            continue
         if batch.status == "validating":
             ended = batches.transition(batch, "failed", errors=(_fault(reason) if reason else TOO_LATE,))
         elif batch.plan is None:
@@ -87,6 +91,8 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
         errors=_faults(batch, settlement, reason),
         output_file_id=output_file_id,
         error_file_id=error_file_id,
+        batch_lines=settlement.batch_lines,
+        batch_usage=settlement.batch_usage,
     )
     ended = batches.transition(batch, terminal, outcome=outcome)
     if ended is not None:

@@ -98,9 +98,9 @@ def pause_after(ends: Sequence[ChunkEnd], failures: int) -> int | None:
 
 def _is_unfinished(batch: Batch) -> bool:
     """Whether another round may help. A chunk of a cancelled batch may have results to collect."""
-    return batch.status in ("validating", "cancelling") or (
-        batch.status == "in_progress" and Standing.read(batch).unfinished
-    )
+    if not batch.is_open_to_work:
+        return batch.status == "validating"
+    return batch.status == "cancelling" or Standing.read(batch).unfinished
 
 
 def _go_on(batch: Batch, following: Next, seconds: int) -> Next:
@@ -108,7 +108,7 @@ def _go_on(batch: Batch, following: Next, seconds: int) -> Next:
         executions.follow(batch, seconds)
         return following
     # A cancelled batch ends by itself, and nothing wakes it.
-    long = seconds > pauses.SHORTEST and batch.status == "in_progress"
+    long = seconds > pauses.SHORTEST and batch.status != "cancelling"
     if long and not batches.park(batch, int(time.time()) + seconds):
         seconds = 1  # it was cancelled meanwhile
     return replace(following, goes_on=True, wait_seconds=seconds)

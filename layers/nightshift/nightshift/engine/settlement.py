@@ -1,6 +1,6 @@
 """The segments of a batch at its end: each is sealed, with an error for every line that has no answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -58,15 +58,29 @@ class Settlement:
 
     @property
     def usage(self) -> BatchUsage:
-        usage = Usage()
-        for seal in self.seals:
-            usage.add(seal.usage)
-        return msgspec.convert(usage.as_dict(), BatchUsage)
+        return _sum(seal.usage for seal in self.seals)
+
+    @property
+    def batch_lines(self) -> int:
+        """How many lines a provider's batch API has answered."""
+        return sum(seal.batch_lines for seal in self.seals)
+
+    @property
+    def batch_usage(self) -> BatchUsage | None:
+        """The tokens of these lines; None without such lines."""
+        return _sum(seal.batch_usage for seal in self.seals) if self.batch_lines else None
 
     @property
     def has_internal_errors(self) -> bool:
         """Whether lines have no answer because of an error of this service, by the codes of the seals."""
         return any(seal.leftover_code == "internal_error" for seal in self.seals)
+
+
+def _sum(usages: Iterable[Usage]) -> BatchUsage:
+    total = Usage()
+    for usage in usages:
+        total.add(usage)
+    return msgspec.convert(total.as_dict(), BatchUsage)
 
 
 def settle(batch: Batch, standing: Standing, leftover_code: str) -> Settlement:

@@ -15,9 +15,11 @@ from nightshift.core.log import count, logger
 from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
 from nightshift.engine.chunk_run import ChunkRun
 from nightshift.engine.chunk_store import S3ChunkStore
+from nightshift.engine.provider_slice import rescue_route, visit_provider
 from nightshift.engine.run_limits import RunLimits
 from nightshift.input import layout
 from nightshift.input.plan import Task
+from nightshift.routes.route import Route
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 
@@ -30,10 +32,11 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 30, 900
 
 def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceResult:
     """Work on the task's chunk for at most ``seconds``, starting from the last slice's ``carry``."""
-    if batch.status != "in_progress" or batch.plan is None:
+    plan = batch.plan
+    if plan is None or not batch.is_open_to_work:
         return SliceResult("done")
     try:
-        return asyncio.run(_run(task, carry, batch, batch.plan, seconds))
+        return asyncio.run(_run(task, carry, batch, plan, seconds))
     except NoApiKeyError as error:
         # The key may come back. Each time the pause is longer.
         logger.error("no request could be sent", problem=str(error))
@@ -42,17 +45,31 @@ def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceRe
 
 
 async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: float) -> SliceResult:
+    ends_at = time.time() + seconds
     route = plan.route
+    if route.mode == "batch":
+        chunk = Chunk(batch.id, plan.model, route.upstream_model, task.segments, 0, _raw_fields(route.extra_body))
+        result = await visit_provider(task, batch, plan, chunk, seconds)
+        if result is not None:
+            return result
+        if batch.status == "cancelling":
+            return SliceResult("done")
+        route = rescue_route(batch, plan)
+    return await _run_realtime(task, carry, batch, plan, route, ends_at)
+
+
+async def _run_realtime(
+    task: Task, carry: Carry, batch: Batch, plan: Planned, route: Route, ends_at: float
+) -> SliceResult:
     concurrency = layout.chunk_concurrency(route.max_concurrency, plan.chunks)
     budget = ByteBudget(ANSWER_BYTES)
     store = S3ChunkStore(task, batch.input_file_id, new_id("run"))
     store.begin()
-    deadlines = Deadlines(time.time() + seconds, batch.expires_at, route.timeout_seconds)
+    deadlines = Deadlines(ends_at, batch.expires_at, route.timeout_seconds)
+    extra_body = _raw_fields(route.realtime_extra_body)
     async with Upstream(route, api_key(route), concurrency, budget) as upstream:
         run = ChunkRun(
-            Chunk(
-                batch.id, plan.model, route.upstream_model, task.segments, concurrency, _raw_fields(route.extra_body)
-            ),
+            Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
             store,
             upstream,
             deadlines,

@@ -41,7 +41,7 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
     seconds = max(0, min(result.wait_seconds, batch.works_until - int(time.time())))
     batches.put_carry(task.batch_id, task.chunk, msgspec.json.encode(result.carry).decode())
     # A cancelled batch ends by itself, and nothing wakes it.
-    long = seconds > pauses.SHORTEST and task.execution is not None and batch.status == "in_progress"
+    long = seconds > pauses.SHORTEST and task.execution is not None and batch.status != "cancelling"
     if long and not batches.park(batch, int(time.time()) + seconds):
         return SliceResult("more", carry=result.carry)  # it was cancelled meanwhile
     return SliceResult("park", seconds, result.carry)

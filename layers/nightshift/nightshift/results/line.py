@@ -21,13 +21,15 @@ LEFTOVER_MESSAGES = {
 class OutputLine:
     """A finished line: its number in the input (from 0), and its bytes without the newline.
 
-    ``answered`` is True for a line of the output file and False for a line of the error file.
+    ``answered`` is True for a line of the output file and False for a line of the error file. ``by_batch`` is True
+    where a provider's batch API has answered, at its own price.
     """
 
     number: int
     content: bytes
     answered: bool
     usage: Usage | None = None
+    by_batch: bool = False
 
     @property
     def size(self) -> int:

@@ -18,6 +18,7 @@ class _Head(msgspec.Struct, array_like=True):
     number: int
     answered: bool
     usage: Usage | None
+    by_batch: bool = False
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -30,12 +31,13 @@ class PlacedLine:
     number: int
     answered: bool
     usage: Usage | None
+    by_batch: bool
     place: ByteRange
 
     @classmethod
     def of(cls, line: OutputLine, key: str, offset: int) -> "PlacedLine":
         """``line``, whose content starts at ``offset`` of the result part ``key``."""
-        return cls(line.number, line.answered, line.usage, ByteRange(key, offset, offset + line.size))
+        return cls(line.number, line.answered, line.usage, line.by_batch, ByteRange(key, offset, offset + line.size))
 
     @property
     def size(self) -> int:
@@ -47,7 +49,7 @@ def encode_part(lines: Iterable[OutputLine]) -> bytes:
     """A result part. For each line it has a head, a newline, the line as in the output file, and a newline."""
     pieces: list[bytes] = []
     for line in lines:
-        pieces += (_encode(_Head(line.number, line.answered, line.usage)), b"\n", line.content, b"\n")
+        pieces += (_encode(_Head(line.number, line.answered, line.usage, line.by_batch)), b"\n", line.content, b"\n")
     return b"".join(pieces)
 
 
@@ -58,5 +60,5 @@ def decode_part(part: bytes) -> Iterator[tuple[int, OutputLine]]:
         head_end = part.index(b"\n", start)
         end = part.index(b"\n", head_end + 1)
         head = _decode_head(part[start:head_end])
-        yield head_end + 1, OutputLine(head.number, part[head_end + 1 : end], head.answered, head.usage)
+        yield head_end + 1, OutputLine(head.number, part[head_end + 1 : end], head.answered, head.usage, head.by_batch)
         start = end + 1

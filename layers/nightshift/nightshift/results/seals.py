@@ -16,7 +16,8 @@ class SealSummary(msgspec.Struct):
     """What a seal holds: ``answered_bytes`` for the output file, then ``failed_bytes`` for the error file.
 
     ``leftover_code`` is the error code of those lines that got no answer, None without such lines. A seal
-    ``by_reference`` holds the byte ranges of its lines in the result parts instead of the lines.
+    ``by_reference`` holds the byte ranges of its lines in the result parts instead of the lines. ``batch_lines`` and
+    ``batch_usage`` count those lines that a provider's batch API has answered; the other fields count all lines.
     """
 
     answered_bytes: int
@@ -26,6 +27,8 @@ class SealSummary(msgspec.Struct):
     usage: Usage
     leftover_code: str | None = msgspec.field(default=None, name="left_over")
     by_reference: bool = msgspec.field(default=False, name="listed")
+    batch_lines: int = 0
+    batch_usage: Usage = msgspec.field(default_factory=Usage)
 
     @property
     def lines(self) -> int:
@@ -41,6 +44,8 @@ class Sealable(Protocol):
     def answered(self) -> bool: ...
     @property
     def usage(self) -> Usage | None: ...
+    @property
+    def by_batch(self) -> bool: ...
     @property
     def size(self) -> int: ...
 
@@ -59,12 +64,25 @@ def in_seal_order(lines: Iterable[AnyLine]) -> tuple[list[AnyLine], SealSummary]
     ordered = [first[number] for number in sorted(first)]
     answered = [line for line in ordered if line.answered]
     failed = [line for line in ordered if not line.answered]
+    answered_bytes, failed_bytes = (sum(line.size for line in half) for half in (answered, failed))
+    batched = [line for line in ordered if line.by_batch]
+    return answered + failed, SealSummary(
+        answered_bytes,
+        failed_bytes,
+        len(answered),
+        len(failed),
+        _sum(ordered),
+        batch_lines=len(batched),
+        batch_usage=_sum(batched),
+    )
+
+
+def _sum(lines: Iterable[Sealable]) -> Usage:
     usage = Usage()
-    for line in ordered:
+    for line in lines:
         if line.usage is not None:
             usage.add(line.usage)
-    answered_bytes, failed_bytes = (sum(line.size for line in half) for half in (answered, failed))
-    return answered + failed, SealSummary(answered_bytes, failed_bytes, len(answered), len(failed), usage)
+    return usage
 
 
 def seal(lines: Iterable[OutputLine]) -> tuple[bytes, SealSummary]:

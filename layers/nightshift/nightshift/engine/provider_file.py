@@ -1,0 +1,55 @@
+"""The file of a provider's batch: the requests as the upstream gets them, each named by its line's number."""
+
+from collections.abc import Iterator, Sequence, Set
+from pathlib import Path
+
+from nightshift.engine.chunk import Chunk, ChunkStore
+from nightshift.input.layout import BYTES_PER_TOKEN, Segment
+from nightshift.input.request import requests
+from nightshift.results.completion import replace_model, set_fields
+from nightshift.routes.route import BatchApi
+from nightshift.submissions.lines import request_line
+
+
+def write_provider_file(
+    chunk: Chunk, store: ChunkStore, segments: Sequence[Segment], wanted: Sequence[int], api: BatchApi, path: Path
+) -> list[int]:
+    """Write the ``wanted`` lines to ``path``, in order, up to the provider's caps. Returns those written.
+
+    At least one line is written: the provider itself refuses one that is too long. Blocks.
+
+    Raises:
+        InputGoneError: the input file was deleted.
+    """
+    most_bytes = api.max_bytes
+    if api.max_queued_tokens is not None:
+        most_bytes = min(most_bytes, api.max_queued_tokens * BYTES_PER_TOKEN)
+    written: list[int] = []
+    size = 0
+    with path.open("wb") as file:
+        for number, body in _requests(chunk, store, segments, set(wanted)):
+            line = request_line(number, body, api.endpoint)
+            size += len(line)
+            if written and (size > most_bytes or len(written) == api.max_requests):
+                break
+            file.write(line)
+            written.append(number)
+    return written
+
+
+def _requests(
+    chunk: Chunk, store: ChunkStore, segments: Sequence[Segment], wanted: Set[int]
+) -> Iterator[tuple[int, bytes]]:
+    """The numbers and bodies of the ``wanted`` lines, in order."""
+    for segment in segments:
+        if wanted.isdisjoint(segment.line_numbers):
+            continue
+        for number, request in zip(segment.line_numbers, requests(store.read(segment)), strict=True):
+            if number in wanted:
+                yield number, upstream_body(chunk, bytes(request.body))
+
+
+def upstream_body(chunk: Chunk, body: bytes) -> bytes:
+    """The body of a request as the upstream gets it: with its name of the model, and the route's ``extra_body``."""
+    body = replace_model(body, chunk.upstream_model)
+    return set_fields(body, chunk.extra_body) if chunk.extra_body else body

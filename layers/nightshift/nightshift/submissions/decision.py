@@ -1,0 +1,134 @@
+"""What to do next with a submission, from what is stored of it and what the provider says. Nothing here reads a clock.
+
+Times are seconds since 1970.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec.structs import replace
+
+from nightshift.submissions.provider import LineError, ProviderBatch
+from nightshift.submissions.record import Submission
+
+# How often a line is sent through the batch API.
+MAX_ROUNDS = 3
+# The first and the longest pause between two looks at a batch. In between, a pause is a part of the batch's age, so
+# that an end is noticed with little delay compared to the wait so far, and a day takes about 160 looks.
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE = 5.0, 600.0, 0.5
+# How long a batch that may have been created is looked for before its file is given up.
+LOOKUP_SECONDS = 120.0
+# How long a batch that was created may be unknown to its provider before it is taken for lost.
+GONE_SECONDS = 3600.0
+# How long the files of an ended batch are waited for: providers announce them before they can be read.
+LATE_FILES_SECONDS = 900.0
+# How long the provider may take to confirm a cancel. OpenAI: "up to 10 minutes".
+CANCEL_SECONDS = 660.0
+# Pauses after failed calls and refused batches double from the first up to the longest.
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
+# The share of the completion window, and the most seconds, that cancelling and collecting take before the deadline.
+CLOSING_SHARE, CLOSING_SECONDS = 0.1, 900.0
+
+# Words in the code of a batch that was refused because too much is queued at the moment.
+_FOR_THE_MOMENT = ("token_limit", "rate_limit", "too_many", "queue", "quota")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the provider's batch of a chunk is to be ended: ``rescue_at`` to send the rest in real time, None for never;
+    ``close_at`` to store what there is before the deadline."""
+
+    close_at: float
+    rescue_at: float | None = None
+
+    @classmethod
+    def of(cls, created_at: float, expires_at: float, rescue_before_seconds: int | None) -> "Times":
+        window = expires_at - created_at
+        if rescue_before_seconds is not None:
+            # A shorter window than the route's keeps half of it for the batch API.
+            rescue_at = expires_at - min(rescue_before_seconds, window / 2)
+            return cls(rescue_at, rescue_at)
+        return cls(expires_at - min(CLOSING_SECONDS, window * CLOSING_SHARE))
+
+    def stop_due(self, now: float) -> bool:
+        return now >= self.close_at
+
+
+def poll_pause(age: float) -> float:
+    """Seconds until the next look at a batch that was created ``age`` seconds ago."""
+    return min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, POLL_SHARE * age))
+
+
+def retry_pause(failures: int, retry_after: float | None = None) -> float:
+    """Seconds until the next try after ``failures`` in a row; at least the provider's ``retry_after`` (at most 900)."""
+    own = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(max(0, failures - 1), 20))
+    return max(own, min(retry_after or 0.0, 900.0))
+
+
+def seen(submission: Submission, batch: ProviderBatch, now: float) -> Submission:
+    """The submission after a look at its batch."""
+    started_at = submission.started_at
+    if started_at is None and (batch.in_progress_at or batch.status in ("running", "completed", "expired")):
+        started_at = min(now, float(batch.in_progress_at or now))
+    after = replace(
+        submission,
+        started_at=started_at,
+        answered=max(submission.answered, min(batch.completed, submission.lines)),
+        failed_calls=0,
+    )
+    if not batch.ended:
+        return after
+    after = replace(after, ended_at=submission.ended_at or now)
+    if batch.status == "failed" or (_files_are_late(batch) and now < (after.ended_at or now) + LATE_FILES_SECONDS):
+        return after
+    return replace(
+        after, step="collecting", since=now, output_file_id=batch.output_file_id, error_file_id=batch.error_file_id
+    )
+
+
+def _files_are_late(batch: ProviderBatch) -> bool:
+    """Whether the batch counts answers that are in none of the files that it names."""
+    named = batch.output_file_id or batch.error_file_id
+    if batch.status == "completed" and not named:
+        return True
+    return bool((batch.completed and not batch.output_file_id) or (batch.failed and not named))
+
+
+Refusal = Literal["lines", "moment", "route"]
+
+
+def refusal_of(errors: Sequence[LineError]) -> Refusal:
+    """Why a batch was refused as a whole: for some of its ``lines``, the ``moment``, or because of the ``route``."""
+    if any(word in (error.code or "").lower() for error in errors for word in _FOR_THE_MOMENT):
+        return "moment"
+    if any(error.line for error in errors):
+        return "lines"
+    return "moment" if any("enqueued" in (error.message or "").lower() for error in errors) else "route"
+
+
+Move = Literal["done", "submit", "realtime", "give_up"]
+
+
+def next_move(last: Submission | None, first_fresh: int | None, open_lines: int, times: Times, now: float) -> Move:
+    """What follows when no submission is under way, for a batch that is in progress.
+
+    ``first_fresh`` is the first open line that was not sent in this round. ``give_up`` ends the open lines with an
+    error, because the provider did not answer them in all rounds.
+    """
+    if not open_lines:
+        return "done"
+    if times.rescue_at is not None and now >= times.rescue_at:
+        return "realtime"
+    if times.stop_due(now):
+        return "done"
+    if last is None or first_fresh is not None or last.round < MAX_ROUNDS:
+        return "submit"
+    return "give_up" if times.rescue_at is None else "realtime"
+
+
+def round_of(last: Submission | None, first_fresh: int | None) -> int:
+    """The round of the next submission."""
+    if last is None:
+        return 1
+    return last.round if first_fresh is not None else last.round + 1
