@@ -298,6 +298,7 @@ def environment(url: str) -> dict[str, str]:
         "BATCHES_TABLE": "batches",
         "FILES_TABLE": "files",
         "ROUTES_TABLE": "routes",
+        "ROUTE_STATE_TABLE": "route_state",
         "STATE_MACHINE": "arn:aws:states:us-east-1:000000000000:stateMachine:bench",
         "SYNC_VALIDATION_SECONDS": "20",
         "COMPLETION_WINDOW_SECONDS": "86400",

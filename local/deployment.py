@@ -108,6 +108,7 @@ def admin_environment(endpoint: str, outputs: dict[str, str]) -> dict[str, str]:
         "AWS_DEFAULT_REGION": REGION,
         "ACCOUNTS_TABLE": outputs["AccountsTable"],
         "ROUTES_TABLE": outputs["RoutesTable"],
+        "ROUTE_STATE_TABLE": outputs["RouteStateTable"],
     }
 
 

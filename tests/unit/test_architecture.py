@@ -35,7 +35,7 @@ PACKAGES = (
 EDGES = frozenset(
     {
         *("aws", "bucket", "table", "concat", "log", "store", "plan", "uploads", "client"),
-        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app", "content"),
+        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app", "content", "state"),
     }
 )
 MODULES = {

@@ -95,6 +95,7 @@ def names_that_settings_reads() -> set[str]:
         if isinstance(node, ast.Constant | ast.JoinedStr)
     ]
     tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "IDEMPOTENCY_KEYS_TABLE", "ROUTES_TABLE"}
+    tables |= {"ROUTE_STATE_TABLE"}
     return {name for name in strings if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z]+)*", name)} | tables
 
 

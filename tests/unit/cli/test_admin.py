@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,22 +14,29 @@ from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
 from nightshift.core import aws
 from nightshift.routes import store as routes
-from nightshift_cli import admin as cli_admin
+from nightshift.routes.health import Health, reported, trouble_of
+from nightshift.routes.lease import Lease
+from nightshift.routes.state import RouteState
+from nightshift_cli.admin import stack as cli_stack
 from nightshift_cli.main import app
 from typer.testing import CliRunner, Result
 
-OUTPUTS = {"AccountsTable": "accounts-of-the-stack", "RoutesTable": "routes-of-the-stack"}
-stack_outputs = cli_admin.stack_outputs
+OUTPUTS = {
+    "AccountsTable": "accounts-of-the-stack",
+    "RoutesTable": "routes-of-the-stack",
+    "RouteStateTable": "route-state-of-the-stack",
+}
+stack_outputs = cli_stack.stack_outputs
 ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model: u, sku: {id: s}}"
 
 
 @pytest.fixture(autouse=True)
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A deployed stack: two tables, and outputs that name them."""
+    """A deployed stack: its tables, and outputs that name them."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     # Set first, so that monkeypatch also undoes what the commands set.
-    for name in ("ACCOUNTS_TABLE", "ROUTES_TABLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+    for name in ("ACCOUNTS_TABLE", "ROUTES_TABLE", "ROUTE_STATE_TABLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     with mock_aws():
@@ -38,7 +47,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                 KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
                 AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
             )
-        monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: OUTPUTS)
+        monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: OUTPUTS)
         aws._client.cache_clear()
         yield
     aws._client.cache_clear()
@@ -54,8 +63,8 @@ def test_account_is_created_and_listed() -> None:
     head, line = admin("accounts", "list").stdout.splitlines()
 
     assert created.stdout.startswith("acct_")
-    assert head.split() == ["ID", "NAME", "CREATED"]
-    assert line.split()[:2] == [created.stdout.strip(), "acme"]
+    assert head.split() == ["ID", "NAME", "WEIGHT", "CREATED"]
+    assert line.split()[:3] == [created.stdout.strip(), "acme", "1"]
 
 
 def test_account_name_is_unique() -> None:
@@ -211,7 +220,7 @@ def test_unknown_stack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         error = {"Code": "ValidationError", "Message": f"Stack with id {stack_name} does not exist"}
         raise ClientError({"Error": error}, "DescribeStacks")  # type: ignore[typeddict-item]
 
-    monkeypatch.setattr(cli_admin, "stack_outputs", refuse)
+    monkeypatch.setattr(cli_stack, "stack_outputs", refuse)
 
     result = admin("accounts", "list", "--stack-name", "nowhere")
 
@@ -220,7 +229,7 @@ def test_unknown_stack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_kind_of_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: {})
+    monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: {})
 
     result = admin("accounts", "list", "--stack-name", "other")
 
@@ -230,7 +239,7 @@ def test_another_kind_of_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_missing_region_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setattr(cli_admin, "stack_outputs", stack_outputs)
+    monkeypatch.setattr(cli_stack, "stack_outputs", stack_outputs)
 
     result = admin("accounts", "list", region=None)
 
@@ -253,3 +262,49 @@ def test_local_removes_aws_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_DEFAULT_REGION": "eu-west-1",
     }
+
+
+def test_weight_is_set() -> None:
+    admin("accounts", "create", "acme")
+    assert admin("accounts", "set", "acme", "--weight", "3").exit_code == 0
+    assert admin("accounts", "list").stdout.splitlines()[1].split()[2] == "3"
+
+
+def test_route_is_paused_drained_and_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"[{ROUTE}]")
+    admin("routes", "apply", str(file))
+    for command, shown in (("pause", "paused, healthy"), ("drain", "draining, healthy"), ("resume", "healthy")):
+        assert admin("routes", command, "m").exit_code == 0
+        assert shown in re.split(r"  +", admin("routes", "status").stdout.splitlines()[1])
+    assert admin("routes", "pause", "m", "--provider", "other").exit_code != 0
+
+
+def test_status_shows_the_providers_words_and_who_waits(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"[{ROUTE}]")
+    admin("routes", "apply", str(file))
+    state = RouteState("m\np\ns")
+    now = time.time()
+    for worker, granted in (("w1", 32), ("w2", 0)):
+        lease = Lease(
+            worker=worker,
+            account_id="acct_1",
+            batch_id=worker,
+            batch_created_at=1,
+            chunk=0,
+            wanted=64,
+            granted=granted,
+            in_use=granted,
+            since=now,
+            expires_at=now + 100,
+        )
+        assert state.put(lease, None)
+    assert state.put_health(reported(Health(), trouble_of(401, "Incorrect API key"), "w1", now))
+
+    shown = admin("routes", "status").stdout.splitlines()
+
+    assert "suspect (key)" in shown[1]
+    assert shown[2] == "m, p: 401: Incorrect API key"
+    assert shown[4].split() == ["ACCOUNT", "WEIGHT", "IN", "USE", "GRANTED", "WANTED", "WAITING"]
+    assert shown[5].split() == ["acct_1", "1", "32", "32", "128", "1"]

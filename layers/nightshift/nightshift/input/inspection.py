@@ -10,6 +10,7 @@ from nightshift.input import layout
 from nightshift.input.file_check import MAX_FILE_BYTES, FileCheck
 from nightshift.input.layout import Segment
 from nightshift.routes import route as routing
+from nightshift.routes import state
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route
 
@@ -56,7 +57,9 @@ def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspe
             break
     check.finish()
     model = check.verdict()
-    route = routing.choose(routes.for_model(model), model, line=check.model_line)
+    offered = routes.for_model(model)
+    controls = state.controls(route.id for route in offered)
+    route = routing.choose(offered, model, line=check.model_line, controls=controls)
     return Inspected(model, route, layout.segments(check.ends, layout.caps_of(route)))
 
 

@@ -3,14 +3,18 @@
 import random
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from nightshift.core.errors import Fault, InvalidFileError, UnavailableError
+from nightshift.routes.health import Control
 
 JsonFields: TypeAlias = dict[str, Any]
+
+# A key of DynamoDB has at most 2,048 bytes.
+MAX_ID_BYTES = 2048
 
 
 class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +103,11 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     extra_body: JsonFields = {}
 
     @property
+    def id(self) -> str:
+        """What identifies the route: a batch stays with it, whatever else changes."""
+        return f"{self.model}\n{self.provider}\n{self.sku.id}"
+
+    @property
     def credentials(self) -> Auth | None:
         """How requests authenticate; None for an upstream without keys."""
         return self.auth or (Auth(self.api_key_secret) if self.api_key_secret else None)
@@ -127,6 +136,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ):
             if not value:
                 raise ValueError(f"{name} must not be empty")
+        if len(self.id.encode()) > MAX_ID_BYTES:
+            raise ValueError("model, provider and sku.id are too long")
         if not re.match(r"https?://[^/]", self.base_url):
             raise ValueError("base_url must be an http:// or https:// URL")
         if not 1 <= self.max_concurrency <= 10_000:
@@ -178,14 +189,22 @@ def _is_printable(text: str) -> bool:
     return (text.isascii() and text.isprintable()) or not text
 
 
-def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None, *, line: int | None = None) -> Route:
+def choose(
+    routes: Sequence[Route],
+    model: str,
+    rng: random.Random | None = None,
+    *,
+    line: int | None = None,
+    controls: Mapping[str, Control] | None = None,
+) -> Route:
     """The route for a batch of ``model``: batch-capable, SKU active, lowest priority; ties by weight.
 
-    ``line`` is the number of the line that names the model, for the error.
+    ``controls`` has what the operator said, by route id. A draining route takes no batch. A paused one takes it if no
+    other route can: the batch waits. ``line`` is the number of the line that names the model, for the error.
 
     Raises:
         InvalidFileError: ``batch_model_not_supported``, when no route of the model is batch-capable.
-        UnavailableError: ``batch_routing_unavailable``, when none of those has an active SKU.
+        UnavailableError: ``batch_routing_unavailable``, when none of those has an active SKU, or all of them drain.
     """
     capable = [route for route in routes if route.model == model and route.batch]
     if not capable:
@@ -194,7 +213,9 @@ def choose(routes: Sequence[Route], model: str, rng: random.Random | None = None
         fault = Fault("model_not_found", message, "body.model", line)
         where = "" if line is None else f"Line {line}, body.model: "
         raise InvalidFileError(f"{where}{message}", code="batch_model_not_supported", details=[fault])
-    active = [route for route in capable if route.sku.active]
+    said = controls or {}
+    active = [route for route in capable if route.sku.active and said.get(route.id) != "draining"]
+    active = [route for route in active if said.get(route.id) != "paused"] or active
     if not active:
         raise UnavailableError(
             f"No route for the model {model!a} is active at the moment. Try again later.",
