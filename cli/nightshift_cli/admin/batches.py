@@ -39,7 +39,7 @@ def show_batch(operator: Operator, batch_id: Annotated[str, typer.Argument(metav
         ("expires", show.moment(batch.expires_at)),
         ("lines", f"{counts.completed} completed, {counts.failed} failed, {counts.total} total" if counts else None),
         ("execution", batch.execution),
-        ("waits until", show.moment(batch.parked_until) if (batch.parked_until or 0) > time.time() else None),
+        ("waits until", show.moment(parked) if (parked := batch.parked_until or 0) > time.time() else None),
         ("route", f"{route.provider} {route.upstream_model} {route.sku.id} ({route.mode})" if route else None),
         ("rescued by", f"{rescue.provider} {rescue.sku.id}" if (rescue := batch.rescue_route) else None),
         ("cost", None if batch.usage is None else _dollars(cost.dollars)),
