@@ -28,13 +28,13 @@ from nightshift.batches import executions
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.batches.status import EDGES, TERMINAL, Status
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.core import aws, concat, table
 from nightshift.core import settings as stack_settings
 from nightshift.core.ids import request_line_id
 from nightshift.core.log import logger
 from nightshift.core.table import Table
 from nightshift.engine import slice as chunk_slice
-from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 from nightshift.batches import store as batches
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.core import aws, settings, table
 from nightshift.engine import history
 from nightshift.engine import slice as chunk_slice
-from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.routes.route import Auth

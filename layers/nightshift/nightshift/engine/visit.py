@@ -6,8 +6,8 @@ import msgspec
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
+from nightshift.chunks.chunk import Carry, SliceResult
 from nightshift.engine import history, pauses
-from nightshift.engine.chunk import Carry, SliceResult
 from nightshift.engine.slice import run_slice
 from nightshift.input.plan import Task
 

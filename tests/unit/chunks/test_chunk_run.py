@@ -6,10 +6,10 @@ import random
 import time
 
 import pytest
-from nightshift.engine.chunk import SliceResult
+from nightshift.chunks.chunk import SliceResult
 from nightshift.upstream.answer import MAX_TRIES, Answer, Failure
 
-from tests.unit.engine.fakes import (
+from tests.unit.chunks.fakes import (
     BROKEN,
     OK,
     REFUSED,

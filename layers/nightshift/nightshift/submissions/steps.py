@@ -12,12 +12,11 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from nightshift.chunks.chunk import Chunk, ChunkStore
 from nightshift.core.log import logger
-from nightshift.engine.chunk import Chunk, ChunkStore
-from nightshift.engine.collection import Collection
-from nightshift.engine.provider_answers import ProviderAnswers
-from nightshift.engine.provider_file import write_provider_file
 from nightshift.routes.route import BatchApi
+from nightshift.submissions.answers import ProviderAnswers
+from nightshift.submissions.collection import Collection
 from nightshift.submissions.decision import (
     CANCEL_SECONDS,
     FIRST_POLL_SECONDS,
@@ -31,6 +30,7 @@ from nightshift.submissions.decision import (
     retry_pause,
     seen,
 )
+from nightshift.submissions.file import write_provider_file
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
 from nightshift.submissions.record import Submission, name_of
 

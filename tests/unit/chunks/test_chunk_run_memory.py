@@ -6,7 +6,7 @@ import pytest
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
 
-from tests.unit.engine.fakes import (
+from tests.unit.chunks.fakes import (
     LIMITS,
     Store,
     Upstream,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from nightshift.engine.ledger import Ledger, Unstored
-from nightshift.engine.run_limits import RunLimits
+from nightshift.chunks.ledger import Ledger, Unstored
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.input.layout import Segment
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary

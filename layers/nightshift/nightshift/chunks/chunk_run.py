@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from nightshift.chunks.chunk import NO_CARRY, Carry, Chunk, ChunkStore, Deadlines, InputGoneError, SliceResult
+from nightshift.chunks.ledger import Ledger
+from nightshift.chunks.line_queue import Line, LineQueue
+from nightshift.chunks.output import output_line
+from nightshift.chunks.run_limits import RunLimits
+from nightshift.chunks.storing import restore, seal_stored, store_lines
 from nightshift.core.ids import request_line_id
-from nightshift.engine.chunk import NO_CARRY, Carry, Chunk, ChunkStore, Deadlines, InputGoneError, SliceResult
-from nightshift.engine.ledger import Ledger
-from nightshift.engine.line_queue import Line, LineQueue
-from nightshift.engine.output import output_line
-from nightshift.engine.run_limits import RunLimits
-from nightshift.engine.storing import restore, seal_stored, store_lines
 from nightshift.input.layout import Segment
 from nightshift.input.request import requests
 from nightshift.results.completion import replace_model, set_fields

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nightshift.engine.chunk import ChunkStore
-from nightshift.engine.ledger import Ledger
+from nightshift.chunks.chunk import ChunkStore
+from nightshift.chunks.ledger import Ledger
 from nightshift.input.layout import Segment
 from nightshift.upstream.byte_budget import ByteBudget
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nightshift.engine.line_queue import Line, LineQueue
+from nightshift.chunks.line_queue import Line, LineQueue
 
 
 def line(number: int, size: int = 10) -> Line:

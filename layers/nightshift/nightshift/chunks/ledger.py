@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
-from nightshift.engine.run_limits import RunLimits
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.input.layout import Segment
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import msgspec
 
+from nightshift.chunks.chunk import Chunk, ChunkStore
+from nightshift.chunks.line_queue import Line
+from nightshift.chunks.output import output_line
 from nightshift.core.log import logger
-from nightshift.engine.chunk import Chunk, ChunkStore
-from nightshift.engine.collection import Collection
-from nightshift.engine.line_queue import Line
-from nightshift.engine.output import output_line
 from nightshift.input.request import requests
 from nightshift.results.line import OutputLine, failed_line
+from nightshift.submissions.collection import Collection
 from nightshift.submissions.lines import LineAnswer, read_answer
 from nightshift.submissions.provider import LineError
 from nightshift.upstream.answer import Answer

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from nightshift.engine.line_queue import CarriedLine
+from nightshift.chunks.line_queue import CarriedLine
 from nightshift.input.layout import Segment
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary

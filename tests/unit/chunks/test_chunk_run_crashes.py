@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightshift.engine.chunk import SliceResult
+from nightshift.chunks.chunk import SliceResult
 from nightshift.results.line import OutputLine
 from nightshift.upstream.answer import Answer
 
-from tests.unit.engine.fakes import (
+from tests.unit.chunks.fakes import (
     BROKEN,
     LIMITS,
     OK,

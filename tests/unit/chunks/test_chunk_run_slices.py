@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from nightshift.engine.chunk import Carry
+from nightshift.chunks.chunk import Carry
 from nightshift.upstream.answer import MAX_TRIES, Answer
 
-from tests.unit.engine.fakes import (
+from tests.unit.chunks.fakes import (
     BROKEN,
     LIMITS,
     MARGIN,

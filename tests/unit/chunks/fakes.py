@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
-from nightshift.engine.chunk_run import ChunkRun
-from nightshift.engine.run_limits import RunLimits
+from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult
+from nightshift.chunks.chunk_run import ChunkRun
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.input.layout import Segment
 from nightshift.results.line import OutputLine
 from nightshift.results.parts import decode_part, encode_part

@@ -1,8 +1,8 @@
 """The output line of a request whose answer is final."""
 
+from nightshift.chunks.chunk import Chunk
+from nightshift.chunks.line_queue import Line
 from nightshift.core.ids import request_line_id
-from nightshift.engine.chunk import Chunk
-from nightshift.engine.line_queue import Line
 from nightshift.results.completion import replace_model, usage_of
 from nightshift.results.line import OutputLine, answered_line, failed_line
 from nightshift.upstream.answer import FAILURES, Answer

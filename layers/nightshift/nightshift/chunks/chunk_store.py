@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from nightshift.batches import store as batches
+from nightshift.chunks.chunk import InputGoneError
 from nightshift.core.errors import NotFoundError
-from nightshift.engine.chunk import InputGoneError
 from nightshift.files import store as files
 from nightshift.input.layout import Segment
 from nightshift.input.plan import Task

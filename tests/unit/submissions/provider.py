@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from nightshift.engine.chunk import Chunk, SliceResult
-from nightshift.engine.submission_run import SubmissionRun
-from nightshift.engine.submission_steps import Visit
+from nightshift.chunks.chunk import Chunk, SliceResult
 from nightshift.routes.route import BatchApi
 from nightshift.submissions.decision import Times
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
 from nightshift.submissions.record import Submission
+from nightshift.submissions.run import SubmissionRun
+from nightshift.submissions.steps import Visit
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
-from tests.unit.engine.fakes import Clock, Store
+from tests.unit.chunks.fakes import Clock, Store
 
 # What a provider answers to a line: its number and how often it was sent; None for no line at all.
 Script = Callable[[int, int], dict[str, Any] | None]

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightshift.engine.submission_steps import DELETE_TRIES
 from nightshift.routes.route import BatchApi
 from nightshift.submissions.decision import CANCEL_SECONDS, LATE_FILES_SECONDS
 from nightshift.submissions.provider import LineError, ProviderError
+from nightshift.submissions.steps import DELETE_TRIES
 
-from tests.unit.engine.fakes import CrashError, Store
-from tests.unit.engine.provider import Provider, World, answered
+from tests.unit.chunks.fakes import CrashError, Store
+from tests.unit.submissions.provider import Provider, World, answered
 
 
 def world(lines: int = 12, **changes: Any) -> World:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
-from nightshift.engine.chunk import Chunk, ChunkStore
+from nightshift.chunks.chunk import Chunk, ChunkStore
 from nightshift.input.layout import BYTES_PER_TOKEN, Segment
 from nightshift.input.request import requests
 from nightshift.results.completion import replace_model, set_fields

@@ -4,18 +4,18 @@ import time
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
+from nightshift.chunks.chunk import Chunk, SliceResult
+from nightshift.chunks.chunk_store import S3ChunkStore
 from nightshift.core.errors import InvalidFileError, UnavailableError
 from nightshift.core.ids import new_id
 from nightshift.core.log import count
-from nightshift.engine.chunk import Chunk, SliceResult
-from nightshift.engine.chunk_store import S3ChunkStore
-from nightshift.engine.submission_run import SubmissionRun
-from nightshift.engine.submission_steps import Visit
 from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, choose
 from nightshift.submissions.client import BatchClient
 from nightshift.submissions.decision import Times
+from nightshift.submissions.run import SubmissionRun
+from nightshift.submissions.steps import Visit
 from nightshift.submissions.store import SubmissionStore
 from nightshift.upstream.client import api_key
 
