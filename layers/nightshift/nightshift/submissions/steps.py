@@ -28,6 +28,7 @@ from nightshift.submissions.decision import (
     poll_pause,
     refusal_of,
     retry_pause,
+    seconds_left,
     seen,
 )
 from nightshift.submissions.file import write_provider_file
@@ -235,7 +236,8 @@ class SubmissionSteps:
             files = {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
             return _moved(after, "collecting", now, **files)
         since = after.ended_at or stopped_at or after.since
-        return replace(after, not_before=now + poll_pause(now - since))
+        left = None if batch.ended or after.stopping else seconds_left(after, now)
+        return replace(after, not_before=now + poll_pause(now - since, left))
 
     async def _collect(self, submission: Submission) -> Submission:
         now = self._clock()
