@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
-from nightshift.engine.place import Place
+from nightshift.chunks.place import Place
 from nightshift.routes.health import Control, Health
 from nightshift.routes.lease import Lease
 from nightshift.routes.level import Level

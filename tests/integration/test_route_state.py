@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 from nightshift.accounts import store as accounts
+from nightshift.chunks.place import Place
 from nightshift.core.errors import NotFoundError
-from nightshift.engine.place import Place
 from nightshift.routes import health as healths
 from nightshift.routes import state as states
 from nightshift.routes import store as routes

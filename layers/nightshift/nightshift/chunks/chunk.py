@@ -12,6 +12,7 @@ import msgspec
 
 from nightshift.chunks.line_queue import CarriedLine
 from nightshift.input.layout import Segment
+from nightshift.results.completion import replace_model, set_fields
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary
 
@@ -75,6 +76,11 @@ class Chunk:
     concurrency: int
     extra_body: Mapping[str, msgspec.Raw] = field(default_factory=dict)
 
+    def upstream_body(self, body: bytes) -> bytes:
+        """The body of a line as the upstream gets it: with its name of the model, and the route's ``extra_body``."""
+        body = replace_model(body, self.upstream_model)
+        return set_fields(body, self.extra_body) if self.extra_body else body
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -113,3 +119,12 @@ class SliceResult:
     state: Literal["done", "more", "wait", "park"]
     wait_seconds: int = 0
     carry: Carry = NO_CARRY
+
+
+# A longer wait is not worth staying in the execution for.
+SHORT_WAIT_SECONDS = 20
+
+
+def waiting(seconds: int, carry: Carry = NO_CARRY) -> SliceResult:
+    """The end of a slice whose chunk has nothing to do for so long."""
+    return SliceResult("wait" if seconds <= SHORT_WAIT_SECONDS else "park", seconds, carry)

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from nightshift.chunks.chunk import NO_CARRY, Carry, Chunk, ChunkStore, Deadlines, InputGoneError, SliceResult
+from nightshift.chunks.chunk import NO_CARRY, Carry, Chunk, ChunkStore, Deadlines, InputGoneError, SliceResult, waiting
 from nightshift.chunks.ledger import Ledger
 from nightshift.chunks.line_queue import Line, LineQueue
 from nightshift.chunks.output import output_line
 from nightshift.chunks.run_limits import RunLimits
 from nightshift.chunks.storing import restore, seal_stored, store_lines
+from nightshift.chunks.tenure import Tenure
 from nightshift.core.ids import request_line_id
 from nightshift.input.layout import Segment
 from nightshift.input.request import requests
-from nightshift.results.completion import replace_model, set_fields
 from nightshift.upstream.answer import Answer, judge
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import MAX_RETRY_AFTER, Pacer
@@ -50,7 +50,8 @@ class ChunkRun:
     """Answers the lines of ``chunk`` with single requests to ``upstream``, and stores them in ``store``.
 
     ``budget`` is the one from which ``upstream`` reserves long answers. Finished lines are charged to it until they are
-    stored, and no request starts while they fill it. ``carry`` is that of the previous slice.
+    stored, and no request starts while they fill it. ``carry`` is that of the previous slice. ``tenure`` is the run's
+    part of its route, which the run renews when it stores; without one, the chunk's concurrency alone bounds it.
 
     Example:
         result = await ChunkRun(chunk, store, upstream, deadlines, budget, carry).run()
@@ -65,6 +66,7 @@ class ChunkRun:
         budget: ByteBudget,
         carry: Carry = NO_CARRY,
         *,
+        tenure: Tenure | None = None,
         limits: RunLimits | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -73,6 +75,7 @@ class ChunkRun:
         self._store = store
         self._upstream = upstream
         self._budget = budget
+        self._tenure = tenure
         self._limits = limits or RunLimits()
         self._clock = clock
         self._rng = rng or random.Random()
@@ -101,6 +104,16 @@ class ChunkRun:
     @property
     def failed(self) -> int:
         return self._ledger.failed
+
+    @property
+    def wanted(self) -> int:
+        """How many requests the run could have in flight."""
+        lines = self._queue.unfinished + sum(segment.lines for segment in self._unread)
+        return self._chunk.concurrency if self._reading else min(self._chunk.concurrency, lines)
+
+    @property
+    def _limit(self) -> int:
+        return min(self._pacer.limit, self._tenure.ceiling) if self._tenure else self._pacer.limit
 
     async def run(self) -> SliceResult:
         """Send and store until the chunk is done, the slice is over, a long pause is due, or the batch has ended."""
@@ -141,6 +154,8 @@ class ChunkRun:
             return SliceResult("done")
         if now >= self._last_start_at:
             return SliceResult("more", carry=self._carry())
+        if self._tenure and not self._tenure.ceiling:
+            return waiting(self._tenure.pause, self._carry())
         pause = self._next_start_at() - now
         if pause <= self._limits.long_pause_seconds:
             return None
@@ -153,7 +168,7 @@ class ChunkRun:
 
     def _seconds_to_wait(self, now: float) -> float:
         """Seconds until a request may start; at most one, so that the deadlines are noticed in time."""
-        may_start = self._queue.in_flight < self._pacer.limit and not self._budget.full
+        may_start = self._queue.in_flight < self._limit and not self._budget.full
         if may_start and now < self._last_start_at and not self._queue.empty:
             return min(1.0, max(0.01, self._next_start_at() - now))
         return 1.0
@@ -169,14 +184,17 @@ class ChunkRun:
         now = self._clock()
         if (
             self._stopped
-            or self._queue.in_flight >= self._pacer.limit
+            or self._queue.in_flight >= self._limit
             or self._budget.full
             or now < self._pacer.resume_at
             or now >= self._last_start_at
             or now >= self._expires_at
         ):
             return None
-        return self._queue.next(now)
+        line = self._queue.next(now)
+        if self._queue.empty and not self._unread and not self._reading:
+            self._storing_due.set()  # the tenure gives back what no line needs
+        return line
 
     async def _send_from(self, first: Line, group: asyncio.TaskGroup) -> None:
         """Send ``first``, then line after line until no request may start."""
@@ -206,6 +224,8 @@ class ChunkRun:
         line.tries += 1
         if answer.failure is None:
             self._pacer.answered()
+            if self._tenure and answer.status < 300:
+                self._tenure.answered_at = now
         if verdict == "retry":
             self.statistics.retried += 1
             pause = min(answer.retry_after or 0.0, MAX_RETRY_AFTER)
@@ -249,14 +269,11 @@ class ChunkRun:
             now = self._clock()
             for number, request in zip(segment.line_numbers, requests(block), strict=True):
                 if not self._ledger.is_finished(number):
-                    self._queue.add(Line(number, request.custom_id, self._upstream_body(bytes(request.body))), now)
+                    self._queue.add(
+                        Line(number, request.custom_id, self._chunk.upstream_body(bytes(request.body))), now
+                    )
         self._reading = False
         self._sending_changed.set()
-
-    def _upstream_body(self, body: bytes) -> bytes:
-        """The body of a line as the upstream gets it: with its name of the model, and the route's ``extra_body``."""
-        body = replace_model(body, self._chunk.upstream_model)
-        return set_fields(body, self._chunk.extra_body) if self._chunk.extra_body else body
 
     # --- storing ---------------------------------------------------------------------------------------------
 
@@ -269,7 +286,9 @@ class ChunkRun:
             await self._store_now()
             if not self._ended and not await asyncio.to_thread(self._store.in_progress):
                 self._stopped = True
-                self._sending_changed.set()
+            if self._tenure and not self._ended:
+                await self._tenure.renew(self.wanted, self._queue.in_flight)
+            self._sending_changed.set()
 
     async def _store_now(self) -> None:
         stored = await store_lines(self._ledger, self._store, self._budget)

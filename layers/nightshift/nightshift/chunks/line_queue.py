@@ -67,6 +67,11 @@ class LineQueue:
         return len(self._in_flight)
 
     @property
+    def unfinished(self) -> int:
+        """The number of all lines that are ready, delayed or in flight."""
+        return len(self._ready) + len(self._delayed) + len(self._in_flight)
+
+    @property
     def empty(self) -> bool:
         """Whether no line is ready or delayed. A line in flight may still be delayed."""
         return not self._ready and not self._delayed

@@ -10,14 +10,19 @@ from msgspec.structs import replace
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
-from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult
+from nightshift.chunks import seats
+from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult, waiting
 from nightshift.chunks.chunk_run import ChunkRun
 from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.chunks.place import Place
 from nightshift.chunks.run_limits import RunLimits
+from nightshift.chunks.tenure import Tenure
 from nightshift.core.ids import new_id
 from nightshift.core.log import count, logger
 from nightshift.input import layout
 from nightshift.input.plan import Task
+from nightshift.routes import store as routes
+from nightshift.routes.health import trouble_of
 from nightshift.routes.route import Route
 from nightshift.submissions.visit import rescue_route, visit_provider
 from nightshift.upstream.byte_budget import ByteBudget
@@ -35,6 +40,7 @@ def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceRe
     plan = batch.plan
     if plan is None or not batch.is_open_to_work:
         return SliceResult("done")
+    plan = replace(plan, route=routes.current(plan.route))
     try:
         return asyncio.run(_run(task, carry, batch, plan, seconds))
     except NoApiKeyError as error:
@@ -54,20 +60,32 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
             return result
         if batch.status == "cancelling":
             return SliceResult("done")
-        route = rescue_route(batch, plan)
+        route = routes.current(rescue_route(batch, plan))
     return await _run_realtime(task, carry, batch, plan, route, ends_at)
 
 
 async def _run_realtime(
     task: Task, carry: Carry, batch: Batch, plan: Planned, route: Route, ends_at: float
 ) -> SliceResult:
-    concurrency = layout.chunk_concurrency(route.max_concurrency, plan.chunks)
+    place = seats.place_of(task, batch, route)
+    lines = sum(segment.lines for segment in task.segments)
+    permit = place.take(seats.wanted(lines))
+    if not permit.ceiling:
+        # A visit that may send nothing reads no more than this.
+        return waiting(permit.pause, carry)
+    try:
+        key = api_key(route)
+    except NoApiKeyError as error:
+        pause = place.report(trouble_of(0, str(error)))
+        place.leave("wait", seats.wanted(lines), pause)
+        return waiting(pause, carry)
+    concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
     budget = ByteBudget(ANSWER_BYTES)
     store = S3ChunkStore(task, batch.input_file_id, new_id("run"))
     store.begin()
     deadlines = Deadlines(ends_at, batch.expires_at, route.timeout_seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
-    async with Upstream(route, api_key(route), concurrency, budget) as upstream:
+    async with Upstream(route, key, concurrency, budget) as upstream:
         run = ChunkRun(
             Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
             store,
@@ -75,9 +93,11 @@ async def _run_realtime(
             deadlines,
             budget,
             carry,
+            tenure=Tenure(place, permit),
             limits=LIMITS,
         )
         result = await run.run()
+    _leave(place, result, run.wanted)
     if store.superseded:
         # The chunk is not done, and it is the newer run that says when it is.
         result = SliceResult("more")
@@ -85,6 +105,13 @@ async def _run_realtime(
     if run.statistics.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
     return result
+
+
+def _leave(place: Place, result: SliceResult, wanted: int) -> None:
+    try:
+        place.leave("wait" if result.state == "park" else result.state, wanted, result.wait_seconds)
+    except Exception:
+        logger.exception("lease not given back")  # it ends by itself
 
 
 def _raw_fields(fields: Mapping[str, Any]) -> dict[str, msgspec.Raw]:

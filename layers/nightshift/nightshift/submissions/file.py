@@ -6,7 +6,6 @@ from pathlib import Path
 from nightshift.chunks.chunk import Chunk, ChunkStore
 from nightshift.input.layout import BYTES_PER_TOKEN, Segment
 from nightshift.input.request import requests
-from nightshift.results.completion import replace_model, set_fields
 from nightshift.routes.route import BatchApi
 from nightshift.submissions.lines import request_line
 
@@ -46,10 +45,4 @@ def _requests(
             continue
         for number, request in zip(segment.line_numbers, requests(store.read(segment)), strict=True):
             if number in wanted:
-                yield number, upstream_body(chunk, bytes(request.body))
-
-
-def upstream_body(chunk: Chunk, body: bytes) -> bytes:
-    """The body of a request as the upstream gets it: with its name of the model, and the route's ``extra_body``."""
-    body = replace_model(body, chunk.upstream_model)
-    return set_fields(body, chunk.extra_body) if chunk.extra_body else body
+                yield number, chunk.upstream_body(bytes(request.body))

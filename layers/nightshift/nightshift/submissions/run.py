@@ -14,15 +14,13 @@ from tempfile import TemporaryDirectory
 
 from msgspec.structs import replace
 
-from nightshift.chunks.chunk import Chunk, ChunkStore, SliceResult
+from nightshift.chunks.chunk import Chunk, ChunkStore, SliceResult, waiting
 from nightshift.core.log import logger
 from nightshift.submissions.decision import next_move, round_of
 from nightshift.submissions.record import Submission
 from nightshift.submissions.steps import Provider, Submissions, SubmissionSteps, Visit
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
-# A longer wait leaves the round of the chunks.
-SHORT_WAIT_SECONDS = 20
 # A visit starts no step when less is left of its invocation.
 STEP_SECONDS = 60.0
 
@@ -83,7 +81,7 @@ class SubmissionRun:
             if submission is not None and submission.step == "realtime":
                 return None
             if submission is not None and (pause := await self._pause(submission, now)):
-                return SliceResult("wait" if pause <= SHORT_WAIT_SECONDS else "park", pause)
+                return waiting(pause)
             if submission is None or submission.step == "ended":
                 following = await self._begin(submission)
                 if isinstance(following, SliceResult):

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightshift.engine.place import Permit, Place
+from nightshift.chunks.place import Permit, Place
 from nightshift.routes.health import Health, trouble_of
 from nightshift.routes.lease import LEASE_SECONDS, SKEW_SECONDS, Lease, held
 from nightshift.routes.level import Level

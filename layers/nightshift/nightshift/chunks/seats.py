@@ -1,0 +1,68 @@
+"""Where a task's worker gets its place at its route, and who wakes the batches that wait there."""
+
+import time
+
+from nightshift.accounts import store as accounts
+from nightshift.batches import executions
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
+from nightshift.chunks.place import Place
+from nightshift.core.errors import NotFoundError
+from nightshift.core.ids import new_id
+from nightshift.input.layout import WORKER_CONCURRENCY
+from nightshift.input.plan import Task
+from nightshift.routes import lease as leases
+from nightshift.routes.lease import Lease
+from nightshift.routes.route import Route
+from nightshift.routes.share import share_out
+from nightshift.routes.state import RouteState
+
+
+def place_of(task: Task, batch: Batch, route: Route) -> Place:
+    """The place of the task's chunk at ``route``, for a worker that starts now."""
+    lease = Lease(
+        worker=new_id("run"),
+        account_id=batch.account_id,
+        weight=_weight(batch.account_id),
+        batch_id=batch.id,
+        batch_created_at=batch.created_at,
+        chunk=task.chunk,
+        wanted=0,
+        since=0.0,
+        expires_at=0.0,
+    )
+    return Place(route, lease, RouteState(route.id), wake)
+
+
+def wanted(lines: int) -> int:
+    """What a worker with so many unfinished lines can have in flight."""
+    return min(WORKER_CONCURRENCY, lines)
+
+
+def wake(lease: Lease) -> None:
+    """Let the batch of a waiting lease go on at once, if all of it waits.
+
+    A chunk whose batch works otherwise looks again by itself soon.
+    """
+    batch = batches.get(lease.account_id, lease.batch_id)
+    if (batch.parked_until or 0) > time.time():
+        executions.wake(batch)
+
+
+def wake_first(route: Route) -> int:
+    """Wake the waiting batches for which the route has room, after its operator resumed it. Returns how many."""
+    now = time.time()
+    view = RouteState(route.id).read()
+    live = leases.live(view.leases, now)
+    sharing = share_out(live, route.max_concurrency, view.turns, now)
+    woken = leases.to_wake(live, sharing.shares, leases.free(live, route.max_concurrency), now)
+    for lease in woken:
+        wake(lease)
+    return len(woken)
+
+
+def _weight(account_id: str) -> int:
+    try:
+        return accounts.get(account_id).weight
+    except NotFoundError:
+        return 1  # the account was deleted while its batch ran

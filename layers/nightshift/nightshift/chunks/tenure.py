@@ -1,0 +1,36 @@
+"""A worker's place at its route as its run uses it: what it may have in flight at this moment."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from nightshift.chunks.place import Permit, Place
+from nightshift.core.log import logger
+from nightshift.routes import pauses
+
+
+class Tenure:
+    """Holds the ``permit`` that ``place`` gave last. ``answered_at`` is when the run got its last good answer."""
+
+    def __init__(self, place: Place, permit: Permit, clock: Callable[[], float] = time.time) -> None:
+        self._place = place
+        self._clock = clock
+        self.permit = permit
+        self.answered_at = 0.0
+
+    @property
+    def ceiling(self) -> int:
+        """Requests that may be in flight: none once the permit could not be renewed in time."""
+        return self.permit.ceiling if self._clock() < self.permit.until else 0
+
+    @property
+    def pause(self) -> int:
+        """Seconds to wait while the ceiling is 0."""
+        return max(1, self.permit.pause or pauses.SOON)
+
+    async def renew(self, wanted: int, in_use: int) -> None:
+        """Ask for a new permit. If that fails, the old one holds until its end."""
+        try:
+            self.permit = await asyncio.to_thread(self._place.take, wanted, in_use, self.answered_at)
+        except Exception:
+            logger.exception("lease not renewed")
