@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 from nightshift.batches import store as batches
+from nightshift.chunks.chunk import Carry
 from nightshift.chunks.run_limits import RunLimits
 from nightshift.core import aws, settings, table
 from nightshift.engine import history
 from nightshift.engine import slice as chunk_slice
 from nightshift.files import store as files
 from nightshift.input import layout, plan
+from nightshift.routes import health
 from nightshift.routes.route import Auth
 
 from tests.integration.support import (
@@ -214,7 +216,10 @@ def test_only_the_key_of_the_route_is_sent(alice: Caller, server: Server) -> Non
 
 
 @pytest.mark.parametrize("secret", [None, "", " \n", "sk-\nX-Evil: 1", "clé"])
-def test_a_route_without_a_key_burns_no_line(alice: Caller, server: Server, secret: str | None) -> None:
+def test_a_route_without_a_key_burns_no_line(
+    alice: Caller, server: Server, secret: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "FIRST_PAUSE", 0.0)
     if secret:
         aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretString=secret)
     elif secret is not None:
@@ -222,7 +227,7 @@ def test_a_route_without_a_key_burns_no_line(alice: Caller, server: Server, secr
     apply_route(server.url, api_key_secret="nightshift/test")
     batch_id = alice.begin(input_lines(2))
     [answer] = alice.run_chunks(batch_id)
-    assert (answer["state"], answer["wait_seconds"]) == ("park", 30)
+    assert (answer["state"], answer["wait_seconds"]) == ("wait", 1)
     assert invoke("finalize_batch", alice.round(batch_id, "park", wait_seconds=30))["goes_on"]
     assert server.received == []
     if secret is None:
@@ -344,10 +349,13 @@ def test_a_full_history_is_left(alice: Caller, upstream: Server) -> None:
     assert run_chunk(task | {"slice": last}, retries=3)["state"] == "done"
 
 
-def test_a_parked_chunk_keeps_its_carry(alice: Caller, server: Server) -> None:
-    apply_route(server.url, api_key_secret="nightshift/late")
+def test_a_parked_chunk_keeps_its_carry(alice: Caller, upstream: Server) -> None:
+    """Another execution goes on with the tries that a line has left."""
+    upstream.behave = lambda exchange: exchange.reply(500)
     batch_id = alice.begin(input_lines(1))
-    assert [alice.run_chunks(batch_id)[0]["wait_seconds"] for _ in range(7)] == [30, 60, 120, 240, 480, 900, 900]
+    batches.put_carry(batch_id, 0, msgspec.json.encode(Carry(lines={0: (4, 0.0)})).decode())
+    assert alice.run_chunks(batch_id)[0]["state"] == "done"
+    assert len(upstream.received) == 1
 
 
 def test_a_slice_without_time_sends_nothing(alice: Caller, upstream: Server) -> None:

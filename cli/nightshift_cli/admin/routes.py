@@ -95,6 +95,7 @@ def resume_route(operator: Operator, model: Model, provider: Provider = None, sk
 
 def _control(operator: Operator, model: str, provider: str | None, sku: str | None, control: "Control") -> None:
     with operator:
+        from nightshift.chunks import seats
         from nightshift.routes import store as routes
         from nightshift.routes.state import RouteState
 
@@ -107,6 +108,8 @@ def _control(operator: Operator, model: str, provider: str | None, sku: str | No
             raise CliError(f"No such route of the model {model}.")
         for route in chosen:
             RouteState(route.id).put_control(control)
+            if control == "open":
+                seats.wake_first(route)
             typer.echo(show.plain(f"{route.model}, {route.provider}, {route.sku.id}: {control}"))
 
 

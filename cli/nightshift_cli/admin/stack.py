@@ -17,6 +17,7 @@ OUTPUTS = {
     "BATCHES_TABLE": "BatchesTable",
     "ROUTES_TABLE": "RoutesTable",
     "ROUTE_STATE_TABLE": "RouteStateTable",
+    "STATE_MACHINE": "StateMachineArn",
 }
 
 StackName = Annotated[str, typer.Option(help="The CloudFormation stack.")]

@@ -137,13 +137,36 @@ def test_a_refusal_is_no_try() -> None:
     assert upstream.tries == {0: 2 * MAX_TRIES}
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 302])
+@pytest.mark.parametrize("status", [400, 409, 413, 422, 302])
 def test_other_errors_are_final_at_once(status: int) -> None:
     store, upstream = Store(3), Upstream(lambda _, __: Answer(status, b'{"error":{"message":"no"}}'))
     run(store, upstream)
     assert upstream.tries == {0: 1, 1: 1, 2: 1}
     assert {line["response"]["status_code"] for line in store.results()} == {status}
     assert store.counts[-1] == (0, 3)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_broken_route_burns_no_line(status: int) -> None:
+    store, upstream = Store(50), Upstream(lambda _, __: Answer(status, b'{"error":{"message":"no"}}'), 0.001)
+    one = new_run(store, upstream.send)
+    result = asyncio.run(one.run())
+    assert (result.state, store.safe()) == ("more", set())
+    assert one.trouble is not None
+    assert (one.trouble.status, one.trouble.words) == (status, "no")
+    assert len(upstream.sends) < 50
+    upstream.script = lambda _, __: OK
+    run_to_the_end(store, upstream, carry=result.carry)
+    store.assert_each_line_once_and_in_order()
+    assert store.counts[-1] == (50, 0)
+
+
+def test_a_line_whose_neighbours_are_answered_has_its_own_404() -> None:
+    missing = Answer(404, b'{"error":{"message":"no such file"}}')
+    store, upstream = Store(20), Upstream(lambda line, _: missing if line == 3 else OK, 0.001)
+    run_to_the_end(store, upstream)
+    assert store.results()[3]["response"]["status_code"] == 404
+    assert store.counts[-1] == (19, 1)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ OUTPUTS = {
     "BatchesTable": "batches-of-the-stack",
     "RoutesTable": "routes-of-the-stack",
     "RouteStateTable": "route-state-of-the-stack",
+    "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:of-the-stack",
 }
 stack_outputs = cli_stack.stack_outputs
 ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model: u, sku: {id: s}}"
@@ -49,7 +50,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     with mock_aws():
-        for name in OUTPUTS.values():
+        for name in (output for key, output in OUTPUTS.items() if key.endswith("Table")):
             boto3.client("dynamodb", region_name="eu-west-1").create_table(
                 TableName=name,
                 BillingMode="PAY_PER_REQUEST",

@@ -71,7 +71,7 @@ def test_failed_probes_grow_the_pause() -> None:
         health = healths.reported(health, KEY_REVOKED, f"p{number}", now + 1.0)
         assert health.state == "broken"
         pauses.append(health.probe_at - now - 1.0)
-    assert pauses == [10, 20, 40, 80, 160, 300, 300, 300, 300, 300]
+    assert pauses == [10, 20, 40, 80, 160, 320, 640, 900, 900, 900]
 
 
 def test_a_lost_prober_is_followed_by_another() -> None:

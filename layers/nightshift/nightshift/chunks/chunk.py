@@ -15,6 +15,7 @@ from nightshift.input.layout import Segment
 from nightshift.results.completion import replace_model, set_fields
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary
+from nightshift.upstream.answer import Answer
 
 
 class InputGoneError(Exception):
@@ -58,6 +59,12 @@ class ChunkStore(Protocol):
 
     def in_progress(self) -> bool:
         """Whether the run is to go on: the batch is neither cancelled nor ended, and no newer run has its chunk."""
+        ...
+
+
+class Upstream(Protocol):
+    async def send(self, body: bytes, idempotency_key: str) -> Answer:
+        """Post one request. Failures of the upstream and of the network are answers and not exceptions."""
         ...
 
 
@@ -128,3 +135,15 @@ SHORT_WAIT_SECONDS = 20
 def waiting(seconds: int, carry: Carry = NO_CARRY) -> SliceResult:
     """The end of a slice whose chunk has nothing to do for so long."""
     return SliceResult("wait" if seconds <= SHORT_WAIT_SECONDS else "park", seconds, carry)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What a run did: how many requests it sent, sent again after a failure, and had refused; the sum of the seconds
+    that its answers took; and whether the input file was deleted."""
+
+    sent: int = 0
+    retried: int = 0
+    refused: int = 0
+    upstream_seconds: float = 0.0
+    input_gone: bool = False

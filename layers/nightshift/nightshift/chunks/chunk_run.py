@@ -10,10 +10,10 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
-from nightshift.chunks.chunk import NO_CARRY, Carry, Chunk, ChunkStore, Deadlines, InputGoneError, SliceResult, waiting
+from nightshift.chunks import chunk as chunks
+from nightshift.chunks.breaker import Breaker
+from nightshift.chunks.chunk import NO_CARRY, Carry, ChunkStore, InputGoneError, SliceResult, waiting
 from nightshift.chunks.ledger import Ledger
 from nightshift.chunks.line_queue import Line, LineQueue
 from nightshift.chunks.output import output_line
@@ -23,27 +23,10 @@ from nightshift.chunks.tenure import Tenure
 from nightshift.core.ids import request_line_id
 from nightshift.input.layout import Segment
 from nightshift.input.request import requests
-from nightshift.upstream.answer import Answer, judge
+from nightshift.routes.health import Trouble
+from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import MAX_RETRY_AFTER, Pacer
-
-
-class Upstream(Protocol):
-    async def send(self, body: bytes, idempotency_key: str) -> Answer:
-        """Post one request. Failures of the upstream and of the network are answers and not exceptions."""
-        ...
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What a run did: how many requests it sent, sent again after a failure, and had refused; the sum of the seconds
-    that its answers took; and whether the input file was deleted."""
-
-    sent: int = 0
-    retried: int = 0
-    refused: int = 0
-    upstream_seconds: float = 0.0
-    input_gone: bool = False
 
 
 class ChunkRun:
@@ -59,10 +42,10 @@ class ChunkRun:
 
     def __init__(
         self,
-        chunk: Chunk,
+        chunk: chunks.Chunk,
         store: ChunkStore,
-        upstream: Upstream,
-        deadlines: Deadlines,
+        upstream: chunks.Upstream,
+        deadlines: chunks.Deadlines,
         budget: ByteBudget,
         carry: Carry = NO_CARRY,
         *,
@@ -95,7 +78,8 @@ class ChunkRun:
         self._stopped = self._ended = False
         self._sending_changed = asyncio.Event()  # a request may start, or the last one has ended
         self._storing_due = asyncio.Event()  # there is enough to store, or the run has ended
-        self.statistics = Statistics()
+        self._breaker = Breaker()
+        self.statistics = chunks.Statistics()
 
     @property
     def completed(self) -> int:
@@ -104,6 +88,11 @@ class ChunkRun:
     @property
     def failed(self) -> int:
         return self._ledger.failed
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the route, and not a line, was found to be at fault; the run has ended then."""
+        return self._breaker.trouble
 
     @property
     def wanted(self) -> int:
@@ -136,7 +125,7 @@ class ChunkRun:
             now = self._clock()
             if self._stopped or now >= self._expires_at:
                 await self._await_last_answers()
-                return SliceResult("done")
+                return SliceResult("more", carry=self._carry()) if self.trouble else SliceResult("done")
             if now >= self._last_answer_at:
                 return SliceResult("more", carry=self._carry())
             self._read_ahead(group)
@@ -192,7 +181,7 @@ class ChunkRun:
         ):
             return None
         line = self._queue.next(now)
-        if self._queue.empty and not self._unread and not self._reading:
+        if line and self._tenure and self._queue.empty and not self._unread and not self._reading:
             self._storing_due.set()  # the tenure gives back what no line needs
         return line
 
@@ -215,8 +204,13 @@ class ChunkRun:
     def _settle(self, line: Line, answer: Answer, started_at: float) -> None:
         """Record the line as finished, or queue it again."""
         now = self._clock()
-        verdict = judge(answer, line.tries + 1)
+        verdict = self._breaker.verdict(line.number, line.tries + 1, answer)
         line.answers += answer.failure in (None, "too_long", "not_json")
+        if verdict == "route":
+            # Once it is certain, requests in flight may still be answered, and no others are sent.
+            self._stopped = self._stopped or self.trouble is not None
+            self._queue.delay(line, now + self._pacer.delay(line.answers))
+            return
         if verdict == "not_now":
             self.statistics.refused += 1
             self._queue.delay(line, self._pacer.refused(started_at, now, answer.retry_after))

@@ -97,6 +97,8 @@ async def _run_realtime(
             limits=LIMITS,
         )
         result = await run.run()
+    if run.trouble is not None:
+        result = waiting(place.report(run.trouble), result.carry)
     _leave(place, result, run.wanted)
     if store.superseded:
         # The chunk is not done, and it is the newer run that says when it is.

@@ -16,7 +16,7 @@ State = Literal["healthy", "suspect", "broken", "probing"]
 Control = Literal["open", "draining", "paused"]
 
 FIRST_PAUSE = 5.0
-LONGEST_PAUSE = 300.0
+LONGEST_PAUSE = 900.0
 MAX_WORDS = 500
 # What looks like a key: providers repeat it, or a part of it, in their messages.
 _SECRET = re.compile(r"(?i)\b(bearer|basic)\s+\S+|\b(sk|pk|key|token)[-_][\w*.-]{4,}|[\w*+/=-]{24,}")

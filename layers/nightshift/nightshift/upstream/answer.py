@@ -106,6 +106,23 @@ def error_body(status: int, body: bytes) -> bytes:
     return msgspec.json.encode({"error": {"message": message, "type": "upstream_error", "param": None, "code": None}})
 
 
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _WithError(msgspec.Struct):
+    error: _Error | str = ""
+
+
+def error_words(body: bytes) -> str:
+    """The upstream's own words for an error; all of a body that has another form, cut at 1,000 characters."""
+    try:
+        error = msgspec.json.decode(body, type=_WithError).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body[:1000].decode("utf-8", "replace")
+    return error.message if isinstance(error, _Error) else error
+
+
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The upstream's id of the request; None if it is missing, too long, or not printable ASCII."""
     given = headers.get("x-request-id") or ""
