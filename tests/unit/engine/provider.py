@@ -225,7 +225,7 @@ class World:
         """One visit, by a worker of its own."""
         chunk = Chunk("batch_0123", "shown", "sent", self.store.segments, 0)
         times = Times.of(self.created_at, self.expires_at, self.rescue_before)
-        visit = Visit(0, self.clock.now + 900, times, self.api, lambda: self.cancelled, self._start)
+        visit = Visit(0, self.clock.now + 900, times, self.api, DEFAULT, lambda: self.cancelled, self._start)
         worker = self.submissions.worker()
         return asyncio.run(SubmissionRun(chunk, self.store, worker, self.provider, visit, clock=self.clock).run())
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.core.errors import InvalidFileError, UnavailableError
+from nightshift.routes.endpoint import DEFAULT as CHAT
 from nightshift.routes.route import Auth, Route, Sku, choose
 
 
@@ -45,14 +46,14 @@ def test_the_best_usable_route_is_chosen(given: list[Route]) -> None:
     active = [one for one in capable if one.sku.active]
     if not capable:
         with pytest.raises(InvalidFileError) as unsupported:
-            choose(given, "m")
+            choose(given, "m", CHAT)
         assert (unsupported.value.code, unsupported.value.status) == ("batch_model_not_supported", 400)
     elif not active:
         with pytest.raises(UnavailableError) as unavailable:
-            choose(given, "m")
+            choose(given, "m", CHAT)
         assert (unavailable.value.code, unavailable.value.status) == ("batch_routing_unavailable", 503)
     else:
-        chosen = choose(given, "m")
+        chosen = choose(given, "m", CHAT)
         assert chosen in active
         assert chosen.priority == min(one.priority for one in active)
 
@@ -60,13 +61,13 @@ def test_the_best_usable_route_is_chosen(given: list[Route]) -> None:
 def test_ties_are_broken_by_weight() -> None:
     chance = random.Random(1)
     light, heavy = route(provider="light", weight=1), route(provider="heavy", weight=3)
-    chosen = Counter(choose([light, heavy], "m", chance).provider for _ in range(4_000))
+    chosen = Counter(choose([light, heavy], "m", CHAT, chance).provider for _ in range(4_000))
     assert 2.5 < chosen["heavy"] / chosen["light"] < 3.5
 
 
 def test_an_unknown_models_error_is_printable() -> None:
     with pytest.raises(InvalidFileError) as caught:
-        choose([], "\u202e\x1b[31m" * 1_000)
+        choose([], "\u202e\x1b[31m" * 1_000, CHAT)
     assert caught.value.param == "input_file_id"
     assert caught.value.message.isascii()
     assert caught.value.message.isprintable()
@@ -75,7 +76,7 @@ def test_an_unknown_models_error_is_printable() -> None:
 
 def test_names_of_models_are_compared_exactly() -> None:
     with pytest.raises(InvalidFileError):
-        choose([route(model="M")], "m")
+        choose([route(model="M")], "m", CHAT)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_stored_route_has_exactly_its_fields(field: bytes) -> None:
 
 def test_a_flat_route_posts_with_a_bearer_token() -> None:
     one = route(base_url="https://u.example/v1/", api_key_secret="nightshift/u")
-    assert one.url == "https://u.example/v1/chat/completions"
+    assert one.request_url(CHAT) == "https://u.example/v1/chat/completions"
     assert one.credentials == Auth("nightshift/u")
     assert one.credentials.value("k") == "Bearer k"
     assert route().credentials is None
@@ -128,7 +129,7 @@ def test_azure_is_a_matter_of_configuration() -> None:
     auth = {"header": "api-key", "scheme": "", "secret": "nightshift/azure"}
     entry = {"base_url": "https://a.example/openai/deployments/d", "query": {"api-version": "2024-10-21"}, "auth": auth}
     one = route(**entry | {"auth": msgspec.convert(auth, Auth)})
-    assert one.url == "https://a.example/openai/deployments/d/chat/completions?api-version=2024-10-21"
+    assert one.request_url(CHAT) == "https://a.example/openai/deployments/d/chat/completions?api-version=2024-10-21"
     assert one.credentials is not None
     assert (one.credentials.header, one.credentials.value("k")) == ("api-key", "k")
     assert msgspec.json.decode(msgspec.json.encode(one), type=Route) == one

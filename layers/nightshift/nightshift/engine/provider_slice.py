@@ -33,6 +33,7 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
         ends_at=time.time() + seconds,
         times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
         api=route.batch_api,
+        endpoint=route.batch_endpoint(batch.endpoint),
         cancelled=lambda: _is_cancelled(batch),
         started=lambda: _start(batch),
     )
@@ -51,7 +52,7 @@ def rescue_route(batch: Batch, plan: Planned) -> Route:
         return batch.rescue_route
     realtime = [route for route in routes.for_model(plan.model) if route.mode == "realtime"]
     try:
-        chosen = choose(realtime, plan.model)
+        chosen = choose(realtime, plan.model, batch.endpoint)
     except (InvalidFileError, UnavailableError):
         chosen = plan.route
     _start(batch)

@@ -16,7 +16,7 @@ from nightshift.core.log import logger
 from nightshift.engine.chunk import Chunk, ChunkStore
 from nightshift.engine.collection import Collection
 from nightshift.engine.provider_answers import ProviderAnswers
-from nightshift.engine.provider_file import write_provider_file
+from nightshift.engine.provider_file import provider_lines, write_provider_file
 from nightshift.routes.route import BatchApi
 from nightshift.submissions.decision import (
     CANCEL_SECONDS,
@@ -67,13 +67,14 @@ class Submissions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; whether
-    the caller has ``cancelled``, and whom to tell that the provider has ``started``. Both functions block."""
+    """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold, and the
+    provider's name of its ``endpoint``; whether the caller has ``cancelled``, and whom to tell that the provider has ``started``. Both functions block."""
 
     chunk_number: int
     ends_at: float
     times: Times
     api: BatchApi
+    endpoint: str
     cancelled: Callable[[], bool]
     started: Callable[[], None]
 
@@ -147,7 +148,8 @@ class SubmissionSteps:
         return collection
 
     def write(self, collection: Collection, wanted: Sequence[int], path: Path) -> list[int]:
-        return write_provider_file(self._chunk, self._store, collection.open, wanted, self._visit.api, path)
+        lines = provider_lines(self._chunk, self._store, collection.open, wanted, self._visit.endpoint)
+        return write_provider_file(lines, self._visit.api, path)
 
     async def _upload(self, submission: Submission) -> Submission:
         name = self._name(submission)
@@ -176,7 +178,7 @@ class SubmissionSteps:
         sent = replace(submission, create_sent=True, since=self._clock())
         await asyncio.to_thread(self._submissions.save, sent)
         try:
-            batch = await self._provider.create(name, file_id, self._visit.api.endpoint)
+            batch = await self._provider.create(name, file_id, self._visit.endpoint)
         except ProviderError as error:
             if not error.refused:
                 return replace(sent, not_before=self._clock() + FIRST_POLL_SECONDS, problem=error.message)
