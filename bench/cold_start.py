@@ -298,6 +298,7 @@ def environment(url: str) -> dict[str, str]:
         "BATCHES_TABLE": "batches",
         "FILES_TABLE": "files",
         "ROUTES_TABLE": "routes",
+        "ROUTE_STATE_TABLE": "route_state",
         "STATE_MACHINE": "arn:aws:states:us-east-1:000000000000:stateMachine:bench",
         "SYNC_VALIDATION_SECONDS": "20",
         "COMPLETION_WINDOW_SECONDS": "86400",
@@ -351,15 +352,20 @@ def first_events(server: Server) -> dict[str, Any]:
     def removed(key: dict[str, Any]) -> dict[str, Any]:
         return {"eventName": "REMOVE", "dynamodb": {"Keys": encode(key), "SequenceNumber": "1"}}
 
+    first = {"execution": 0, "failures": 0, "events": 0}
     return {
         **dict.fromkeys(WRITTEN_HERE, retrieve),
         "api": retrieve,
         "create_batch": call("POST", "/batches", "/batches", wanted),
-        "validate_batch": batch("validating"),
-        "run_chunk": json.loads(server.furniture[plan_key])[0],
-        "finalize_batch": batch("finalizing") | {"chunks": []},
+        "validate_batch": batch("validating") | first,
+        "run_chunk": {"task": json.loads(server.furniture[plan_key])[0], "retries": 0},
+        "finalize_batch": batch("finalizing") | first | {"only_chunk": {"state": "done"}, "chunks": []},
         "close_abandoned": {
-            "detail": {"name": "batch_finalizing", "input": json.dumps(batch("finalizing")), "status": "ABORTED"}
+            "detail": {
+                "name": "batch_finalizing",
+                "input": json.dumps(batch("finalizing") | first),
+                "status": "ABORTED",
+            }
         },
         "sweep": {},
         "publish_events": {

@@ -72,13 +72,13 @@ PRICES = {
 Amounts = dict[tuple[str, str], float]  # by priced unit and user, such as ("s3_put", "RunChunk")
 
 
-def amounts(usage: Usage, memory: Mapping[str, float]) -> Amounts:
-    """The usage in priced units. ``memory`` is each function's in GB."""
+def amounts(usage: Usage, memory: Mapping[str, float], waiting: str | None = "RunChunk") -> Amounts:
+    """The usage in priced units. ``memory`` is each function's in GB; ``waiting`` is the function that only waits."""
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, seconds in usage.seconds.items():
         share = min(1.0, memory[name] / WHOLE_CORE_GB)
-        # RunChunk waits nearly all of its time. All time of the other functions counts as CPU time.
-        found["lambda_gb_second", name] = memory[name] * seconds / (1 if name == "RunChunk" else share)
+        # In real time, RunChunk waits nearly all of its time. All time of the other functions counts as CPU time.
+        found["lambda_gb_second", name] = memory[name] * seconds / (1 if name == waiting else share)
         found["lambda_request", name] = float(usage.invocations[name])
         # An upper bound: X-Ray samples one call a second and 5 % of the others.
         found["trace", name] = float(usage.invocations[name])
@@ -153,10 +153,21 @@ def orchestration(prices: Mapping[str, float]) -> float:
     return sum(prices.values()) - prices["RunChunk's GB-seconds"]
 
 
-def run_batch(local: Local, meter: Meter, count: int, latency_ms: float, url: str, polls: int = 0) -> Usage:
-    """Run one batch from upload to download and count what it uses, with ``polls`` reads by its caller."""
+def run_batch(
+    local: Local, meter: Meter, count: int, latency_ms: float, url: str, polls: int = 0, **fields: Any
+) -> Usage:
+    """Run one batch from upload to download and count what it uses, with ``polls`` reads by its caller.
+
+    ``fields`` are further ones of its route.
+    """
     route = Route(
-        model=MODEL, provider="stub", base_url=url, upstream_model="stub", sku=Sku("bench"), api_key_secret=SECRET
+        model=MODEL,
+        provider="stub",
+        base_url=url,
+        upstream_model="stub",
+        sku=Sku("bench"),
+        api_key_secret=SECRET,
+        **fields,
     )
     routes.apply([route])
     content = input_file(count, LINE_BYTES, MODEL)

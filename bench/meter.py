@@ -125,13 +125,15 @@ class Meter:
         """The states that the execution and the Map's children enter, and the children's starts.
 
         The emulator has no history of a child, so its states are computed from its slices. Each slice enters RunChunk
-        and IsChunkDone, some enter WaitForUpstream, and the child ends in ChunkDone.
+        and IsChunkDone, some enter WaitForUpstream, and the child ends in ChunkEnded. A batch of one chunk has no Map.
         """
         stepfunctions = self._local.aws("stepfunctions")
         parent = execution(self._local, batch_id)
         pages = stepfunctions.get_paginator("get_execution_history").paginate(executionArn=parent)
         entered = sum(str(event["type"]).endswith("StateEntered") for page in pages for event in page["events"])
         runs = stepfunctions.list_map_runs(executionArn=parent)["mapRuns"]
+        if not runs:
+            return entered
         children = sum(len(stepfunctions.list_executions(mapRunArn=run["mapRunArn"])["executions"]) for run in runs)
         return entered + children * (CHILD_START + 1) + 2 * slices.total() + slices["wait"]
 

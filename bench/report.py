@@ -76,7 +76,10 @@ def target(what: str, figure: float, wanted: float, *, at_least: bool = True) ->
 
 README = Path(__file__).parent / "README.md"
 MARK = "<!-- the tables below are written by `python -m bench.report` -->"
-SUBJECTS = ("run_chunk", "validate", "finalize", "cold_start", "cost", "cost_long", "tls", "api", "scale", "memory")
+SUBJECTS = (
+    *("run_chunk", "validate", "finalize", "cold_start", "cost", "cost_long", "tls", "api", "scale", "fairness"),
+    *("batch_mode", "memory"),
+)
 # Rows that are only in the JSON: the counts of a batch, and the quotas.
 LEFT_OUT = ("counted", "scaled to", "100 x")
 

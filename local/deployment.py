@@ -107,7 +107,9 @@ def admin_environment(endpoint: str, outputs: dict[str, str]) -> dict[str, str]:
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_DEFAULT_REGION": REGION,
         "ACCOUNTS_TABLE": outputs["AccountsTable"],
+        "BATCHES_TABLE": outputs["BatchesTable"],
         "ROUTES_TABLE": outputs["RoutesTable"],
+        "ROUTE_STATE_TABLE": outputs["RouteStateTable"],
     }
 
 

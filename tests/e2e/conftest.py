@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from openai import OpenAI
 from openai.types import Batch
 
 from local.deployment import admin_environment
-from local.processes import free_port
+from local.processes import free_port, workers
 from local.settings import ROOT, ROOT_CREDENTIALS
 
 T = TypeVar("T")
@@ -276,3 +278,41 @@ class Account:
 @pytest.fixture
 def account(local: Local, operator: None) -> Account:
     return Account(local)
+
+
+class Killer(threading.Thread):
+    """Kills every worker of ``function`` with SIGKILL at intervals, at most ``times`` times, until it is stopped."""
+
+    def __init__(self, folder: Path, function: str, every: tuple[float, float], times: int = sys.maxsize) -> None:
+        super().__init__(daemon=True)
+        self.kills = 0
+        self._folder, self._function = folder, function
+        self._every = every
+        self._times = times
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
+            for pid in [pid for pid, function in workers(self._folder) if function == self._function]:
+                with contextlib.suppress(ProcessLookupError):  # the process has ended
+                    os.kill(pid, signal.SIGKILL)
+                    self.kills += 1
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.fixture
+def killing(local: Local) -> Iterator[Callable[..., Killer]]:
+    """Start killers that stop with the test."""
+    killers: list[Killer] = []
+
+    def start(function: str, every: tuple[float, float], times: int = sys.maxsize) -> Killer:
+        killers.append(Killer(local.folder, function, every, times))
+        killers[-1].start()
+        return killers[-1]
+
+    yield start
+    for killer in killers:
+        killer.stop()

@@ -3,17 +3,13 @@
 `make test` runs this small; `make chaos` sets CHAOS_LINES to run it large.
 """
 
-import contextlib
 import json
 import os
 import random
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,53 +18,14 @@ from botocore.config import Config
 from nightshift.core.ids import request_line_id
 from openai.types import Batch
 
-from local.processes import workers
 from local.settings import MODEL, ROOT_CREDENTIALS, SECRET
-from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, wait_for
+from tests.e2e.conftest import Killer, Local, Receiver, assert_every_line_once, batch_file, wait_for
 
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
 FEW = LINES // 3  # for tests that do not depend on the number of lines
 SECONDS = 60 + LINES / 20
 # How many requests one worker has in flight.
 IN_FLIGHT = 256
-
-
-class Killer(threading.Thread):
-    """Kills every worker of ``function`` with SIGKILL at intervals, at most ``times`` times, until it is stopped."""
-
-    def __init__(self, folder: Path, function: str, every: tuple[float, float], times: int = sys.maxsize) -> None:
-        super().__init__(daemon=True)
-        self.kills = 0
-        self._folder, self._function = folder, function
-        self._every = every
-        self._times = times
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
-            for pid in [pid for pid, function in workers(self._folder) if function == self._function]:
-                with contextlib.suppress(ProcessLookupError):  # the process has ended
-                    os.kill(pid, signal.SIGKILL)
-                    self.kills += 1
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
-
-
-@pytest.fixture
-def killing(local: Local) -> Iterator[Callable[..., Killer]]:
-    """Start killers that stop with the test."""
-    killers: list[Killer] = []
-
-    def start(function: str, every: tuple[float, float], times: int = sys.maxsize) -> Killer:
-        killers.append(Killer(local.folder, function, every, times))
-        killers[-1].start()
-        return killers[-1]
-
-    yield start
-    for killer in killers:
-        killer.stop()
 
 
 @pytest.fixture

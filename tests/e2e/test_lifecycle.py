@@ -106,8 +106,8 @@ def test_full_history_continues_elsewhere(local: Local) -> None:
 
     assert batch.status == "completed"
     assert_every_line_once(local, copy, 5)
-    for name in (arn, f"{arn}-1"):
-        wait_for(lambda name=name: stepfunctions.describe_execution(executionArn=name)["status"] == "SUCCEEDED")
+    wait_for(lambda: stepfunctions.describe_execution(executionArn=f"{arn}-1")["status"] == "SUCCEEDED")
+    assert stepfunctions.describe_execution(executionArn=arn)["status"] == "SUCCEEDED"
 
 
 def test_cancel_wakes_a_waiting_batch(local: Local, operator: None) -> None:
@@ -124,7 +124,7 @@ def test_cancel_wakes_a_waiting_batch(local: Local, operator: None) -> None:
 
     def waits() -> bool:
         events = stepfunctions.get_execution_history(executionArn=arn)["events"]
-        return events[-1].get("stateEnteredEventDetails", {}).get("name") == "WaitForOnlyChunk"
+        return bool(events[-1].get("stateEnteredEventDetails", {}).get("name") == "WaitForOnlyChunk")
 
     wait_for(waits)
     assert local.client.batches.cancel(batch.id).status == "cancelling"

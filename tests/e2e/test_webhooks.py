@@ -18,8 +18,7 @@ from openai.types import Batch
 
 from local.processes import free_port
 from local.settings import ROOT
-from tests.e2e.conftest import Account, Answer, Local, Receiver, wait_for
-from tests.e2e.test_chaos import Killer
+from tests.e2e.conftest import Account, Answer, Killer, Local, Receiver, wait_for
 from tools.event_schema import EVENT_SCHEMA, Event
 
 Receive = Callable[..., Receiver]

@@ -24,16 +24,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from nightshift.batches import executions
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.batches.status import EDGES, TERMINAL, Status
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.core import aws, concat, table
 from nightshift.core import settings as stack_settings
 from nightshift.core.ids import request_line_id
 from nightshift.core.log import logger
 from nightshift.core.table import Table
 from nightshift.engine import slice as chunk_slice
-from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.results import store as results
@@ -43,7 +44,7 @@ from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import Backoff
 
-from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, sample, set_batch
+from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, run_chunk, sample, set_batch
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "0"))
 LEFTOVERS = {"batch_cancelled", "batch_expired", "internal_error"}
@@ -228,8 +229,8 @@ class Upstream:
 
 CHUNKS = st.integers(0, 2)
 STEPS = (
-    *("validate", "run_chunk", "finalize", "renew", "close_abandoned", "sweep"),
-    *("cancel", "expire", "expire long ago", "fail"),
+    *("validate", "run_chunk", "finalize", "old finalize", "execution fails", "old execution stops", "sweep"),
+    *("cancel", "park", "wake", "operator stops", "expire", "expire long ago", "fail"),
 )
 FAULTS = st.one_of(
     st.just(("", 0, 0, None)),
@@ -250,7 +251,8 @@ class Life:
 
     lines: int
     legal: bool
-    given_up: set[int] = field(default_factory=set)
+    given_up: set[int] = field(default_factory=set)  # in this round
+    stopped: bool = False  # by the operator
     slices: dict[int, dict[str, Any]] = field(default_factory=dict)
     kept: set[int] | None = None  # the lines in parts at the first attempt to end the batch
     highest: int = 0
@@ -312,7 +314,11 @@ class BatchStates(RuleBasedStateMachine):
         self.lives[batch].given_up.add(number)
 
     @rule(
-        batch=created, fault=FAULTS, step=st.sampled_from(["finalize", "finalize", "renew", "close_abandoned", "sweep"])
+        batch=created,
+        fault=FAULTS,
+        step=st.sampled_from(
+            ["finalize", "finalize", "old finalize", "execution fails", "old execution stops", "sweep"]
+        ),
     )
     def end(self, batch: str, step: str, fault: tuple[str, int, bool, int | None]) -> None:
         self.process(batch, step, 0, fault)
@@ -323,9 +329,19 @@ class BatchStates(RuleBasedStateMachine):
             for copy in [pool.submit(self.step, batch, "finalize", 0) for _ in range(2)]:
                 copy.result()
 
-    @rule(batch=created)
-    def cancel(self, batch: str) -> None:
-        self.step(batch, "cancel", 0)
+    @rule(batch=created, step=st.sampled_from(["cancel", "park", "wake"]), fault=FAULTS)
+    def park_or_cancel(self, batch: str, step: str, fault: tuple[str, int, bool, int | None]) -> None:
+        self.process(batch, step, 0, fault)
+
+    @rule(batch=created, fault=FAULTS)
+    def park_and_cancel(self, batch: str, fault: tuple[str, int, bool, int | None]) -> None:
+        self.step(batch, "park", 0)
+        self.process(batch, "cancel", 0, fault)
+
+    @rule(batch=created, sure=st.sampled_from([False, False, True]))
+    def operator_stops(self, batch: str, sure: bool) -> None:
+        if sure:
+            self.step(batch, "operator stops", 0)
 
     @rule(batch=created, how=st.sampled_from(["expire", "expire long ago"]))
     def expire(self, batch: str, how: str) -> None:
@@ -363,22 +379,31 @@ class BatchStates(RuleBasedStateMachine):
 
     def step(self, batch: str, step: str, number: int) -> None:
         life = self.lives[batch]
-        task = self.caller.task(batch)
-        if step in ("finalize", "renew", "close_abandoned", "sweep") and life.kept is None:
+        execution = self.stored(batch).execution
+        ends = {"finalize", "old finalize", "execution fails", "operator stops", "sweep"}
+        if step in ends and life.kept is None:
             life.kept = set(self.history.kept[batch])
         match step:
             case "validate":
-                invoke("validate_batch", task)
+                invoke("validate_batch", self.caller.start(batch) | {"execution": execution})
             case "finalize":
-                invoke("finalize_batch", task | {"chunks": ["done", None]})
-            case "renew":
-                invoke("finalize_batch", task | {"chunks": ["done", "renew"]})
+                self._finalize(batch, execution)
+            case "old finalize":
+                assert not self._finalize(batch, execution - 1)
             case "run_chunk":
                 self._run_chunk(batch, number)
-            case "close_abandoned":
-                event = sample("close_abandoned")
-                event["detail"] |= {"input": json.dumps(task), "name": batch}
-                invoke("close_abandoned", event)
+            case "execution fails":
+                self._execution_ends(batch, execution, "FAILED")
+            case "old execution stops":
+                self._execution_ends(batch, execution - 1, "ABORTED")
+            case "operator stops":
+                life.stopped = True
+                self._execution_ends(batch, execution, "ABORTED")
+            case "park":
+                if self.stored(batch).status not in TERMINAL:
+                    batches.park(self.stored(batch), int(time.time()) + 600)
+            case "wake":
+                executions.wake(self.stored(batch))
             case "sweep":
                 assert invoke("sweep", sample("sweep"))["failed"] == 0
             case "cancel":
@@ -389,6 +414,26 @@ class BatchStates(RuleBasedStateMachine):
             case "fail":
                 life.given_up.add(number)
 
+    def _finalize(self, batch: str, execution: int) -> bool:
+        """Tell FinalizeBatch how the chunks ended, and return whether there is another round."""
+        life = self.lives[batch]
+        planned = self.stored(batch).plan
+        ends = [
+            "failed" if number in life.given_up else life.slices.get(number, {}).get("state", "failed")
+            for number in range(planned.chunks if planned else 0)
+        ]
+        done = self.caller.round(batch, *(end if end == "done" else "failed" for end in ends), execution=execution)
+        answer = invoke("finalize_batch", done)
+        if answer["goes_on"]:
+            life.given_up, life.slices = set(), {}
+        return bool(answer["goes_on"])
+
+    def _execution_ends(self, batch: str, number: int, status: str) -> None:
+        event = sample("close_abandoned")
+        task = self.caller.start(batch) | {"execution": number}
+        event["detail"] |= {"input": json.dumps(task), "name": batch, "status": status}
+        invoke("close_abandoned", event)
+
     def _run_chunk(self, batch: str, number: int) -> None:
         tasks = msgspec.to_builtins(plan.read(batch) or [])
         life = self.lives[batch]
@@ -396,7 +441,7 @@ class BatchStates(RuleBasedStateMachine):
             return
         task = tasks[number] | {"slice": life.slices.get(number, {})}
         # The route's timeout is one second, so this slice starts requests for 0.1 s.
-        answer = invoke("run_chunk", task, 1 + chunk_slice.LIMITS.slice_margin_seconds + 0.1)
+        answer = run_chunk(task, 1 + chunk_slice.LIMITS.slice_margin_seconds + 0.1)
         assert answer["state"] in ("done", "more", "wait")
         assert (answer["wait_seconds"] > 0) == (answer["state"] == "wait")
         if answer["state"] == "wait":  # Step Functions waits; here the wait is over at once
@@ -486,10 +531,11 @@ class BatchStates(RuleBasedStateMachine):
             for line in written[1]
             if line["error"] and line["error"]["code"] in LEFTOVERS
         }
+        ours = {"internal_error"} if life.stopped else set()  # nothing but its operator ends a batch early
         assert set(left_over.values()) <= {
-            "completed": {"internal_error"},
+            "completed": ours,
             "expired": {"batch_expired"},
-            "cancelled": LEFTOVERS,
+            "cancelled": {"batch_cancelled", "batch_expired", *ours},
         }.get(status, set())
         assert not left_over.keys() & (life.kept or set()), "a line that was answered and kept was not used"
         if status != "cancelled":
@@ -523,20 +569,25 @@ class BatchStates(RuleBasedStateMachine):
                 Table("batches").delete(left.account_id, left.id)
 
     def _to_the_end(self, batch: str) -> None:
-        invoke("validate_batch", self.caller.task(batch))
-        for number in range(3):
-            for _ in range(30):
-                self._run_chunk(batch, number)
-                ended = self.lives[batch].slices.get(number, {}).get("state", "done") == "done"
-                if ended or number in self.lives[batch].given_up:
-                    break
-            else:
-                raise AssertionError("the chunk goes on for ever")
-        untouched = self.lives[batch].kept is None
-        batch_object = self.caller.finalize(batch)
+        for _ in range(5):
+            execution = self.stored(batch).execution
+            invoke("validate_batch", self.caller.start(batch) | {"execution": execution})
+            for number in range(3):
+                self._run_to_its_end(batch, number)
+            if not self._finalize(batch, execution):
+                break
+        batch_object = self.caller.batch(batch)
         assert batch_object["status"] in TERMINAL
-        if untouched and batch_object["status"] == "completed" and not self.lives[batch].given_up:
+        if batch_object["status"] == "completed" and not self.lives[batch].stopped:
             assert batch_object["errors"] is None
+
+    def _run_to_its_end(self, batch: str, number: int) -> None:
+        life = self.lives[batch]
+        for _ in range(30):
+            self._run_chunk(batch, number)
+            if number in life.given_up or life.slices.get(number, {}).get("state", "done") == "done":
+                return
+        raise AssertionError("the chunk goes on for ever")
 
 
 def test_every_line_and_batch_ends_once(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

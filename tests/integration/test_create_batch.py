@@ -103,7 +103,7 @@ def test_a_batch_has_plan_route_and_execution(alice: Caller, monkeypatch: pytest
     assert locked_route(alice, batch_id).upstream_model == "upstream-model"
     [execution] = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())["executions"]
     described = aws.client("stepfunctions").describe_execution(executionArn=execution["executionArn"])
-    assert (described["name"], json.loads(described["input"])) == (batch_id, alice.task(batch_id))
+    assert (described["name"], json.loads(described["input"])) == (batch_id, alice.start(batch_id))
 
 
 def locked_route(caller: Caller, batch_id: str) -> Route:
@@ -449,11 +449,11 @@ def test_validation_checks_the_quota_too(alice: Caller, monkeypatch: pytest.Monk
     quota(alice, queued_requests=10)
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
     large, small = alice.create(input_lines(11)), alice.create(input_lines(10))
-    assert invoke("validate_batch", alice.task(large))["status"] == "failed"
+    assert invoke("validate_batch", alice.start(large))["status"] == "failed"
     batch = alice.batch(large)
     assert [error["code"] for error in batch["errors"]["data"]] == ["quota_exceeded"]
     assert batch["request_counts"] == {"total": 11, "completed": 0, "failed": 0}
-    assert invoke("validate_batch", alice.task(small))["status"] == "in_progress"
+    assert invoke("validate_batch", alice.start(small))["status"] == "in_progress"
 
 
 def test_answered_lines_are_not_queued(alice: Caller) -> None:

@@ -112,7 +112,8 @@ def test_an_older_execution_ends_nothing(alice: Caller) -> None:
 
 
 def test_a_cancelled_batch_collects_for_a_while(alice: Caller) -> None:
-    batch_id = alice.begin(input_lines(2))
+    apply_route(mode="batch")
+    batch_id = alice.create(input_lines(2))
     alice("POST", f"/batches/{batch_id}/cancel")
     assert invoke("validate_batch", alice.start(batch_id))["run"] == "chunk"
     collecting = alice.round(batch_id, "park", wait_seconds=60)
@@ -219,9 +220,8 @@ def test_a_cancel_wakes_a_parked_batch(alice: Caller) -> None:
     assert input_of(f"{batch_id}-1")["wait_seconds"] == 0
     assert batches.get(alice.account_id, batch_id).parked_until is None
     assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED")) == {"status": "cancelling"}
-    validated = invoke("validate_batch", input_of(f"{batch_id}-1"))
-    assert run_chunk(validated["task"])["state"] == "done"
-    ended = invoke("finalize_batch", alice.round(batch_id, "done", execution=1))
+    assert invoke("validate_batch", input_of(f"{batch_id}-1"))["run"] == "nothing"
+    ended = invoke("finalize_batch", alice.round(batch_id, execution=1))
     assert ended["status"] == "cancelled"
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 from nightshift.batches import store as batches
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.core import aws, settings, table
 from nightshift.engine import history
 from nightshift.engine import slice as chunk_slice
-from nightshift.engine.run_limits import RunLimits
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.routes.route import Auth
@@ -225,8 +225,10 @@ def test_a_route_without_a_key_burns_no_line(alice: Caller, server: Server, secr
     assert (answer["state"], answer["wait_seconds"]) == ("park", 30)
     assert invoke("finalize_batch", alice.round(batch_id, "park", wait_seconds=30))["goes_on"]
     assert server.received == []
-    put = aws.client("secretsmanager").create_secret if secret is None else aws.client("secretsmanager").update_secret
-    put(**{"Name" if secret is None else "SecretId": "nightshift/test"}, SecretString="sk-new")
+    if secret is None:
+        aws.client("secretsmanager").create_secret(Name="nightshift/test", SecretString="sk-new")
+    else:
+        aws.client("secretsmanager").update_secret(SecretId="nightshift/test", SecretString="sk-new")
     assert alice.run_chunks(batch_id)[0]["state"] == "done"
     assert alice.finalize(batch_id)["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
 

@@ -16,26 +16,14 @@ FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app
 
 # From the ground up: a package imports from those named before it, and from itself.
 PACKAGES = (
-    *(
-        "core",
-        "accounts",
-        "files",
-        "routes",
-        "input",
-        "upstream",
-        "results",
-        "submissions",
-        "batches",
-        "webhooks",
-        "engine",
-        "api",
-    ),
+    *("core", "accounts", "files", "routes", "input", "upstream", "results", "batches", "webhooks", "chunks"),
+    *("submissions", "engine", "api"),
 )
 # A module that reaches AWS or another server has one of these names; every other module is rules or a use case.
 EDGES = frozenset(
     {
         *("aws", "bucket", "table", "concat", "log", "store", "plan", "uploads", "client"),
-        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app", "content"),
+        *("executions", "bus", "receivers", "deliveries", "sender", "queue", "app", "content", "state"),
     }
 )
 MODULES = {

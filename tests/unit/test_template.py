@@ -11,7 +11,7 @@ import pytest
 import yaml
 from nightshift.batches import store as batches
 from nightshift.batches.status import TERMINAL
-from nightshift.engine.slice import MAX_VISITS
+from nightshift.engine import history
 from nightshift.webhooks.schedule import MAX_DELAY_SECONDS
 
 from functions.api.app import app as api
@@ -95,6 +95,7 @@ def names_that_settings_reads() -> set[str]:
         if isinstance(node, ast.Constant | ast.JoinedStr)
     ]
     tables = {"ACCOUNTS_TABLE", "BATCHES_TABLE", "FILES_TABLE", "IDEMPOTENCY_KEYS_TABLE", "ROUTES_TABLE"}
+    tables |= {"ROUTE_STATE_TABLE"}
     return {name for name in strings if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z]+)*", name)} | tables
 
 
@@ -247,15 +248,38 @@ def test_the_map_runs_all_chunks_at_once() -> None:
     assert MACHINE["States"]["RunChunks"]["MaxConcurrency"] >= most_workers
 
 
-def test_a_chunk_renews_before_its_history_fills() -> None:
-    states = MACHINE["States"]["RunChunks"]["ItemProcessor"]["States"]
-    # A state is entered and exited; a task is scheduled, started and ended besides, and may be retried a few times.
-    a_visit = 2 * len(states.keys() - {"ChunkDone"}) + 3
-    assert 2 * a_visit * MAX_VISITS < MAX_HISTORY_EVENTS
-    assert {"Variable": "$.slice.state", "StringEquals": "renew", "Next": "ChunkDone"} in states["IsChunkDone"][
-        "Choices"
+def events_of(states: dict[str, Any]) -> int:
+    """The events that a history gets when each state is passed once, without retries and the Map's children."""
+    # A state is entered and exited; a task is scheduled, started and ended besides, and so are a Map and its run.
+    more = {"Task": 3, "Map": 6}
+    return sum(2 + more.get(state["Type"], 0) for state in states.values())
+
+
+def test_an_execution_is_left_before_its_history_fills() -> None:
+    child = MACHINE["States"]["RunChunks"]["ItemProcessor"]["States"]
+    visits = [(child, "RunChunk", "IsChunkDone", "WaitForUpstream")]
+    visits += [(MACHINE["States"], "RunOnlyChunk", "IsOnlyChunkDone", "WaitForOnlyChunk")]
+    for states, *names in visits:
+        assert events_of({name: states[name] for name in names}) == history.VISIT_EVENTS
+    assert events_of(MACHINE["States"]) < history.ROUND_EVENTS
+    # Each task of a round may have all of its tries when the history is nearly full, which are counted afterwards.
+    retries = [sum(retry["MaxAttempts"] for retry in task["Retry"]) for task in tasks()]
+    assert history.MAX_EVENTS + 3 * history.ROUND_EVENTS + 3 * max(retries) * 2 < MAX_HISTORY_EVENTS
+
+
+def test_every_chunk_ends_in_one_shape() -> None:
+    child = MACHINE["States"]["RunChunks"]["ItemProcessor"]["States"]
+    ends = [state for state in child.values() if state.get("End")]
+    assert [set(end.get("Parameters", end.get("Result"))) for end in ends] == [
+        {"state.$", "wait_seconds.$"},
+        {"state", "wait_seconds"},
     ]
-    assert states["ChunkDone"]["OutputPath"] == "$.slice.state"
+
+
+def test_a_failed_task_of_a_chunk_is_caught() -> None:
+    for name, state in states():
+        if name in ("RunChunk", "RunOnlyChunk", "RunChunks"):
+            assert state["Catch"][0]["ErrorEquals"] == ["States.ALL"]
 
 
 def tasks() -> Iterator[dict[str, Any]]:
@@ -264,7 +288,7 @@ def tasks() -> Iterator[dict[str, Any]]:
 
 
 def test_throttled_tasks_are_retried_for_hours() -> None:
-    assert len(list(tasks())) == 3
+    assert len(list(tasks())) == 4
     for task in tasks():
         assert task["Retry"][0]["ErrorEquals"] == ["Lambda.TooManyRequestsException"]
         assert task["Retry"][0]["MaxAttempts"] * task["Retry"][0]["MaxDelaySeconds"] / 2 > 6 * 3600

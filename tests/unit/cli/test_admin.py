@@ -1,33 +1,51 @@
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import msgspec
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, BatchUsage, Planned, RequestCounts
 from nightshift.core import aws
+from nightshift.results.usage import Usage
+from nightshift.routes import form
 from nightshift.routes import store as routes
-from nightshift_cli import admin as cli_admin
+from nightshift.routes.health import Health, reported, trouble_of
+from nightshift.routes.lease import Lease
+from nightshift.routes.state import RouteState
+from nightshift.submissions.record import Submission
+from nightshift.submissions.store import SubmissionStore
+from nightshift_cli.admin import stack as cli_stack
 from nightshift_cli.main import app
 from typer.testing import CliRunner, Result
 
-OUTPUTS = {"AccountsTable": "accounts-of-the-stack", "RoutesTable": "routes-of-the-stack"}
-stack_outputs = cli_admin.stack_outputs
+OUTPUTS = {
+    "AccountsTable": "accounts-of-the-stack",
+    "BatchesTable": "batches-of-the-stack",
+    "RoutesTable": "routes-of-the-stack",
+    "RouteStateTable": "route-state-of-the-stack",
+}
+stack_outputs = cli_stack.stack_outputs
 ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model: u, sku: {id: s}}"
 
 
 @pytest.fixture(autouse=True)
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A deployed stack: two tables, and outputs that name them."""
+    """A deployed stack: its tables, and outputs that name them."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     # Set first, so that monkeypatch also undoes what the commands set.
-    for name in ("ACCOUNTS_TABLE", "ROUTES_TABLE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+    for name in (*cli_stack.OUTPUTS, "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     with mock_aws():
@@ -38,7 +56,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                 KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
                 AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
             )
-        monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: OUTPUTS)
+        monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: OUTPUTS)
         aws._client.cache_clear()
         yield
     aws._client.cache_clear()
@@ -54,8 +72,8 @@ def test_account_is_created_and_listed() -> None:
     head, line = admin("accounts", "list").stdout.splitlines()
 
     assert created.stdout.startswith("acct_")
-    assert head.split() == ["ID", "NAME", "CREATED"]
-    assert line.split()[:2] == [created.stdout.strip(), "acme"]
+    assert head.split() == ["ID", "NAME", "WEIGHT", "CREATED"]
+    assert line.split()[:3] == [created.stdout.strip(), "acme", "1"]
 
 
 def test_account_name_is_unique() -> None:
@@ -211,7 +229,7 @@ def test_unknown_stack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         error = {"Code": "ValidationError", "Message": f"Stack with id {stack_name} does not exist"}
         raise ClientError({"Error": error}, "DescribeStacks")  # type: ignore[typeddict-item]
 
-    monkeypatch.setattr(cli_admin, "stack_outputs", refuse)
+    monkeypatch.setattr(cli_stack, "stack_outputs", refuse)
 
     result = admin("accounts", "list", "--stack-name", "nowhere")
 
@@ -220,7 +238,7 @@ def test_unknown_stack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_kind_of_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_admin, "stack_outputs", lambda _: {})
+    monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: {})
 
     result = admin("accounts", "list", "--stack-name", "other")
 
@@ -230,7 +248,7 @@ def test_another_kind_of_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_missing_region_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setattr(cli_admin, "stack_outputs", stack_outputs)
+    monkeypatch.setattr(cli_stack, "stack_outputs", stack_outputs)
 
     result = admin("accounts", "list", region=None)
 
@@ -253,3 +271,94 @@ def test_local_removes_aws_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_DEFAULT_REGION": "eu-west-1",
     }
+
+
+def test_weight_is_set() -> None:
+    admin("accounts", "create", "acme")
+    assert admin("accounts", "set", "acme", "--weight", "3").exit_code == 0
+    assert admin("accounts", "list").stdout.splitlines()[1].split()[2] == "3"
+
+
+def test_route_is_paused_drained_and_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"[{ROUTE}]")
+    admin("routes", "apply", str(file))
+    for command, shown in (("pause", "paused, healthy"), ("drain", "draining, healthy"), ("resume", "healthy")):
+        assert admin("routes", command, "m").exit_code == 0
+        assert shown in re.split(r"  +", admin("routes", "status").stdout.splitlines()[1])
+    assert admin("routes", "pause", "m", "--provider", "other").exit_code != 0
+
+
+def test_status_shows_the_providers_words_and_who_waits(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"[{ROUTE}]")
+    admin("routes", "apply", str(file))
+    state = RouteState("m\np\ns")
+    now = time.time()
+    for worker, granted in (("w1", 32), ("w2", 0)):
+        lease = Lease(
+            worker=worker,
+            account_id="acct_1",
+            batch_id=worker,
+            batch_created_at=1,
+            chunk=0,
+            wanted=64,
+            granted=granted,
+            in_use=granted,
+            since=now,
+            expires_at=now + 100,
+        )
+        assert state.put(lease, None)
+    assert state.put_health(reported(Health(), trouble_of(401, "Incorrect API key"), "w1", now))
+
+    shown = admin("routes", "status").stdout.splitlines()
+
+    assert "suspect (key)" in shown[1]
+    assert shown[2] == "m, p: 401: Incorrect API key"
+    assert shown[4].split() == ["ACCOUNT", "WEIGHT", "IN", "USE", "GRANTED", "WANTED", "WAITING"]
+    assert shown[5].split() == ["acct_1", "1", "32", "32", "128", "1"]
+
+
+def ended_batch(account_id: str) -> Batch:
+    usage = msgspec.convert(Usage(10, 0, 4, 0, 14).as_dict(), BatchUsage)
+    half = msgspec.convert(Usage(5, 0, 2, 0, 7).as_dict(), BatchUsage)
+    route = form.parse(yaml.safe_load(ROUTE) | {"mode": "batch", "sku": {"id": "s", "input_per_million": 100_000.0}})
+    return Batch(
+        account_id=account_id,
+        id="batch_1",
+        status="completed",
+        input_file_id="file_1",
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        created_at=1,
+        expires_at=2,
+        plan=Planned("m", 4, 1, route),
+        request_counts=RequestCounts(4, 3, 1),
+        usage=usage,
+        batch_lines=2,
+        batch_usage=half,
+    )
+
+
+def test_a_batch_shows_its_ways_and_the_providers_ids() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    batches.put(ended_batch(account_id))
+    submissions = SubmissionStore("batch_1", 0, "run_1")
+    submissions.claim(1.0)
+    submissions.save(Submission(number=1, step="ended", since=5.0, lines=2, batch_ids=["batch-of-the-provider"]))
+
+    shown = admin("batches", "show", "batch_1").stdout
+
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["account", account_id] in rows
+    assert ["cost", "unknown", "price"] in rows
+    assert ["batch", "API", "2", "5", "2", "unknown", "price"] in rows
+    assert ["real", "time", "2", "5", "2", "unknown", "price"] in rows
+    assert "batch-of-the-provider" in shown
+
+
+def test_an_unknown_batch_is_an_error() -> None:
+    admin("accounts", "create", "acme")
+    result = admin("batches", "show", "batch_2")
+    assert result.exit_code != 0
+    assert "There is no batch batch_2" in result.stderr

@@ -156,3 +156,17 @@ def test_azure_is_a_matter_of_configuration() -> None:
 def test_an_unsafe_request_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         route(**fields)
+
+
+def test_draining_route_takes_no_batch() -> None:
+    first, second = route(provider="first", priority=1), route(provider="second", priority=2)
+    assert choose([first, second], "m", CHAT, controls={first.id: "draining"}) == second
+    with pytest.raises(UnavailableError):
+        choose([first], "m", CHAT, controls={first.id: "draining"})
+
+
+def test_paused_route_takes_a_batch_if_no_other_can() -> None:
+    first, second = route(provider="first", priority=1), route(provider="second", priority=2)
+    assert choose([first, second], "m", CHAT, controls={first.id: "paused"}) == second
+    assert choose([first], "m", CHAT, controls={first.id: "paused"}) == first
+    assert choose([first, second], "m", CHAT, controls={first.id: "paused", second.id: "draining"}) == first

@@ -6,12 +6,16 @@ from nightshift.accounts.quotas import Quotas
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account. ``own_quotas`` holds those that an operator set for this account."""
+    """An account. ``own_quotas`` holds those that an operator set for this account.
+
+    ``weight`` is its part of a route that accounts share: 2 gets twice as much as 1.
+    """
 
     id: str
     name: str
     created_at: int
     own_quotas: dict[str, int] = {}
+    weight: int = 1
 
     @property
     def quotas(self) -> Quotas:

@@ -2,7 +2,7 @@
 
 | pk            | sk              | holds                                            |
 | ------------- | --------------- | ------------------------------------------------ |
-| ``acct_…``    | ``account``     | name, created_at, quotas                         |
+| ``acct_…``    | ``account``     | name, created_at, quotas, weight                 |
 | ``acct_…``    | ``key#key_…``   | the key's hash, hint and created_at              |
 | ``key#<hash>``| ``key``         | account_id, key_id                               |
 
@@ -82,8 +82,24 @@ def set_quotas(account_id: str, quotas: dict[str, int]) -> None:
         raise _account_not_found(account_id)
 
 
+def set_weight(account_id: str, weight: int) -> None:
+    """Set the account's weight. Workers read it when they start.
+
+    Raises:
+        NotFoundError: there is no such account.
+    """
+    if _ACCOUNTS.update(account_id, "account", set={"weight": weight}, condition="attribute_exists(pk)") is None:
+        raise _account_not_found(account_id)
+
+
 def _account(item: Item) -> Account:
-    return Account(id=item["pk"], name=item["name"], created_at=item["created_at"], own_quotas=item.get("quotas") or {})
+    return Account(
+        id=item["pk"],
+        name=item["name"],
+        created_at=item["created_at"],
+        own_quotas=item.get("quotas") or {},
+        weight=item.get("weight", 1),
+    )
 
 
 def _account_not_found(name_or_id: str) -> NotFoundError:

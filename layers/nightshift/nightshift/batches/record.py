@@ -66,8 +66,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``rescue_route`` answers in real
     time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
-    ``request_digest`` identifies the request that made the batch; ``retry_of`` is the batch whose failed lines it has. ``execution`` is the number of its execution, counted
-    from 0. Until ``parked_until``, the execution waits and does nothing else, unless another one has taken its place.
+    ``request_digest`` identifies the request that made the batch; ``retry_of`` is the batch whose failed lines it has.
+    ``execution`` is the number of its execution, counted from 0. Until ``parked_until``, the execution waits and does
+    nothing else, unless another one has taken its place.
     """
 
     account_id: str

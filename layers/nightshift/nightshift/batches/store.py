@@ -179,7 +179,7 @@ def next_execution(batch: Batch, parked_until: int | None = None) -> Batch | Non
 
 
 def park(batch: Batch, until: int) -> bool:
-    """Record that the batch's execution waits until then; False if the batch has left its status or its execution.
+    """Record that the batch's execution waits until then; False if it has left its status or the execution.
 
     A cancel that comes later finds the record in the batch that it has changed, and wakes the batch.
     """
@@ -217,7 +217,7 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
     done = completed + failed
     _TABLE.update(
         batch_id,
-        _chunk_key(chunk),
+        f"chunk#{chunk:04d}",
         set={"completed": completed, "failed": failed, "done": done} | _expiring(),
         condition="attribute_not_exists(#done) OR #done <= :done",
     )
@@ -225,12 +225,12 @@ def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> N
 
 def begin_run(batch_id: str, chunk: int, run_id: str) -> None:
     """Record the run that works on the chunk from now on. An older one finds this, and stops."""
-    _TABLE.update(batch_id, _chunk_key(chunk), set={"run": run_id} | _expiring())
+    _TABLE.update(batch_id, f"chunk#{chunk:04d}", set={"run": run_id} | _expiring())
 
 
 def is_last_run(batch_id: str, chunk: int, run_id: str) -> bool:
     """Whether no other run has begun on the chunk since ``run_id`` did."""
-    item = _TABLE.get(batch_id, _chunk_key(chunk), consistent=True)
+    item = _TABLE.get(batch_id, f"chunk#{chunk:04d}", consistent=True)
     return item is None or item.get("run") == run_id
 
 
@@ -243,10 +243,6 @@ def carry(batch_id: str, chunk: int) -> str | None:
     """What the chunk's last parked slice handed on, as JSON; None where there was none."""
     item = _TABLE.get(batch_id, f"carry#{chunk:04d}")
     return item["carry"] if item else None
-
-
-def _chunk_key(chunk: int) -> str:
-    return f"chunk#{chunk:04d}"
 
 
 def put_problem(batch_id: str, chunk: int, problem: str) -> None:

@@ -5,7 +5,8 @@ from typing import Literal
 
 
 def table(name: str) -> str:
-    """The DynamoDB table for ``name``: ``accounts``, ``batches``, ``files``, ``idempotency_keys`` or ``routes``."""
+    """The DynamoDB table for ``name``: ``accounts``, ``batches``, ``files``, ``idempotency_keys``, ``route_state`` or
+    ``routes``."""
     return os.environ[f"{name.upper()}_TABLE"]
 
 

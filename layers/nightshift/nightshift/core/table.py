@@ -14,7 +14,7 @@ from nightshift.core import aws, settings
 # An item's attributes as plain values: str, int, float, bool, None, lists or tuples, and dicts of these.
 Item: TypeAlias = dict[str, Any]
 
-TableName = Literal["accounts", "batches", "files", "idempotency_keys", "routes"]
+TableName = Literal["accounts", "batches", "files", "idempotency_keys", "route_state", "routes"]
 
 _NAME = re.compile(r"#(\w+)")
 
@@ -79,9 +79,15 @@ class Table:
             return None
         return decode(written["Attributes"])
 
-    def delete(self, *key: str) -> None:
-        """Delete the item with this key, where there is one."""
-        aws.client("dynamodb").delete_item(TableName=self._table, Key=encode(self._key(key)))
+    def delete(self, *key: str, condition: str | None = None, **values: Any) -> bool:
+        """Delete the item with this key, where there is one. Returns whether ``condition`` held."""
+        dynamodb = aws.client("dynamodb")
+        request = _expressions(values, ConditionExpression=condition)
+        try:
+            dynamodb.delete_item(TableName=self._table, Key=encode(self._key(key)), **request)
+        except dynamodb.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
     def query(
         self,
@@ -89,10 +95,13 @@ class Table:
         *,
         index: str | None = None,
         filter: str | None = None,  # noqa: A002 (DynamoDB's word)
+        consistent: bool = False,
         **values: Any,
     ) -> Iterator[Item]:
         """Every item whose key meets ``condition``, in the order of the sort key."""
         request = _expressions(values, KeyConditionExpression=condition, FilterExpression=filter)
+        if consistent:
+            request["ConsistentRead"] = True
         if index is not None:
             request["IndexName"] = index
         for page in aws.client("dynamodb").get_paginator("query").paginate(TableName=self._table, **request):
@@ -152,6 +161,32 @@ def transact(*writes: tuple[Literal["Put", "Delete"], Table, Item]) -> None:
         {kind: {"TableName": settings.table(table.name), field[kind]: encode(item)}} for kind, table, item in writes
     ]
     aws.client("dynamodb").transact_write_items(TransactItems=actions)
+
+
+def put_together(table: Table, *puts: tuple[Item, str, Mapping[str, Any]]) -> bool:
+    """Put several items, each with a condition and its values; all or none. Returns whether all were put.
+
+    Two such calls for the same item at the same time may both put nothing.
+    """
+    dynamodb = aws.client("dynamodb")
+    actions: list[Any] = [
+        {
+            "Put": {
+                "TableName": settings.table(table.name),
+                "Item": encode(item),
+                **_expressions(values, ConditionExpression=condition),
+            }
+        }
+        for item, condition, values in puts
+    ]
+    try:
+        dynamodb.transact_write_items(TransactItems=actions)
+    except dynamodb.exceptions.TransactionCanceledException as error:
+        codes = {str(reason.get("Code")) for reason in error.response.get("CancellationReasons", [])}
+        if not codes <= {"None", "ConditionalCheckFailed", "TransactionConflict"}:
+            raise
+        return False
+    return True
 
 
 def encode(item: Item) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from nightshift.batches import store as batches
+from nightshift.batches.cost import cost_of
 from nightshift.batches.record import Batch, Outcome
 from nightshift.batches.status import TERMINAL, Status
 from nightshift.batches.validate import TOO_LATE
@@ -97,6 +98,7 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
     ended = batches.transition(batch, terminal, outcome=outcome)
     if ended is not None:
         _count(terminal, outcome)
+        _count_ways(ended)
     return ended
 
 
@@ -159,3 +161,14 @@ def _count(terminal: Status, outcome: Outcome) -> None:
             "OutputTokens": outcome.usage.output_tokens,
         }
     )
+
+
+def _count_ways(batch: Batch) -> None:
+    """Count the lines and the dollars of each way to the upstream, for the batch's route."""
+    if batch.plan is None:
+        return
+    cost = cost_of(batch)
+    metrics: dict[str, float] = {"LinesByBatchApi": cost.batch.lines, "LinesInRealTime": cost.realtime.lines}
+    if cost.dollars is not None:
+        metrics["Dollars"] = cost.dollars
+    count(metrics, route=f"{batch.plan.route.provider}/{batch.plan.route.model}")

@@ -2,6 +2,7 @@
 
 import random
 
+# Nor is a batch woken from a wait that is not longer.
 SHORTEST = 20
 LONGEST = 600
 

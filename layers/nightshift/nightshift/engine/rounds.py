@@ -18,7 +18,6 @@ from nightshift.batches.status import TERMINAL
 from nightshift.engine import history, pauses
 from nightshift.engine.finalize import finalize
 from nightshift.engine.settlement import Standing
-from nightshift.engine.visit import SHORT_WAIT_SECONDS
 
 STOPPED = "The batch was stopped by its operator."
 
@@ -71,7 +70,7 @@ def after(done: Round) -> Next:
         NotFoundError: there is no such batch.
     """
     batch = batches.get(done.account_id, done.batch_id)
-    ends = done.ends(batch.plan.chunks if batch.plan else 0)
+    ends = done.ends(batch.plan.chunks if batch.plan else int(batch.status == "validating"))
     following = Next(
         account_id=batch.account_id,
         batch_id=batch.id,
@@ -99,7 +98,9 @@ def pause_after(ends: Sequence[ChunkEnd], failures: int) -> int | None:
 
 def _is_unfinished(batch: Batch) -> bool:
     """Whether another round may help. A chunk of a cancelled batch may have results to collect."""
-    return batch.is_open_to_work and (batch.status == "cancelling" or Standing.read(batch).unfinished)
+    if not batch.is_open_to_work:
+        return batch.status == "validating"
+    return batch.status == "cancelling" or Standing.read(batch).unfinished
 
 
 def _go_on(batch: Batch, following: Next, seconds: int) -> Next:
@@ -107,7 +108,7 @@ def _go_on(batch: Batch, following: Next, seconds: int) -> Next:
         executions.follow(batch, seconds)
         return following
     # A cancelled batch ends by itself, and nothing wakes it.
-    long = seconds > SHORT_WAIT_SECONDS and batch.status != "cancelling"
+    long = seconds > pauses.SHORTEST and batch.status != "cancelling"
     if long and not batches.park(batch, int(time.time()) + seconds):
         seconds = 1  # it was cancelled meanwhile
     return replace(following, goes_on=True, wait_seconds=seconds)

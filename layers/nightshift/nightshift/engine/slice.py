@@ -10,16 +10,16 @@ from msgspec.structs import replace
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
+from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult
+from nightshift.chunks.chunk_run import ChunkRun
+from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.core.ids import new_id
 from nightshift.core.log import count, logger
-from nightshift.engine.chunk import Carry, Chunk, Deadlines, SliceResult
-from nightshift.engine.chunk_run import ChunkRun
-from nightshift.engine.chunk_store import S3ChunkStore
-from nightshift.engine.provider_slice import rescue_route, visit_provider
-from nightshift.engine.run_limits import RunLimits
 from nightshift.input import layout
 from nightshift.input.plan import Task
 from nightshift.routes.route import Route
+from nightshift.submissions.visit import rescue_route, visit_provider
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 

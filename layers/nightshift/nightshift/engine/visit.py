@@ -6,13 +6,10 @@ import msgspec
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
-from nightshift.engine import history
-from nightshift.engine.chunk import Carry, SliceResult
+from nightshift.chunks.chunk import Carry, SliceResult
+from nightshift.engine import history, pauses
 from nightshift.engine.slice import run_slice
 from nightshift.input.plan import Task
-
-# A wait of this many seconds is not worth waking a batch from.
-SHORT_WAIT_SECONDS = 20
 
 
 def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
@@ -44,7 +41,7 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
     seconds = max(0, min(result.wait_seconds, batch.works_until - int(time.time())))
     batches.put_carry(task.batch_id, task.chunk, msgspec.json.encode(result.carry).decode())
     # A cancelled batch ends by itself, and nothing wakes it.
-    long = seconds > SHORT_WAIT_SECONDS and task.execution is not None and batch.status != "cancelling"
+    long = seconds > pauses.SHORTEST and task.execution is not None and batch.status != "cancelling"
     if long and not batches.park(batch, int(time.time()) + seconds):
         return SliceResult("more", carry=result.carry)  # it was cancelled meanwhile
     return SliceResult("park", seconds, result.carry)

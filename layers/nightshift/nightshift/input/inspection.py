@@ -10,6 +10,7 @@ from nightshift.input import layout
 from nightshift.input.file_check import MAX_FILE_BYTES, FileCheck
 from nightshift.input.layout import Segment
 from nightshift.routes import route as routing
+from nightshift.routes import state
 from nightshift.routes import store as routes
 from nightshift.routes.endpoint import EndpointPath
 from nightshift.routes.route import Route
@@ -57,7 +58,9 @@ def inspect(file: File, endpoint: EndpointPath, seconds: float, check: FileCheck
             break
     check.finish()
     model = check.verdict()
-    route = routing.choose(routes.for_model(model), model, endpoint, line=check.model_line)
+    offered = routes.for_model(model)
+    controls = state.controls(route.id for route in offered)
+    route = routing.choose(offered, model, endpoint, line=check.model_line, controls=controls)
     return Inspected(model, route, layout.segments(check.ends, layout.caps_of(route)))
 
 

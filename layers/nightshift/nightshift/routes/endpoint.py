@@ -1,7 +1,7 @@
 """The endpoints that a batch can be for, and all that differs between them. Another endpoint is another row.
 
-What does not differ is written for all at once: a result's ``model`` and its ``usage`` stand at the top of its body, and
-``usage`` has one of two sets of names (``results.completion``).
+What does not differ is written for all at once: ``model`` and ``usage`` stand at the top of a result, and ``usage`` has
+one of two sets of names (``results.completion``).
 """
 
 from dataclasses import dataclass

@@ -3,15 +3,19 @@
 import random
 import re
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from nightshift.core.errors import Fault, InvalidFileError, UnavailableError
 from nightshift.routes.endpoint import DEFAULT, ENDPOINTS, EndpointPath
+from nightshift.routes.health import Control
 
 JsonFields: TypeAlias = dict[str, Any]
+
+# A key of DynamoDB has at most 2,048 bytes.
+MAX_ID_BYTES = 2048
 
 
 class Sku(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,6 +106,11 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     extra_body: JsonFields = {}
 
     @property
+    def id(self) -> str:
+        """What identifies the route: a batch stays with it, whatever else changes."""
+        return f"{self.model}\n{self.provider}\n{self.sku.id}"
+
+    @property
     def credentials(self) -> Auth | None:
         """How requests authenticate; None for an upstream without keys."""
         return self.auth or (Auth(self.api_key_secret) if self.api_key_secret else None)
@@ -138,6 +147,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ):
             if not value:
                 raise ValueError(f"{name} must not be empty")
+        if len(self.id.encode()) > MAX_ID_BYTES:
+            raise ValueError("model, provider and sku.id are too long")
         if not re.match(r"https?://[^/]", self.base_url):
             raise ValueError("base_url must be an http:// or https:// URL")
         if not 1 <= self.max_concurrency <= 10_000:
@@ -176,7 +187,9 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             if not re.fullmatch(r"/[^?#\s\\]*", path):
                 raise ValueError(f"{path_name} must start with a slash and have no query")
             if len(self.endpoints) > 1:
-                raise ValueError(f"{path_name} needs a route with one endpoint; write a route for each")
+                raise ValueError(
+                    f"{path_name} needs a route with one endpoint; write one, with its own sku.id, for each"
+                )
         if self.auth and not (_HEADER_NAME.fullmatch(self.auth.header) and _is_printable(self.auth.scheme)):
             raise ValueError("auth.header must be the name of a header, and auth.scheme printable ASCII")
         for name, value in self.headers.items():
@@ -210,14 +223,16 @@ def choose(
     rng: random.Random | None = None,
     *,
     line: int | None = None,
+    controls: Mapping[str, Control] | None = None,
 ) -> Route:
     """The route for a batch of ``model``: for ``endpoint``, batch-capable, SKU active, lowest priority; ties by weight.
 
-    ``line`` is the number of the line that names the model, for the error.
+    ``controls`` has what the operator said, by route id. A draining route takes no batch. A paused one takes it if no
+    other route can: the batch waits. ``line`` is the number of the line that names the model, for the error.
 
     Raises:
-        InvalidFileError: ``batch_model_not_supported``, when no route of the model is batch-capable and for the endpoint.
-        UnavailableError: ``batch_routing_unavailable``, when none of those has an active SKU.
+        InvalidFileError: ``batch_model_not_supported``, when no route of the model is for batches and the endpoint.
+        UnavailableError: ``batch_routing_unavailable``, when none of those has an active SKU, or all of them drain.
     """
     of_model = [route for route in routes if route.model == model and route.batch]
     capable = [route for route in of_model if endpoint in route.endpoints]
@@ -230,7 +245,9 @@ def choose(
         fault = Fault("model_not_found", message, "body.model", line)
         where = "" if line is None else f"Line {line}, body.model: "
         raise InvalidFileError(f"{where}{message}", code="batch_model_not_supported", details=[fault])
-    active = [route for route in capable if route.sku.active]
+    said = controls or {}
+    active = [route for route in capable if route.sku.active and said.get(route.id) != "draining"]
+    active = [route for route in active if said.get(route.id) != "paused"] or active
     if not active:
         raise UnavailableError(
             f"No route for the model {model!a} is active at the moment. Try again later.",

@@ -5,19 +5,28 @@ from collections.abc import Iterable
 import msgspec
 
 from nightshift.core.table import Item, Table
-from nightshift.routes.route import Route
-
-# A key of DynamoDB has at most 2,048 bytes: no longer model name has a route.
-MAX_MODEL_BYTES = 2048
+from nightshift.routes.route import MAX_ID_BYTES, Route
 
 _TABLE = Table("routes")
 
 
 def for_model(model: str) -> list[Route]:
     """All routes of ``model``, usable or not."""
-    if len(model.encode()) > MAX_MODEL_BYTES:
+    if len(model.encode()) > MAX_ID_BYTES:
         return []
     return [_route(item) for item in _TABLE.query("#pk = :model", model=model)]
+
+
+def current(locked: Route) -> Route:
+    """The route that a batch is locked to, as the operator has it now.
+
+    Its identity, its price and its mode stay those of ``locked``. So does everything else if the route was deleted: its
+    batches go on, because an operator who wants them to stop pauses the route.
+    """
+    item = _TABLE.get(locked.model, _sort_key(locked))
+    if item is None:
+        return locked
+    return msgspec.structs.replace(_route(item), sku=locked.sku, mode=locked.mode)
 
 
 def all_routes() -> list[Route]:

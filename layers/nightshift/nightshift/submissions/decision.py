@@ -15,8 +15,10 @@ from nightshift.submissions.record import Submission
 # How often a line is sent through the batch API.
 MAX_ROUNDS = 3
 # The first and the longest pause between two looks at a batch. In between, a pause is a part of the batch's age, so
-# that an end is noticed with little delay compared to the wait so far, and a day takes about 160 looks.
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE = 5.0, 600.0, 0.5
+# that an end is noticed with little delay compared to the wait so far, and a day takes about 60 looks.
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE = 5.0, 1800.0, 0.5
+# A pause that the batch's own progress shortens is at least so long.
+LEAST_BY_PROGRESS_SECONDS = 60.0
 # How long a batch that may have been created is looked for before its file is given up.
 LOOKUP_SECONDS = 120.0
 # How long a batch that was created may be unknown to its provider before it is taken for lost.
@@ -55,9 +57,21 @@ class Times:
         return now >= self.close_at
 
 
-def poll_pause(age: float) -> float:
-    """Seconds until the next look at a batch that was created ``age`` seconds ago."""
-    return min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, POLL_SHARE * age))
+def poll_pause(age: float, left: float | None = None) -> float:
+    """Seconds until the next look at a batch that was created ``age`` seconds ago.
+
+    ``left`` is when it will end, in seconds from now, by its own progress so far.
+    """
+    pause = min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, POLL_SHARE * age))
+    return pause if left is None else min(pause, max(LEAST_BY_PROGRESS_SECONDS, left))
+
+
+def seconds_left(submission: Submission, now: float) -> float | None:
+    """When the provider's batch will end, in seconds, if it goes on as it has; None before its first answers."""
+    if submission.started_at is None or not submission.answered:
+        return None
+    to_answer = submission.lines - submission.answered
+    return (now - submission.started_at) * to_answer / submission.answered
 
 
 def retry_pause(failures: int, retry_after: float | None = None) -> float:

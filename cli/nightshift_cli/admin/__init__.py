@@ -1,0 +1,22 @@
+"""`nightshift admin`: accounts, keys, routes and batches, with the package's functions on the tables of a stack."""
+
+import typer
+
+from nightshift_cli.admin import accounts, batches, keys, routes
+
+HELP = """Operate a stack: its accounts, keys, routes and batches.
+
+\b
+Examples:
+  nightshift admin routes apply docs/routes.example.yaml
+  nightshift admin routes status
+  nightshift admin accounts create my-team
+  nightshift admin keys create --account my-team
+  nightshift admin batches show batch_...
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True)
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(keys.app, name="keys")
+app.add_typer(routes.app, name="routes")
+app.add_typer(batches.app, name="batches")

@@ -1,0 +1,193 @@
+"""`nightshift admin routes`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nightshift_cli import show
+from nightshift_cli.admin.stack import Operator, operator_options, print_table
+from nightshift_cli.errors import CliError
+from nightshift_cli.options import with_options
+
+if TYPE_CHECKING:
+    from nightshift.routes.health import Control
+    from nightshift.routes.route import Route
+    from nightshift.routes.state import View
+
+app = typer.Typer(help="Which upstream answers which model.", no_args_is_help=True)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model that callers name.")]
+Provider = Annotated[str | None, typer.Option(help="Only the route of this provider.")]
+SkuId = Annotated[str | None, typer.Option("--sku", help="Only the route of this SKU.")]
+
+
+@app.command("apply")
+@with_options(operator_options)
+def apply_routes(
+    operator: Operator, file: Annotated[Path, typer.Argument(metavar="FILE.yaml", exists=True, dir_okay=False)]
+) -> None:
+    """Replace all routes of the models that the file names. Other models keep theirs."""
+    given = read_routes(file)
+    with operator:
+        from nightshift.routes import store as routes
+
+        put, deleted = routes.apply(given)
+    typer.echo(f"Routes written: {put}; deleted: {deleted}.")
+
+
+@app.command("list")
+@with_options(operator_options)
+def list_routes(operator: Operator) -> None:
+    """List every route, those of a model in order of preference."""
+    head = ("MODEL", "PROVIDER", "UPSTREAM MODEL", "BASE URL", "BATCH", "SKU", "ACTIVE", "PRIORITY", "WEIGHT", "MAX")
+    with operator:
+        from nightshift.routes import store as routes
+
+        found = [
+            (
+                *(one.model, one.provider, one.upstream_model, one.base_url, _yes(one.batch)),
+                *(one.sku.id, _yes(one.sku.active), one.priority, one.weight, one.max_concurrency),
+            )
+            for one in routes.all_routes()
+        ]
+    print_table(head, found)
+
+
+@app.command("status")
+@with_options(operator_options)
+def route_status(operator: Operator) -> None:
+    """Show how each route is, in the provider's own words, and who has how much of it."""
+    with operator:
+        from nightshift.routes import store as routes
+        from nightshift.routes.state import RouteState
+
+        now = time.time()
+        found = [(route, RouteState(route.id).read()) for route in routes.all_routes()]
+    head = ("MODEL", "PROVIDER", "SKU", "STATE", "SINCE", "LEVEL", "IN USE", "GRANTED", "MAX", "RUNNING", "WAITING")
+    print_table(head, [_status(route, view, now) for route, view in found])
+    for route, view in found:
+        for line in _details(route, view, now):
+            typer.echo(line)
+
+
+@app.command("pause")
+@with_options(operator_options)
+def pause_route(operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None) -> None:
+    """Send nothing more to a route. Requests in flight may end; batches wait, at most until their deadline."""
+    _control(operator, model, provider, sku, "paused")
+
+
+@app.command("drain")
+@with_options(operator_options)
+def drain_route(operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None) -> None:
+    """Lock no new batches to a route. Those that it has go on."""
+    _control(operator, model, provider, sku, "draining")
+
+
+@app.command("resume")
+@with_options(operator_options)
+def resume_route(operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None) -> None:
+    """Undo pause and drain."""
+    _control(operator, model, provider, sku, "open")
+
+
+def _control(operator: Operator, model: str, provider: str | None, sku: str | None, control: "Control") -> None:
+    with operator:
+        from nightshift.routes import store as routes
+        from nightshift.routes.state import RouteState
+
+        chosen = [
+            route
+            for route in routes.for_model(model)
+            if provider in (None, route.provider) and sku in (None, route.sku.id)
+        ]
+        if not chosen:
+            raise CliError(f"No such route of the model {model}.")
+        for route in chosen:
+            RouteState(route.id).put_control(control)
+            typer.echo(show.plain(f"{route.model}, {route.provider}, {route.sku.id}: {control}"))
+
+
+def _status(route: "Route", view: "View", now: float) -> tuple[object, ...]:
+    from nightshift.routes.lease import live
+
+    leases = live(view.leases, now)
+    running = [lease for lease in leases if lease.granted]
+    return (
+        *(route.model, route.provider, route.sku.id, _state(view)),
+        show.moment(int(view.health.since)) if view.health.since else None,
+        f"{view.level.limit:.0%}",
+        sum(lease.in_use for lease in running),
+        sum(lease.granted for lease in running),
+        *(route.max_concurrency, len(running), len(leases) - len(running)),
+    )
+
+
+def _state(view: "View") -> str:
+    trouble = view.health.trouble
+    words = [*([] if view.control == "open" else [view.control]), view.health.state]
+    return ", ".join(words) + (f" ({trouble.kind})" if trouble else "")
+
+
+def _details(route: "Route", view: "View", now: float) -> list[str]:
+    """The provider's words, and a row for each account that has or wants a part of the route."""
+    from nightshift.routes.lease import live
+
+    trouble = view.health.trouble
+    lines = []
+    if trouble is not None:
+        status = trouble.status or "no answer"
+        lines.append(show.plain(f"{route.model}, {route.provider}: {status}: {trouble.words}"))
+    leases = live(view.leases, now)
+    rows = []
+    for account_id in sorted({lease.account_id for lease in leases}):
+        own = [lease for lease in leases if lease.account_id == account_id]
+        sums = [sum(getattr(lease, field) for lease in own) for field in ("in_use", "granted", "wanted")]
+        rows.append((account_id, own[0].weight, *sums, sum(not lease.granted for lease in own)))
+    if rows:
+        head = ("ACCOUNT", "WEIGHT", "IN USE", "GRANTED", "WANTED", "WAITING")
+        title = show.plain(f"{route.model}, {route.provider}, {route.sku.id}:")
+        lines += [title, *(f"  {line}" for line in show.table([head, *rows]))]
+    return lines
+
+
+def read_routes(file: Path) -> "list[Route]":
+    """The routes in a YAML file.
+
+    Raises:
+        CliError: the file is not a list of valid routes. The notes name every wrong entry and its first wrong field.
+    """
+    import msgspec
+    import yaml
+    from nightshift.routes import form
+
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} is not valid YAML.", notes=str(error).splitlines()) from None
+    if not isinstance(entries, list) or not entries:
+        raise CliError(f"{file} is not a YAML list of routes.")
+    found: dict[tuple[str, str, str], Route] = {}
+    wrong = []
+    for number, entry in enumerate(entries, 1):
+        name = f"entry {number}"
+        if isinstance(entry, dict) and "model" in entry:
+            name += f" (model {entry['model']})"
+        try:
+            route = form.parse(entry)
+        except msgspec.ValidationError as error:
+            wrong.append(f"{name}: {error}")
+            continue
+        identity = (route.model, route.provider, route.sku.id)
+        if identity in found:
+            wrong.append(f"{name}: an earlier entry has the same model, provider and sku.id")
+        found[identity] = route
+    if wrong:
+        raise CliError(f"{file} has invalid routes. Nothing was changed.", notes=wrong)
+    return list(found.values())
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

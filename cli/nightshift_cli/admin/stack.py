@@ -1,0 +1,76 @@
+"""The stack that `nightshift admin` operates: the options that name it, and its tables for the package."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated
+
+import typer
+
+from nightshift_cli import show
+from nightshift_cli.connection import Local, read_stack
+from nightshift_cli.errors import CliError
+
+# The settings that the package's stores read, and the stack's outputs that have them.
+OUTPUTS = {
+    "ACCOUNTS_TABLE": "AccountsTable",
+    "BATCHES_TABLE": "BatchesTable",
+    "ROUTES_TABLE": "RoutesTable",
+    "ROUTE_STATE_TABLE": "RouteStateTable",
+}
+
+StackName = Annotated[str, typer.Option(help="The CloudFormation stack.")]
+Region = Annotated[str | None, typer.Option(help="The stack's AWS region. Default: the configured one.")]
+# A block in which the package's functions work on the tables of the chosen stack.
+Operator = AbstractContextManager[None]
+
+
+def operator_options(stack_name: StackName = "nightshift", region: Region = None, local: Local = False) -> Operator:
+    """The options of every command here."""
+    return _stack_tables(stack_name, region, local)
+
+
+def stack_outputs(stack_name: str) -> dict[str, str]:
+    """The outputs of a CloudFormation stack, such as ``AccountsTable``."""
+    import boto3
+
+    found = boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+
+@contextmanager
+def _stack_tables(stack_name: str, region: str | None, local: bool) -> Iterator[None]:
+    """Point the package at the stack's tables, and turn its errors and those of AWS into a ``CliError``."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from nightshift.core.errors import NightshiftError
+
+    if local:
+        stack = read_stack()
+        stack_name = stack["stack_name"]
+        # Settings for AWS must not reach the emulator, and the emulator's must not reach AWS.
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(
+            AWS_ACCESS_KEY_ID="test",
+            AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's root user, as in local/settings.py
+            AWS_ENDPOINT_URL=stack["aws_endpoint_url"],
+            AWS_DEFAULT_REGION=stack["region"],
+        )
+    elif region:
+        os.environ["AWS_DEFAULT_REGION"] = region
+    try:
+        outputs = stack_outputs(stack_name)
+        for variable, name in OUTPUTS.items():
+            if name not in outputs:
+                raise CliError(f"The stack {stack_name} has no output {name}. It is not a complete Nightshift stack.")
+            os.environ[variable] = outputs[name]
+        yield
+    except NightshiftError as error:
+        raise CliError(error.message) from None
+    except (BotoCoreError, ClientError) as error:
+        raise CliError(f"AWS: {error}") from None
+
+
+def print_table(head: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
+    for line in show.table([head, *rows]):
+        typer.echo(line)

@@ -1,0 +1,115 @@
+"""What a run of a chunk works on, what it hands to the next run, and where it stores its results.
+
+These types belong to the chunk and not to one way of answering it. A run that sends requests one by one uses them; so
+can a run that sends the chunk to a provider's own batch API.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import msgspec
+
+from nightshift.chunks.line_queue import CarriedLine
+from nightshift.input.layout import Segment
+from nightshift.results.line import OutputLine
+from nightshift.results.seals import SealSummary
+
+
+class InputGoneError(Exception):
+    """The bytes of the input file were deleted."""
+
+
+class ChunkStore(Protocol):
+    """Where a run reads its lines and stores its results. Every method may block, so runs call them in threads."""
+
+    def read(self, segment: Segment) -> bytes:
+        """The segment's lines as the input file has them.
+
+        Raises:
+            InputGoneError: the input file was deleted.
+        """
+        ...
+
+    def seals(self, segments: list[Segment]) -> list[SealSummary | None]:
+        """The seal of each segment; None for a segment that is not sealed."""
+        ...
+
+    def result_parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
+        """The stored lines from ``first_line`` up to but not including ``end_line``, one list for each result part."""
+        ...
+
+    def write_result_part(self, lines: list[OutputLine]) -> None:
+        """Store finished lines, in any order."""
+        ...
+
+    def seal(self, segment: Segment, lines: list[OutputLine]) -> SealSummary:
+        """Seal a segment with ``lines``, which are all of its lines."""
+        ...
+
+    def seal_from_parts(self, segment: Segment) -> SealSummary:
+        """Seal a segment whose lines are all in result parts."""
+        ...
+
+    def record_progress(self, completed: int, failed: int) -> None:
+        """Record how many lines of the chunk are stored, sealed ones included."""
+        ...
+
+    def in_progress(self) -> bool:
+        """Whether the run is to go on: the batch is neither cancelled nor ended, and no newer run has its chunk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A share of a batch. ``model`` is the name that the caller uses, ``upstream_model`` the provider's name for it.
+
+    ``concurrency`` is the highest number of requests in flight. ``extra_body`` has the fields, each as its JSON, that
+    the route sets in every request.
+    """
+
+    batch_id: str
+    model: str
+    upstream_model: str
+    segments: list[Segment]
+    concurrency: int
+    extra_body: Mapping[str, msgspec.Raw] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """When the invocation ends and when the batch expires, as seconds on the run's clock; and the longest time that one
+    request may take, in seconds."""
+
+    slice_ends_at: float
+    batch_expires_at: float
+    request_seconds: float
+
+
+class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one slice hands to the next. Step Functions holds it as JSON between the two.
+
+    ``refusals`` is the number of refusals in a row, ``resume_at`` the end of the upstream's pause, and ``lines`` has
+    the lines that were tried or are delayed, by number.
+    """
+
+    refusals: int = 0
+    resume_at: float = 0.0
+    lines: dict[int, CarriedLine] = {}
+
+
+NO_CARRY = Carry()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """How a slice ended, and what it hands to the next slice.
+
+    ``done``: no work is left for this chunk. ``more``: start the next slice now. ``wait``: start it after
+    ``wait_seconds``, at most 20. ``park``: the chunk has nothing to do for ``wait_seconds``, perhaps minutes, so its
+    execution may end meanwhile; 0 seconds: it is to end, and the chunk goes on in another one.
+    """
+
+    state: Literal["done", "more", "wait", "park"]
+    wait_seconds: int = 0
+    carry: Carry = NO_CARRY

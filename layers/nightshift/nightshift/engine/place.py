@@ -1,0 +1,279 @@
+"""A worker's place at its route: what it may send now, and what it tells the route's other workers.
+
+``Place.take`` is called when the worker starts, and at each of its ticks. It reads the route's state once, and writes
+the worker's lease. All calls block, so a run makes them in threads.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+import msgspec
+
+from nightshift.core.log import count, logger
+from nightshift.routes import health as healths
+from nightshift.routes import lease as leases
+from nightshift.routes import pauses
+from nightshift.routes.health import Health, Trouble
+from nightshift.routes.lease import LATE_SECONDS, LEASE_SECONDS, Lease
+from nightshift.routes.level import Level, differs
+from nightshift.routes.route import Route
+from nightshift.routes.share import Sharing, ahead_of, in_turn, share_out
+from nightshift.routes.state import View
+
+# Another worker may grow its lease between our read and our write. Then we read again, at most so often.
+TRIES = 4
+# A probe may take as long as a request, and the prober as long to start and to report.
+PROBE_MARGIN = 30.0
+
+Reason = Literal["", "queue", "paused", "broken", "replaced"]
+
+
+class SharedState(Protocol):
+    """``routes.state.RouteState``, or a stand-in for tests and simulations."""
+
+    def read(self) -> View: ...
+    def put(self, lease: Lease, before: Lease | None) -> bool: ...
+    def grow(self, lease: Lease, before: Lease | None, version: int) -> bool: ...
+    def drop(self, lease: Lease) -> None: ...
+    def begin_turn(self, account_id: str, now: float) -> None: ...
+    def put_health(self, health: Health) -> bool: ...
+    def put_level(self, level: Level) -> None: ...
+
+
+class Permit(msgspec.Struct, frozen=True):
+    """What a worker may do until its next tick.
+
+    At most ``ceiling`` requests in flight, and its part of the route's requests and tokens a minute, where it sets any.
+    Nothing new is sent after ``until`` either, because others take the lease for expired soon after.
+    With a ceiling of 0 nothing new is sent: the slice ends when nothing is in flight, and comes again after ``pause``
+    seconds. ``level`` is what the route's workers have learned.
+    """
+
+    ceiling: int
+    until: float = 0.0
+    pause: int = 0
+    reason: Reason = ""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    level: Level = Level()
+
+
+class Place:
+    """The place of one chunk's worker.
+
+    ``lease`` names the worker and its chunk. ``wake`` starts the waiting chunk of another lease at once.
+
+    Example:
+        permit = place.take(wanted=200)
+        permit = place.take(wanted=120, in_use=64, answered_at=now)  # at each tick
+        place.leave("wait", wanted=40, pause=permit.pause)
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        lease: Lease,
+        state: SharedState,
+        wake: Callable[[Lease], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._route = route
+        self._lease = lease
+        self._state = state
+        self._wake = wake
+        self._clock = clock
+        self._began = False
+        self._level = Level()
+        self._woken: dict[tuple[str, int], float] = {}
+
+    def take(self, wanted: int, in_use: int = 0, answered_at: float = 0.0, level: Level | None = None) -> Permit:
+        """Renew the lease and say what may be sent.
+
+        ``wanted`` is what the worker could have in flight and ``in_use`` what it has; ``answered_at`` is when the
+        last good answer came, and ``level`` what its pacer has learned.
+        """
+        for _ in range(TRIES):
+            permit = self._try(self._state.read(), wanted, in_use, answered_at)
+            if permit is not None:
+                self._share_level(level)
+                return permit
+        # Others grow all the time. What the worker holds ends with its lease, and the next tick tries again.
+        until = self._lease.expires_at - leases.SKEW_SECONDS
+        return Permit(min(self._lease.granted, in_use), until, pauses.SOON, "queue", level=self._level)
+
+    def report(self, trouble: Trouble) -> int:
+        """Say that the route cannot answer. Returns the seconds until the worker, which leaves now, comes again."""
+        for _ in range(TRIES):
+            before = self._state.read().health
+            after = healths.reported(before, trouble, self._lease.worker, self._clock())
+            if self._state.put_health(after):
+                _tell(self._route, after)
+                return pauses.until_probe(after, 0, self._clock())
+        return pauses.SOON
+
+    def leave(self, ending: Literal["done", "more", "wait"], wanted: int = 0, pause: int = 0) -> None:
+        """End the slice: give the lease back, keep it for the next slice, or keep the place in the queue."""
+        now = self._clock()
+        if ending == "done":
+            self._state.drop(self._lease)
+        elif ending == "wait":
+            self._put(self._waiting(self._lease, wanted, pause, now))
+        else:
+            self._put(msgspec.structs.replace(self._lease, in_use=0, expires_at=now + LEASE_SECONDS))
+        if ending != "more":
+            view = self._state.read()
+            live = leases.live(view.leases, now)
+            if view.control != "paused" and view.health.trouble is None:
+                self._wake_waiting(live, self._share_out(live, view.turns, now), now)
+
+    # --- what may be sent ------------------------------------------------------------------------------------
+
+    def _try(self, view: View, wanted: int, in_use: int, answered_at: float) -> Permit | None:
+        """The permit; None if another worker wrote in between."""
+        now = self._clock()
+        before = next((lease for lease in view.leases if lease.key == self._lease.key), None)
+        if self._began and before is not None and before.worker != self._lease.worker:
+            return Permit(0, reason="replaced")
+        health = self._checked(view.health, answered_at, now)
+        if health is None:
+            return None
+        holds = leases.held(before, now)
+        own = msgspec.structs.replace(
+            self._lease,
+            wanted=max(wanted, in_use),
+            granted=holds,
+            in_use=in_use,
+            since=before.since if before else now,
+            expires_at=now + LEASE_SECONDS,
+            next_visit_at=0.0,
+        )
+        others = [lease for lease in leases.live(view.leases, now) if lease.key != own.key]
+        self._level = view.level
+        older = sum(lease.age < own.age for lease in others)
+        if view.control == "paused":
+            return self._settle(view, before, own, others, 0, pauses.while_paused(older), "paused")
+        if not healths.may_send(health, own.worker, holds > 0):
+            is_prober = health.prober == own.worker or (
+                leases.free(others, self._route.max_concurrency) > 0 and self._claims(health, now)
+            )
+            pause = pauses.until_probe(health, older, now)
+            return self._settle(view, before, own, others, int(is_prober), pause, "broken")
+        sharing = self._share_out([*others, own], view.turns, now)
+        share = sharing.shares[own.key]
+        pause = pauses.SOON if share else pauses.in_queue(ahead_of(own, [*others, own], sharing))
+        permit = self._settle(view, before, own, others, share, pause, "queue")
+        if permit is not None and permit.ceiling:
+            self._keep_order([*others, self._lease], sharing, view.turns, now)
+        return permit
+
+    def _settle(
+        self, view: View, before: Lease | None, own: Lease, others: list[Lease], share: int, pause: int, reason: Reason
+    ) -> Permit | None:
+        """Write the lease with what ``share`` allows; None if another worker wrote in between."""
+        limit = self._route.max_concurrency
+        available = max(0, leases.free(others, limit) - own.granted)
+        granted = leases.grant(share, own.granted, own.in_use, available)
+        new = msgspec.structs.replace(own, granted=granted)
+        if not granted:
+            new = self._waiting(new, own.wanted, pause, self._clock())
+        grows = granted > own.granted
+        written = self._state.grow(new, before, view.version) if grows else self._state.put(new, before)
+        if not written:
+            return None
+        self._lease, self._began = new, True
+        return Permit(
+            min(granted, share),
+            new.expires_at - leases.SKEW_SECONDS,
+            0 if share and granted else pause,
+            "" if share and granted else reason,
+            leases.part_of_rate(self._route.requests_per_minute, granted, limit),
+            leases.part_of_rate(self._route.tokens_per_minute, granted, limit),
+            view.level,
+        )
+
+    def _share_out(self, live: list[Lease], turns: Mapping[str, float], now: float) -> Sharing:
+        return share_out(live, self._route.max_concurrency, turns, now)
+
+    def _waiting(self, lease: Lease, wanted: int, pause: int, now: float) -> Lease:
+        return msgspec.structs.replace(
+            lease,
+            wanted=wanted,
+            granted=0,
+            in_use=0,
+            next_visit_at=now + pause,
+            expires_at=now + pause + LATE_SECONDS,
+        )
+
+    def _put(self, lease: Lease) -> None:
+        if self._state.put(lease, self._lease):
+            self._lease = lease
+
+    # --- the others ------------------------------------------------------------------------------------------
+
+    def _keep_order(self, live: list[Lease], sharing: Sharing, turns: Mapping[str, float], now: float) -> None:
+        """Begin a turn while others wait; and let one of the workers, the first, wake those for whom there is room."""
+        own = self._lease
+        if sharing.waiting and not in_turn(own.account_id, own.weight, turns, now):
+            self._state.begin_turn(own.account_id, now)
+        if own.key == min(lease.key for lease in live if lease.granted):
+            self._wake_waiting(live, sharing, now)
+
+    def _wake_waiting(self, live: list[Lease], sharing: Sharing, now: float) -> None:
+        available = leases.free(live, self._route.max_concurrency)
+        for lease in leases.to_wake(live, sharing.shares, available, now):
+            if self._woken.get(lease.key, 0.0) + LEASE_SECONDS < now:
+                self._woken[lease.key] = now
+                self._try_to_wake(lease)
+
+    def _try_to_wake(self, lease: Lease) -> None:
+        try:
+            self._wake(lease)
+        except Exception:
+            # It looks again by itself, only later.
+            logger.exception("waiting batch not woken", waiting_batch_id=lease.batch_id)
+
+    def _share_level(self, level: Level | None) -> None:
+        if level is not None and differs(level, self._level):
+            self._level = msgspec.structs.replace(level, at=self._clock())
+            self._state.put_level(self._level)
+
+    # --- health ----------------------------------------------------------------------------------------------
+
+    def _checked(self, health: Health, answered_at: float, now: float) -> Health | None:
+        """The health, after an answer that came since the trouble was seen; None if another worker wrote it."""
+        if health.trouble is None or answered_at <= health.seen_at:
+            return health
+        health = healths.answered(health, now)
+        if not self._state.put_health(health):
+            return None
+        _tell(self._route, health)
+        return health
+
+    def _claims(self, health: Health, now: float) -> bool:
+        """Whether this worker is to send the probe that is due."""
+        if not healths.may_probe(health, now):
+            return False
+        seconds = self._route.timeout_seconds + PROBE_MARGIN
+        return self._state.put_health(healths.claimed(health, self._lease.worker, now, seconds))
+
+
+def _tell(route: Route, health: Health) -> None:
+    """Log a change of the route's health, and count a broken route for the alarm."""
+    trouble = health.trouble
+    name = f"{route.provider}/{route.model}"
+    if trouble is None:
+        logger.info("route answers again", route=name)
+        return
+    logger.error(
+        "route is in trouble",
+        route=name,
+        state=health.state,
+        kind=trouble.kind,
+        status=trouble.status,
+        words=trouble.words,
+    )
+    if health.confirmed:
+        # With the route for who looks at it, and without for the alarm, which knows no routes.
+        count({"RouteBroken": 1}, route=name)
+        count({"RouteBroken": 1})

@@ -1,0 +1,71 @@
+"""One visit to a chunk that is answered by the provider's own batch API, and what happens to the rest of its lines."""
+
+import time
+
+from nightshift.batches import store as batches
+from nightshift.batches.record import Batch, Planned
+from nightshift.chunks.chunk import Chunk, SliceResult
+from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.core.errors import InvalidFileError, UnavailableError
+from nightshift.core.ids import new_id
+from nightshift.core.log import count
+from nightshift.input.plan import Task
+from nightshift.routes import store as routes
+from nightshift.routes.route import Route, choose
+from nightshift.submissions.client import BatchClient
+from nightshift.submissions.decision import Times
+from nightshift.submissions.run import SubmissionRun
+from nightshift.submissions.steps import Visit
+from nightshift.submissions.store import SubmissionStore
+from nightshift.upstream.client import api_key
+
+
+async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, seconds: float) -> SliceResult | None:
+    """Go on with the chunk's submission for at most ``seconds``; None if its other lines are to go in real time.
+
+    Raises:
+        NoApiKeyError: the route has a secret without a key.
+    """
+    route = plan.route
+    run_id = new_id("run")
+    visit = Visit(
+        chunk_number=task.chunk,
+        ends_at=time.time() + seconds,
+        times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
+        api=route.batch_api,
+        endpoint=route.batch_endpoint(batch.endpoint),
+        cancelled=lambda: _is_cancelled(batch),
+        started=lambda: _start(batch),
+    )
+    async with BatchClient(route, api_key(route)) as client:
+        store = S3ChunkStore(task, batch.input_file_id, run_id)
+        submissions = SubmissionStore(batch.id, task.chunk, run_id)
+        return await SubmissionRun(chunk, store, submissions, client, visit).run()
+
+
+def rescue_route(batch: Batch, plan: Planned) -> Route:
+    """The route that answers the batch's lines in real time: the model's best one, or the same provider's.
+
+    The first chunk that needs it chooses it for all, so that a batch has one real-time price.
+    """
+    if batch.rescue_route is not None:
+        return batch.rescue_route
+    realtime = [route for route in routes.for_model(plan.model) if route.mode == "realtime"]
+    try:
+        chosen = choose(realtime, plan.model, batch.endpoint)
+    except (InvalidFileError, UnavailableError):
+        chosen = plan.route
+    _start(batch)
+    count({"ChunksRescued": 1}, route=f"{plan.route.provider}/{plan.route.model}")
+    return batches.lock_rescue(batch, chosen)
+
+
+def _is_cancelled(batch: Batch) -> bool:
+    return batches.get(batch.account_id, batch.id).status not in ("validating", "in_progress")
+
+
+def _start(batch: Batch) -> None:
+    """Put the batch in progress, if nothing has done so yet: its upstream has begun."""
+    current = batches.get(batch.account_id, batch.id)
+    if current.status == "validating":
+        batches.transition(current, "in_progress")
