@@ -13,11 +13,10 @@ import msgspec
 from msgspec.structs import replace
 from nightshift.chunks.chunk import Chunk, SliceResult
 from nightshift.routes.route import BatchApi
-from nightshift.submissions.decision import Times
+from nightshift.submissions.decision import Times, Visit
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
 from nightshift.submissions.record import Submission
 from nightshift.submissions.run import SubmissionRun
-from nightshift.submissions.steps import Visit
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
 from tests.unit.chunks.fakes import Clock, Store

@@ -5,7 +5,6 @@ Every step can run twice. Those that the provider would count twice look first f
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -14,7 +13,6 @@ from msgspec.structs import replace
 
 from nightshift.chunks.chunk import Chunk, ChunkStore
 from nightshift.core.log import logger
-from nightshift.routes.route import BatchApi
 from nightshift.submissions.answers import ProviderAnswers
 from nightshift.submissions.collection import Collection
 from nightshift.submissions.decision import (
@@ -24,7 +22,7 @@ from nightshift.submissions.decision import (
     LATE_FILES_SECONDS,
     LOOKUP_SECONDS,
     MAX_ROUNDS,
-    Times,
+    Visit,
     poll_pause,
     refusal_of,
     retry_pause,
@@ -64,21 +62,6 @@ class Submissions(Protocol):
     def save(self, submission: Submission) -> None: ...
     def put_lines(self, number: int, lines: Sequence[int]) -> None: ...
     def lines(self, number: int) -> list[int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; the
-    provider's name of the ``endpoint``; whether the caller has ``cancelled``, and whom to tell that the provider has
-    ``started``. Both functions block."""
-
-    chunk_number: int
-    ends_at: float
-    times: Times
-    api: BatchApi
-    endpoint: str
-    cancelled: Callable[[], bool]
-    started: Callable[[], None]
 
 
 class SubmissionSteps:

@@ -13,9 +13,8 @@ from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, choose
 from nightshift.submissions.client import BatchClient
-from nightshift.submissions.decision import Times
+from nightshift.submissions.decision import Times, Visit
 from nightshift.submissions.run import SubmissionRun
-from nightshift.submissions.steps import Visit
 from nightshift.submissions.store import SubmissionStore
 from nightshift.upstream.client import api_key
 

@@ -80,8 +80,6 @@ def is_json_object(body: bytes) -> bool:
 _RESULTS = ("choices", "output", "data", "results")
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NULL = b"null"
-# A failed response of /v1/responses has an empty ``output``.
-_NO_RESULTS = (_NULL, b"[]")
 _ERROR_STATUS = re.compile(rb'"?([45]\d\d)"?')
 
 
@@ -94,7 +92,7 @@ def status_of(status: int, body: bytes) -> int:
         return status
     fields = _decode_fields(body)
     error = bytes(fields.get("error", _NULL))
-    if error == _NULL or any(bytes(fields.get(name, _NULL)) not in _NO_RESULTS for name in _RESULTS):
+    if error == _NULL or any(bytes(fields.get(name, _NULL)) != _NULL for name in _RESULTS):
         return status
     code = bytes(_decode_fields(error).get("code", _NULL)) if error.startswith(b"{") else _NULL
     found = _ERROR_STATUS.fullmatch(code)
