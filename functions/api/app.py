@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 # Python reads no number of thousands of digits.
 _SECONDS = re.compile(r"\d{1,18}", re.ASCII)
 
-app = create_app(other_methods={"/batches": "POST"})
+app = create_app(other_methods={r"/batches(/[^/]+/retry)?": "POST"})
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

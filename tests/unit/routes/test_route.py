@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.core.errors import InvalidFileError, UnavailableError
 from nightshift.routes.endpoint import DEFAULT as CHAT
-from nightshift.routes.route import Auth, Route, Sku, choose
+from nightshift.routes.endpoint import ENDPOINTS, EndpointPath
+from nightshift.routes.route import Auth, BatchApi, Route, Sku, choose
 
 
 def route(**changes: Any) -> Route:
@@ -170,3 +171,49 @@ def test_paused_route_takes_a_batch_if_no_other_can() -> None:
     assert choose([first, second], "m", CHAT, controls={first.id: "paused"}) == second
     assert choose([first], "m", CHAT, controls={first.id: "paused"}) == first
     assert choose([first, second], "m", CHAT, controls={first.id: "paused", second.id: "draining"}) == first
+
+
+# --- endpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_each_endpoint_has_its_path_at_the_provider(endpoint: EndpointPath) -> None:
+    one = route(endpoints=tuple(ENDPOINTS))
+    assert one.request_url(endpoint) == f"https://up.test{endpoint}"
+    assert one.batch_endpoint(endpoint) == endpoint
+
+
+def test_a_route_of_one_endpoint_may_name_its_paths() -> None:
+    named = route(endpoints=("/v1/embeddings",), path="/e", batch_api=BatchApi(endpoint="/embeddings"))
+    assert named.request_url("/v1/embeddings") == "https://up.test/v1/e"
+    assert named.batch_endpoint("/v1/embeddings") == "/embeddings"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"endpoints": ()},
+        {"endpoints": (CHAT, CHAT)},
+        {"endpoints": (CHAT, "/v1/embeddings"), "path": "/e"},
+        {"endpoints": (CHAT, "/v1/embeddings"), "batch_api": BatchApi(endpoint="/e")},
+        {"extra_body": {"input": "x"}},
+        {"extra_body": {"prompt": "x"}},
+        {"extra_body": {"background": True}},
+    ],
+)
+def test_a_route_that_would_mix_endpoints_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"endpoint|extra_body"):
+        route(**fields)
+
+
+def test_a_model_is_chosen_for_its_endpoint() -> None:
+    chat, both = route(priority=1), route(provider="both", endpoints=("/v1/responses", "/v1/embeddings"))
+    assert choose([chat, both], "m", "/v1/embeddings") == both
+    assert choose([chat, both], "m", CHAT) == chat
+    with pytest.raises(InvalidFileError) as refused:
+        choose([chat, both], "m", "/v1/completions", line=3)
+    assert refused.value.code == "batch_model_not_supported"
+    assert refused.value.message == (
+        "Line 3, body.model: The model 'm' is not supported in a batch of /v1/completions, but in batches of "
+        "/v1/chat/completions and /v1/responses and /v1/embeddings. GET /v1/models lists the supported models."
+    )

@@ -74,34 +74,25 @@ def _write_input(first: Batch) -> File:
     if first.error_file_id is None:
         message = f"The batch {first.id} has no failed lines: its error_file_id is null."
         raise BadRequestError(message, code="nothing_to_retry", param="batch_id")
-    source = _file(first, first.input_file_id, "input")
-    errors = _file(first, first.error_file_id, "error")
+    source = _lines(first, first.input_file_id, "input")
+    errors = _lines(first, first.error_file_id, "error")
     with TemporaryFile() as lines:
-        try:
-            for line in failed_lines(_lines(source), _lines(errors)):
-                lines.write(line + b"\n")
-        except NotFoundError:
-            raise _gone(first, "input") from None
+        for line in failed_lines(source, errors):
+            lines.write(line + b"\n")
         size = lines.tell()
         lines.seek(0)
         new = NewFile(filename=f"{first.id}_retry.jsonl", purpose="batch", expires_seconds=INPUT_SECONDS)
         return new_files.create_from(first.account_id, new, lines, size)
 
 
-def _lines(file: File) -> Iterator[bytes]:
-    return lines_of(files.read_blocks(file.account_id, file.id, file.size))
-
-
-def _file(first: Batch, file_id: str, kind: str) -> File:
+def _lines(first: Batch, file_id: str, kind: str) -> Iterator[bytes]:
+    """The lines of the batch's ``input`` or ``error`` file."""
     try:
-        return files.get(first.account_id, file_id)
+        file = files.get(first.account_id, file_id)
+        yield from lines_of(files.read_blocks(file.account_id, file.id, file.size))
     except NotFoundError:
-        raise _gone(first, kind) from None
-
-
-def _gone(first: Batch, kind: str) -> ConflictError:
-    message = f"The {kind} file of the batch {first.id} was deleted or has expired, so its lines cannot be sent again."
-    return ConflictError(message, code=f"{kind}_file_gone", param="batch_id")
+        message = f"The {kind} file of the batch {first.id} was deleted or has expired, so no line can be sent again."
+        raise ConflictError(message, code=f"{kind}_file_gone", param="batch_id") from None
 
 
 def _delete(file: File) -> None:
