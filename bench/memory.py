@@ -37,6 +37,7 @@ class Variant:
     upstream: dict[str, Any] = field(default_factory=dict)
     sync: bool = True
     during: Callable[[Local, Batch], None] = lambda *_: None
+    after: Callable[[Local, Batch], None] = lambda *_: None
     ends: str = "completed"
     endpoint: EndpointPath = DEFAULT
     body: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +55,16 @@ def kill_the_worker(local: Local, _: Batch) -> None:
     for pid, function in workers(local.folder):
         if function == "RunChunk":
             os.kill(pid, signal.SIGKILL)
+
+
+def retry(local: Local, batch: Batch) -> None:
+    """Retry the batch's failed lines, and stop when they are planned."""
+    started = time.monotonic()
+    again = local.client.post(f"/batches/{batch.id}/retry", cast_to=Batch)
+    print(f"  retry: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    wait_for(lambda: local.client.batches.retrieve(again.id).status == "in_progress", 300)
+    local.client.batches.cancel(again.id)
+    wait_for(lambda: local.client.batches.retrieve(again.id).status in ENDED, 300)
 
 
 VARIANTS = [
@@ -75,6 +86,7 @@ VARIANTS = [
     Variant("50,000 lines of 4 KB, aborted", 50_000, 4_180, {"latency_ms": 30_000}, during=abort),
     Variant("80 lines, answers of 7 MB", 80, 1000, {"answer_bytes": 7 * MB}),
     Variant("10,000 lines, answers of 40 KB", 10_000, 1000, {"answer_bytes": 40_000}),
+    Variant("50,000 lines of 4 KB, all refused and retried", 50_000, 4_180, {"error_rate": {"400": 1}}, after=retry),
     Variant(
         "50,000 embeddings of 1,536 floats",
         50_000,
@@ -147,6 +159,7 @@ def run(local: Local, variant: Variant) -> dict[str, int]:
     assert batch.request_counts is not None
     assert batch.request_counts.completed + batch.request_counts.failed == variant.lines
     print(f"  {variant.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    variant.after(local, batch)
     peaks = watch.stop()
     empty(local)
     return peaks

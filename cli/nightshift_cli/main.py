@@ -123,7 +123,7 @@ def run(
             batch = _retry(client, batch, display, connection.options)
             with retries.merged_into(source, output) as part:
                 batch = _watch_and_download(client, batch, part, poll_seconds, display, connection.options)
-            display.lines.say(f"Answered lines of all runs are in {output}.")
+            display.lines.say(f"{output} has the answered lines of all runs now.")
     _exit_with(job.problems(batch))
 
 

@@ -109,7 +109,7 @@ def test_lines_that_fail_each_time_are_the_last_ones(api: FakeApi, folder: Path)
     assert (result.exit_code, result.stderr) == (1, "2 of 3 lines failed.\n")
     assert (ids(folder / "out.jsonl"), ids(folder / "out.errors.jsonl")) == ("bcdf", "ae")
     assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out.errors.jsonl", "out.jsonl"]
-    assert result.stdout.splitlines()[-1] == f"Answered lines of all runs are in {folder / 'out.jsonl'}."
+    assert result.stdout.splitlines()[-1] == f"{folder / 'out.jsonl'} has the answered lines of all runs now."
 
 
 def test_nothing_is_retried_without_the_option(api: FakeApi) -> None:
