@@ -173,7 +173,7 @@ def test_events_of_whole_lives_are_documented(
     alice.finalize(expired)
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
     failed = alice.create(["{"])
-    invoke("validate_batch", alice.task(failed))
+    invoke("validate_batch", alice.start(failed))
 
     invoke("publish_events", stream(*images))
     told = [(entry["Resources"][0], entry["DetailType"]) for call in bus for entry in call]

@@ -40,7 +40,8 @@ def test_a_plan_comes_back_as_written() -> None:
 def test_a_stored_plan_keeps_its_format() -> None:
     """Running batches have their tasks in the bucket and in the state machine."""
     plan.write("batch_1", [Task("acct_1", "batch_1", 0, [Segment(0, 10, 0, 2)])])
-    expected = b'[{"account_id":"acct_1","batch_id":"batch_1","chunk":0,"segments":[[0,10,0,2]],"slice":{}}]'
+    task = b'{"account_id":"acct_1","batch_id":"batch_1","chunk":0,"segments":[[0,10,0,2]],"slice":{},"execution":null}'
+    expected = b"[%b]" % task
     assert stored("work/batch_1/plan.json") == expected
 
 
@@ -91,6 +92,8 @@ def test_a_stored_summary_keeps_its_format() -> None:
         "usage": [0, 0, 0, 0, 0],
         "left_over": "batch_expired",
         "listed": False,
+        "batch_lines": 0,
+        "batch_usage": [0, 0, 0, 0, 0],
     }
 
 

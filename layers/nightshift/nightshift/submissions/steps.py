@@ -1,6 +1,6 @@
 """The steps of a submission: each does one thing at the provider, and returns the submission to record after it.
 
-Every step can run twice. Those that the provider would count twice look first for what an earlier run has done.
+Every step can run twice: what the provider would count twice is looked for first.
 """
 
 import asyncio
@@ -65,10 +65,7 @@ class Submissions(Protocol):
 
 
 class SubmissionSteps:
-    """The steps of the submissions of ``chunk``.
-
-    ``new`` is the number of the submission whose file nobody but this visit can have uploaded.
-    """
+    """The steps of ``chunk``'s submissions; ``new`` is the number of the one whose file only this visit has written."""
 
     def __init__(
         self,
