@@ -91,12 +91,10 @@ def run(
     \b
     Examples:
       nightshift run requests.jsonl -o answers.jsonl
-      nightshift run requests.jsonl -o answers.jsonl --local
       nightshift run requests.jsonl -o answers.jsonl --callback-url https://example.com/hook
       nightshift run requests.jsonl -o answers.jsonl --retry-failed 2
 
-    With --retry-failed, OUTPUT.jsonl has the answers of all runs in the order of the input, and the file beside it the
-    lines that failed in the last one.
+    With --retry-failed, OUTPUT.jsonl has the answers of all runs, and the file beside it the last one's failed lines.
 
     Exit code 0: every line was answered. 1: lines failed, or the batch failed, expired or was cancelled. 2: wrong
     usage, or the API refused the call. 130: Ctrl-C; a batch that was created continues to run.
