@@ -195,6 +195,7 @@ class Server(ThreadingHTTPServer):
             "expires_at": now + 86_400,
             "files_written_at": now,
             "callback_url": None,
+            "retry_of": None,
             **planned,
         }
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from openai.types import Batch
 
 from bench import report
@@ -36,7 +37,10 @@ class Variant:
     upstream: dict[str, Any] = field(default_factory=dict)
     sync: bool = True
     during: Callable[[Local, Batch], None] = lambda *_: None
+    after: Callable[[Local, Batch], None] = lambda *_: None
     ends: str = "completed"
+    endpoint: EndpointPath = DEFAULT
+    body: dict[str, Any] = field(default_factory=dict)
 
 
 def abort(local: Local, batch: Batch) -> None:
@@ -51,6 +55,16 @@ def kill_the_worker(local: Local, _: Batch) -> None:
     for pid, function in workers(local.folder):
         if function == "RunChunk":
             os.kill(pid, signal.SIGKILL)
+
+
+def retry(local: Local, batch: Batch) -> None:
+    """Retry the batch's failed lines, and stop when they are planned."""
+    started = time.monotonic()
+    again = local.client.post(f"/batches/{batch.id}/retry", cast_to=Batch)
+    print(f"  retry: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    wait_for(lambda: local.client.batches.retrieve(again.id).status == "in_progress", 300)
+    local.client.batches.cancel(again.id)
+    wait_for(lambda: local.client.batches.retrieve(again.id).status in ENDED, 300)
 
 
 VARIANTS = [
@@ -72,6 +86,21 @@ VARIANTS = [
     Variant("50,000 lines of 4 KB, aborted", 50_000, 4_180, {"latency_ms": 30_000}, during=abort),
     Variant("80 lines, answers of 7 MB", 80, 1000, {"answer_bytes": 7 * MB}),
     Variant("10,000 lines, answers of 40 KB", 10_000, 1000, {"answer_bytes": 40_000}),
+    Variant("50,000 lines of 4 KB, all refused and retried", 50_000, 4_180, {"error_rate": {"400": 1}}, after=retry),
+    Variant(
+        "50,000 embeddings of 1,536 floats",
+        50_000,
+        300,
+        endpoint="/v1/embeddings",
+        body={"dimensions": 1536},
+    ),
+    Variant(
+        "200 lines, 200 embeddings of 1,536 floats each",
+        200,
+        300,
+        endpoint="/v1/embeddings",
+        body={"dimensions": 1536, "input": ["The night shift answers."] * 200},
+    ),
 ]
 
 
@@ -113,11 +142,10 @@ def run(local: Local, variant: Variant) -> dict[str, int]:
     local.upstream.set(**variant.upstream)
     watch = Watch(local.folder)
     watch.start()
-    file_id = upload(local, input_file(variant.lines, variant.line_bytes))
+    content = input_file(variant.lines, variant.line_bytes, endpoint=variant.endpoint, **variant.body)
+    file_id = upload(local, content)
     with local.environment("CreateBatch", **({} if variant.sync else {"SYNC_VALIDATION_SECONDS": "0"})):
-        batch = local.client.batches.create(
-            input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h"
-        )
+        batch = local.client.batches.create(input_file_id=file_id, endpoint=variant.endpoint, completion_window="24h")
     wait_for(lambda: local.client.batches.retrieve(batch.id).status != "validating", 120)
     variant.during(local, batch)
 
@@ -131,6 +159,7 @@ def run(local: Local, variant: Variant) -> dict[str, int]:
     assert batch.request_counts is not None
     assert batch.request_counts.completed + batch.request_counts.failed == variant.lines
     print(f"  {variant.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    variant.after(local, batch)
     peaks = watch.stop()
     empty(local)
     return peaks

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nightshift.routes.endpoint import DEFAULT, ENDPOINTS, EndpointPath
+
 from local.processes import free_port
 from local.settings import ROOT, STACK_NAME
 from local.stack import Stack
@@ -58,12 +60,15 @@ def configured(local: Local) -> dict[str, dict[str, Any]]:
     }
 
 
-def input_file(lines: int, line_bytes: int, model: str = "demo-model") -> bytes:
-    """An input file of ``lines`` lines with about ``line_bytes`` bytes each."""
+def input_file(
+    lines: int, line_bytes: int, model: str = "demo-model", *, endpoint: EndpointPath = DEFAULT, **body: Any
+) -> bytes:
+    """An input file of ``lines`` lines with about ``line_bytes`` bytes each; with ``body`` in each body."""
 
     def line(number: int, text: str) -> str:
-        body = {"model": model, "messages": [{"role": "user", "content": text}]}
-        request = {"custom_id": f"r{number:05d}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        prompt = [{"role": "user", "content": text}] if endpoint == DEFAULT else text
+        filled = {"model": model, ENDPOINTS[endpoint].prompt: prompt, **body}
+        request = {"custom_id": f"r{number:05d}", "method": "POST", "url": endpoint, "body": filled}
         return json.dumps(request) + "\n"
 
     text = "The night shift answers. " * (line_bytes // 25)

@@ -31,6 +31,7 @@ from nightshift.core.table import Table
 from nightshift.files import store as files
 from nightshift.files.record import File
 from nightshift.input import inspection
+from nightshift.routes.endpoint import DEFAULT, EndpointPath
 
 from bench import report
 from bench.emulator import emulated_aws
@@ -67,7 +68,7 @@ def input_file(lines: int, text: str) -> bytes:
 
 def ours(file: File) -> int:
     """Check and plan the file as the create call does. Returns its number of lines."""
-    inspected = inspection.inspect(file, 300)
+    inspected = inspection.inspect(file, DEFAULT, 300)
     assert inspected is not None
     return planning.write_plan(file.account_id, "batch_bench", inspected).lines
 
@@ -210,9 +211,9 @@ class Creates:
         inside: list[float] = []
         inspect = inspection.inspect
 
-        def timed(file: File, seconds: float) -> inspection.Inspected | None:
+        def timed(file: File, endpoint: EndpointPath, seconds: float) -> inspection.Inspected | None:
             started = time.perf_counter()
-            taken = inspect(file, seconds)
+            taken = inspect(file, endpoint, seconds)
             inside.append(time.perf_counter() - started)
             return taken
 

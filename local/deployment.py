@@ -71,6 +71,7 @@ def provision(endpoint: str, outputs: dict[str, str], upstream_url: str, keys: d
     os.environ.update(admin_environment(endpoint, outputs))
     from nightshift.accounts import store as accounts
     from nightshift.routes import store as routes
+    from nightshift.routes.endpoint import ENDPOINTS
     from nightshift.routes.route import Route, Sku
 
     secretsmanager = client("secretsmanager", endpoint)
@@ -86,6 +87,7 @@ def provision(endpoint: str, outputs: dict[str, str], upstream_url: str, keys: d
                 provider="upstream" if os.environ.get("UPSTREAM_BASE_URL") else "simulator",
                 base_url=upstream_url,
                 upstream_model=os.environ.get("UPSTREAM_MODEL") or "simulated-model",
+                endpoints=tuple(ENDPOINTS),
                 sku=Sku("local"),
                 timeout_seconds=60,
                 api_key_secret=SECRET,

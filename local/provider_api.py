@@ -6,12 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
+from local.answers import ANSWERS
 from local.provider_batches import ENDED, WINDOW, Batch, Batches
 from local.provider_files import Files
 from local.replies import RefusalError, break_off, dumps, error, page, refuse
 from local.simulation import Simulation, drawn_status
 
-CHAT = "/v1/chat/completions"
 MOST_PER_PAGE = 100
 PER_PAGE = 20
 MOST_METADATA = 16
@@ -40,7 +40,7 @@ class Provider:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Count the calls of the batch API, and let some of them fail."""
         route = request.match_info.route.resource
-        if route is None or route.canonical == CHAT:
+        if route is None or route.canonical in ANSWERS:
             return await handler(request)
         response = await self._answer(request, handler)
         status = "reset" if response.prepared else response.status
@@ -68,8 +68,9 @@ class Provider:
         for name in ("input_file_id", "endpoint", "completion_window"):
             if not isinstance(wanted.get(name), str):
                 refuse(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
-        if wanted["endpoint"] != CHAT:
-            refuse(f"Invalid value: '{wanted['endpoint']}'. The simulator has '{CHAT}'.", "endpoint", "invalid_value")
+        if wanted["endpoint"] not in ANSWERS:
+            known = ", ".join(map(repr, ANSWERS))
+            refuse(f"Invalid value: '{wanted['endpoint']}'. The simulator has {known}.", "endpoint", "invalid_value")
         if wanted["completion_window"] != WINDOW:
             refuse(f"Invalid value. Value must be '{WINDOW}'.", "completion_window", "invalid_value")
         metadata = wanted.get("metadata")
@@ -81,7 +82,7 @@ class Provider:
             refuse(f"Cannot find file {file_id}, or the project does not have access to it.", "file_id")
         if file.purpose != "batch":
             refuse(f"Invalid file purpose: expected 'batch', got '{file.purpose}'.", "input_file_id")
-        return self._shown(self.batches.create(file, CHAT, metadata))
+        return self._shown(self.batches.create(file, wanted["endpoint"], metadata))
 
     async def _list(self, request: web.Request) -> web.Response:
         late = self._simulation.settings.files_late_seconds

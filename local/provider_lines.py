@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from local.answers import UNANSWERABLE, answer
 from local.replies import dumps
-from local.simulation import Settings, completion, digest, drawn_status, simulated_error
+from local.simulation import Settings, digest, drawn_status, simulated_error
 
 # A digest of a body has 24 hexadecimal digits.
 DIGESTS = 16**24
@@ -70,7 +71,7 @@ def check(content: bytes, endpoint: str, settings: Settings) -> CheckedInput:
             checked.problems.append(Problem(error.code, error.message, number, error.param))
             continue
         checked.queued_tokens += len(line) // BYTES_PER_TOKEN
-        checked.answers.append(_answer(custom_id, body, body_digest, settings))
+        checked.answers.append(_answer(custom_id, endpoint, body, body_digest, settings))
     if len(checked.answers) > settings.max_batch_requests:
         checked.problems.append(Problem("too_many_tasks", TOO_MANY.format(settings.max_batch_requests)))
     elif not checked.answers and not checked.problems:
@@ -141,8 +142,8 @@ def _is_bad(custom_id: str, body_digest: str, bad_lines: list[str] | float) -> b
     return int(body_digest, 16) < bad_lines * DIGESTS
 
 
-def _answer(custom_id: str, body: dict[str, Any], body_digest: str, settings: Settings) -> Answer:
-    """A completion, an error status, or an error in place of a response."""
+def _answer(custom_id: str, endpoint: str, body: dict[str, Any], body_digest: str, settings: Settings) -> Answer:
+    """A result, an error status, or an error in place of a response."""
     if random.random() < settings.batch_error_rate:
         line = _line(custom_id, None, ("server_error", "simulated failure without a response"))
         # OpenAI writes it to the error file, others to the output file.
@@ -150,14 +151,20 @@ def _answer(custom_id: str, body: dict[str, Any], body_digest: str, settings: Se
     status = drawn_status(settings.error_rate)
     if status is None:
         try:
-            answered = completion(body, settings.answer_bytes)
-        except (AttributeError, IndexError, KeyError, TypeError):
+            answered = answer(endpoint, body, settings.answer_bytes)
+        except UNANSWERABLE:
             status = 400
         else:
-            tokens = answered["usage"]["prompt_tokens"], answered["usage"]["completion_tokens"]
-            return Answer(custom_id, body_digest, True, False, _line(custom_id, _response(200, answered)), *tokens)
+            line = _line(custom_id, _response(200, answered))
+            return Answer(custom_id, body_digest, True, False, line, *_tokens(answered.get("usage", {})))
     line = _line(custom_id, _response(status, simulated_error(status)))
     return Answer(custom_id, body_digest, False, True, line)
+
+
+def _tokens(usage: dict[str, Any]) -> tuple[int, int]:
+    """The tokens read and written, under either of their names; a moderation has none."""
+    read = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
+    return read, usage.get("completion_tokens") or usage.get("output_tokens") or 0
 
 
 def _response(status: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +210,8 @@ def _with_faults(line: bytes, settings: Settings) -> Iterator[bytes]:
     if random.random() < settings.batch_unknown_rate:
         # Some look like an id that a caller gives, such as a line's number.
         custom_id = random.choice([f"unknown-{secrets.token_hex(4)}", str(random.randrange(10**9, 10**10))])
-        yield _line(custom_id, _response(200, completion({"model": "unknown", "messages": [{"content": "Whose?"}]})))
+        asked = {"model": "unknown", "messages": [{"content": "Whose?"}]}
+        yield _line(custom_id, _response(200, answer("/v1/chat/completions", asked)))
 
 
 def _joined(lines: list[bytes]) -> bytes:

@@ -1,10 +1,8 @@
-"""What the upstream simulator's parts share: its settings, its counters, and the answers that it makes up."""
+"""What the upstream simulator's parts share: its settings, its counters, and its errors."""
 
 import hashlib
 import json
 import random
-import re
-import time
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -103,41 +101,6 @@ def drawn_status(rates: dict[str, float]) -> int | None:
 def digest(wanted: Any) -> str:
     """What equal requests have in common, however their JSON is written."""
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def completion(wanted: dict[str, Any], at_least: int = 0) -> dict[str, Any]:
-    """A chat completion whose text is the first sentence of the last paragraph of the last message, with filler text
-    up to ``at_least`` bytes.
-
-    Raises:
-        AttributeError, IndexError, KeyError, TypeError: the request has no model or no message with text.
-    """
-    content = wanted["messages"][-1]["content"]
-    text = content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
-    paragraph = text.strip().split("\n\n")[-1]
-    sentence = re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()), maxsplit=1)[0]
-    prompt_tokens, completion_tokens = len(text.split()), len(sentence.split())
-    if at_least > len(sentence):
-        sentence = sentence + " " + "And so on. " * ((at_least - len(sentence)) // 11)
-    return {
-        "id": f"chatcmpl-{digest(wanted)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": wanted["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": sentence, "refusal": None},
-                "logprobs": None,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        },
-    }
 
 
 def simulated_error(status: int) -> dict[str, Any]:

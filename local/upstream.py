@@ -1,7 +1,9 @@
 """An OpenAI-compatible upstream simulator. It answers at once, and can be made slow or faulty.
 
-`python -m local.upstream --port 8400 --control-port 8401` serves `POST /v1/chat/completions`, `/v1/files` and
-`/v1/batches` on the first port. The second port serves its control, also while the upstream is down:
+`python -m local.upstream --port 8400 --control-port 8401` serves on the first port `POST /v1/chat/completions`,
+`/v1/responses`, `/v1/embeddings` (of 8 floats, or as many as `dimensions` asks for), `/v1/completions` and
+`/v1/moderations`, and the provider's `/v1/files` and `/v1/batches`. The second port serves its control, also while
+the upstream is down:
 
 PUT /control  changes any of these settings. Without a change nothing is faulty.
     latency_ms (0), jitter_ms (0): an answer takes latency ± jitter, uniformly distributed
@@ -9,7 +11,7 @@ PUT /control  changes any of these settings. Without a change nothing is faulty.
         draw it too, and are then in its error file
     retry_after_s (null): Retry-After of 429 and 503
     hang_rate (0), reset_rate (0): share of requests never answered, and of answers that break off
-    answer_bytes (0): minimum size of an answer, filled up with text
+    answer_bytes (0): minimum size of an answer, filled up with text where it has any
     down (false): refuse connections. Batches go on meanwhile
   A batch's way; a change reaches batches that run, but their answers are drawn when they are created:
     batch_start_seconds (0): time in `validating`
@@ -35,7 +37,7 @@ PUT /control  changes any of these settings. Without a change nothing is faulty.
 GET /control  returns the settings and the counters:
     requests: how often each request was received, by its Idempotency-Key or a digest of its body
     submitted: how often each body was in a batch that passed validation, by a digest, which is also in its answer's id
-        (`chatcmpl-<digest>`)
+        (`chatcmpl-<digest>`), where the endpoint's answers have one
     batch_api: calls by method, path and status; `reset` is an answer that broke off
     files_uploaded, files_deleted, batches_created, cancels: what had an effect, whatever was answered
     files_held: files that are not deleted, outputs included
@@ -53,8 +55,9 @@ from dataclasses import asdict
 from aiohttp import web
 
 from local import replies
-from local.provider_api import CHAT, Provider
-from local.simulation import Settings, Simulation, completion, drawn_status
+from local.answers import ANSWERS, UNANSWERABLE, answer
+from local.provider_api import Provider
+from local.simulation import Settings, Simulation, drawn_status
 
 # OpenAI's limit of a file.
 MAX_BODY_BYTES = 512 * 1024 * 1024
@@ -77,7 +80,8 @@ class Upstream:
     async def open(self) -> None:
         if self._runner is None:
             app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._provider.middleware])
-            app.router.add_post(CHAT, self._complete)
+            for endpoint in ANSWERS:
+                app.router.add_post(endpoint, self._take)
             app.router.add_routes(self._provider.routes())
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await self._runner.setup()
@@ -106,7 +110,7 @@ class Upstream:
         await self.open()
         return web.json_response(asdict(self._simulation.settings))
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
+    async def _take(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         settings, counters = self._simulation.settings, self._simulation.counters
         counters.received += 1
@@ -131,11 +135,11 @@ class Upstream:
         if (status := drawn_status(settings.error_rate)) is not None:
             return self._error(status, settings)
         try:
-            answer = completion(json.loads(body), settings.answer_bytes)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            answered = answer(request.path, json.loads(body), settings.answer_bytes)
+        except UNANSWERABLE:
             return self._error(400, settings)
         self._simulation.counters.by_status["200"] += 1
-        return web.json_response(answer, dumps=replies.dumps)
+        return web.json_response(answered, dumps=replies.dumps)
 
     def _error(self, status: int, settings: Settings) -> web.Response:
         self._simulation.counters.by_status[str(status)] += 1

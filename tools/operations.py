@@ -12,6 +12,7 @@ from nightshift.api.bodies import (
     ListBatches,
     ListFiles,
     PutWebhook,
+    RetryBatch,
 )
 from nightshift.api.pages import Page
 from nightshift.api.resources import ErrorEnvelope, FileErrorEnvelope, ModelList, ModelResource
@@ -76,6 +77,7 @@ _MISSING = {404: "Unknown, deleted, expired or another account's: all the same."
 _FULL = {429: "The account is at its limit. `Retry-After` gives the seconds to wait."}
 _LARGE = {413: "The body is over the limit for one call; the message names the ways round it."}
 _RANGE = {"Range": {"type": "string", "example": "bytes=0-1023"}}
+_IDEMPOTENCY = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}
 _FILE_LINKS = {
     "RetrieveFile": Link(operation="retrieveFile", to="file_id"),
     "DeleteFile": Link(operation="deleteFile", to="file_id"),
@@ -90,6 +92,7 @@ _UPLOAD_LINKS = {
 _BATCH_LINKS = {
     "RetrieveBatch": Link(operation="retrieveBatch", to="batch_id"),
     "CancelBatch": Link(operation="cancelBatch", to="batch_id"),
+    "RetryBatch": Link(operation="retryBatch", to="batch_id"),
     "ListWebhookDeliveries": Link(operation="listWebhookDeliveries", to="batch_id"),
 }
 
@@ -161,12 +164,29 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Check a file and start a batch of it",
         answers=(BatchResource,),
         body=CreateBatch,
-        headers={"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}},
+        headers=_IDEMPOTENCY,
         errors={
             400: "`batch_invalid_jsonl`, `batch_multiple_models` or `batch_model_not_supported`, with every wrong line "
             "in `details`; or something in the call is wrong.",
             **_MISSING,
             409: "`idempotency_key_reused`, or `idempotency_in_progress`.",
+            **_LARGE,
+            **_FULL,
+            503: "`batch_routing_unavailable`: no route of the model is active.",
+        },
+        refusals=(FileErrorEnvelope, ErrorEnvelope),
+        links=_BATCH_LINKS,
+    ),
+    ("post", "/batches/{batch_id}/retry"): Operation(
+        id="retryBatch",
+        summary="Start a batch of the lines that failed in one that has ended",
+        answers=(BatchResource,),
+        body=RetryBatch,
+        headers=_IDEMPOTENCY,
+        errors={
+            400: "`nothing_to_retry`: the batch has no failed lines; or one of the errors of `createBatch`.",
+            **_MISSING,
+            409: "`batch_not_ended`, `input_file_gone`, `error_file_gone` or `idempotency_key_reused`.",
             **_LARGE,
             **_FULL,
             503: "`batch_routing_unavailable`: no route of the model is active.",

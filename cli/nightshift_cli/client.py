@@ -94,6 +94,12 @@ class Client:
         batch: Batch = self._post_with_retries("/batches", CREATE_RETRY_SECONDS, notice, json=body, headers=headers)
         return batch
 
+    def retry_batch(self, batch_id: str, *, key: str, notice: Notice = _ignore) -> Batch:
+        """Create a batch of the lines that failed in another; ``key`` as for ``create_batch``."""
+        path = f"/batches/{quote(batch_id, safe='')}/retry"
+        batch: Batch = self._post_with_retries(path, CREATE_RETRY_SECONDS, notice, headers={"Idempotency-Key": key})
+        return batch
+
     def rotate_webhook(self) -> Webhook:
         """Give the account a new signing secret, which no other call shows."""
         webhook: Webhook = self._post("/webhook/rotate")

@@ -1,9 +1,6 @@
 """The command `nightshift`. Each command imports slow modules itself, so that `--help` stays fast."""
 
 import errno
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +10,7 @@ from typer.core import TyperGroup
 from nightshift_cli import admin, show, webhooks
 from nightshift_cli.connection import Connection, connect
 from nightshift_cli.errors import CliError
+from nightshift_cli.interrupts import complain, on_interrupt, shows_how_to_continue
 from nightshift_cli.options import with_options
 from nightshift_cli.resources import Batch
 
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
     from nightshift_cli.progress import Display
     from nightshift_cli.run import BatchSettings
 
-INTERRUPTED = 130
-HELP = """Run batches of chat completions, and operate the stack that answers them.
+HELP = """Run batches of requests to models, and operate the stack that answers them.
 
 \b
 Examples:
@@ -39,12 +36,12 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except CliError as error:
-            _complain(error.lines())
+            complain(error.lines())
             raise typer.Exit(2) from None
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # The reader of a pipe is gone: Typer ends the command quietly.
-            _complain([f"Error: {error}"])
+            complain([f"Error: {error}"])
             raise typer.Exit(2) from None
 
 
@@ -82,6 +79,10 @@ def run(
     output: Output,
     callback_url: Annotated[str | None, typer.Option(help="Gets a signed webhook when the batch has ended.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Default: the url of the input's first line.")] = None,
+    retry_failed: Annotated[
+        int, typer.Option(min=0, max=10, metavar="N", help="Run the failed lines again, up to N times.")
+    ] = 0,
     poll_seconds: Annotated[float, typer.Option(min=0.1, help="The first interval; it grows up to 5 s.")] = 1.0,
     quiet: IsQuiet = False,
 ) -> None:
@@ -90,27 +91,37 @@ def run(
     \b
     Examples:
       nightshift run requests.jsonl -o answers.jsonl
-      nightshift run requests.jsonl -o answers.jsonl --local
       nightshift run requests.jsonl -o answers.jsonl --callback-url https://example.com/hook
+      nightshift run requests.jsonl -o answers.jsonl --retry-failed 2
+
+    With --retry-failed, OUTPUT.jsonl has the answers of all runs, and the file beside it the last one's failed lines.
 
     Exit code 0: every line was answered. 1: lines failed, or the batch failed, expired or was cancelled. 2: wrong
     usage, or the API refused the call. 130: Ctrl-C; a batch that was created continues to run.
 
     If the upload of a large file is stopped, the same command continues it within an hour.
     """
+    from nightshift_cli import retries
     from nightshift_cli import run as job
     from nightshift_cli.client import Client
     from nightshift_cli.progress import Display
 
     job.check_source(source, output)
     job.check_output(output)
-    settings = job.BatchSettings(callback_url, _pairs(metadata or []))
+    retries.check_part(source, output)
+    settings = job.BatchSettings(endpoint or job.endpoint_of(source), callback_url, _pairs(metadata or []))
     display = Display.of(quiet)
     with Client(connection) as client:
         file_id = _upload(client, source, display)
         batch = _create(client, file_id, settings, display, connection.options)
-        with _shows_how_to_continue(batch, output, connection.options):
-            batch = _watch_and_download(client, batch, output, poll_seconds, display)
+        batch = _watch_and_download(client, batch, output, poll_seconds, display, connection.options)
+        for _ in range(retry_failed):
+            if not retries.are_due(batch):
+                break
+            batch = _retry(client, batch, display, connection.options)
+            with retries.merged_into(source, output) as part:
+                batch = _watch_and_download(client, batch, part, poll_seconds, display, connection.options)
+            display.lines.say(f"{output} has the answered lines of all runs now.")
     _exit_with(job.problems(batch))
 
 
@@ -121,25 +132,35 @@ def _upload(client: "Client", source: Path, display: "Display") -> str:
         "Stopped before a batch was created. If you run the same command again within an hour, parts that were sent "
         "are not sent again."
     )
-    with _on_interrupt(stopped), display.upload() as progress:
+    with on_interrupt(stopped), display.upload() as progress:
         return uploads.upload(client, source, progress)
 
 
 def _create(client: "Client", file_id: str, settings: "BatchSettings", display: "Display", options: str) -> Batch:
     from nightshift_cli import run as job
 
-    with _on_interrupt(f"Stopped. If the batch was created, `nightshift status{options}` lists it."):
+    with on_interrupt(f"Stopped. If the batch was created, `nightshift status{options}` lists it."):
         return job.create(client, file_id, settings, display.lines)
 
 
-def _watch_and_download(client: "Client", batch: Batch, output: Path, poll_seconds: float, display: "Display") -> Batch:
+def _retry(client: "Client", batch: Batch, display: "Display", options: str) -> Batch:
     from nightshift_cli import run as job
 
-    display.lines.say(f"Created {show.plain(batch['id'])}.")
-    with display.batch() as progress:
-        batch = job.watch(client, batch, poll_seconds, progress)
-    if batch["status"] != "failed":
-        job.collect(client, batch, output, display.lines)
+    with on_interrupt(f"Stopped. If the batch was created, `nightshift status{options}` lists it."):
+        return job.retry(client, batch["id"], display.lines)
+
+
+def _watch_and_download(
+    client: "Client", batch: Batch, output: Path, poll_seconds: float, display: "Display", options: str
+) -> Batch:
+    from nightshift_cli import run as job
+
+    with shows_how_to_continue(batch, output, options):
+        display.lines.say(f"Created {show.plain(batch['id'])}.")
+        with display.batch() as progress:
+            batch = job.watch(client, batch, poll_seconds, progress)
+        if batch["status"] != "failed":
+            job.collect(client, batch, output, display.lines)
     return batch
 
 
@@ -207,41 +228,27 @@ def cancel(connection: Connection, batch_id: BatchId) -> None:
         _print(show.batch(client.cancel_batch(batch_id)))
 
 
-@contextmanager
-def _on_interrupt(message: str) -> Iterator[None]:
-    """Print ``message`` and exit if Ctrl-C is pressed in the block."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _complain([message])
-        raise typer.Exit(INTERRUPTED) from None
+@app.command()
+@with_options(connect)
+def retry(connection: Connection, batch_id: BatchId) -> None:
+    """Create a batch of the lines that failed in a batch that has ended.
 
+    \b
+    Example:
+      nightshift retry batch_…
+    """
+    from nightshift_cli import run as job
+    from nightshift_cli.client import Client
+    from nightshift_cli.progress import Quiet
 
-@contextmanager
-def _shows_how_to_continue(batch: Batch, output: Path, options: str) -> Iterator[None]:
-    """Print the commands that continue with the batch if the block is interrupted or fails."""
-    batch_id = show.plain(batch["id"])
-    try:
-        yield
-    except (KeyboardInterrupt, CliError, OSError) as error:
-        _complain(
-            [
-                f"Stopped watching {batch_id}, which continues to run. To show it, to cancel it, or to download its "
-                "results when it has ended:",
-                f"  nightshift status {batch_id}{options}",
-                f"  nightshift cancel {batch_id}{options}",
-                f"  nightshift download {batch_id} -o {shlex.quote(str(output))}{options}",
-            ]
-        )
-        if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(INTERRUPTED) from None
-        raise
+    with Client(connection) as client:
+        _print(show.batch(job.retry(client, batch_id, Quiet())))
 
 
 def _exit_with(problems: list[str]) -> None:
     """Print the problems and exit with 1, if there are any."""
     if problems:
-        _complain(problems)
+        complain(problems)
         raise typer.Exit(1)
 
 
@@ -250,11 +257,6 @@ def _pairs(given: list[str]) -> dict[str, str]:
     if any("=" not in pair for pair in given) or "" in pairs:
         raise typer.BadParameter("must be KEY=VALUE", param_hint="--metadata")
     return pairs
-
-
-def _complain(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line, err=True)
 
 
 def _print(lines: list[str]) -> None:

@@ -1,13 +1,18 @@
 """The steps of `nightshift run`: check the files, create the batch, watch it, download its results."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
 
+import msgspec
 from nightshift.batches.status import TERMINAL
+from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.input.file_check import MAX_FILE_BYTES
+from nightshift.input.line_check import MAX_LINE_BYTES
+from nightshift.routes.endpoint import DEFAULT, ENDPOINTS
 
 from nightshift_cli import show
 from nightshift_cli.client import WATCH_RETRY_SECONDS, Client
@@ -23,13 +28,14 @@ POLL_GROWTH = 1.1
 class BatchSettings:
     """What the user chose for the batch, beside its input file."""
 
+    endpoint: str = DEFAULT
     callback_url: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def body(self, file_id: str) -> dict[str, object]:
         """The body of the call that creates the batch."""
         chosen = {"callback_url": self.callback_url, "metadata": self.metadata}
-        required = {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
+        required = {"input_file_id": file_id, "endpoint": self.endpoint}
         return required | {name: value for name, value in chosen.items() if value}
 
 
@@ -53,6 +59,21 @@ def check_source(source: Path, output: Path) -> None:
         raise CliError(f"{source} is the input and would be overwritten.")
 
 
+def endpoint_of(source: Path) -> str:
+    """The endpoint of the input's lines: the first one's ``url``. A file without it gets its errors from the API."""
+    with source.open("rb") as file:
+        line = file.readline(MAX_LINE_BYTES)
+    try:
+        url = msgspec.json.decode(without_lone_surrogates(line), type=_WithUrl).url
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return DEFAULT
+    return url if url in ENDPOINTS else DEFAULT
+
+
+class _WithUrl(msgspec.Struct):
+    url: str
+
+
 def check_output(output: Path) -> None:
     """Check that the results can be written, before the batch costs anything.
 
@@ -68,8 +89,21 @@ def check_output(output: Path) -> None:
 
 def create(client: Client, file_id: str, settings: BatchSettings, progress: Progress) -> Batch:
     """Create the batch of an uploaded file. Retries after a lost answer create no second batch."""
+    body = settings.body(file_id)
+    with _says_that_it_may_exist():
+        return client.create_batch(body, key=uuid.uuid4().hex, notice=progress.say)
+
+
+def retry(client: Client, batch_id: str, progress: Progress) -> Batch:
+    """Create a batch of the lines that failed in another. Retries after a lost answer create no second batch."""
+    with _says_that_it_may_exist():
+        return client.retry_batch(batch_id, key=uuid.uuid4().hex, notice=progress.say)
+
+
+@contextmanager
+def _says_that_it_may_exist() -> Iterator[None]:
     try:
-        return client.create_batch(settings.body(file_id), key=uuid.uuid4().hex, notice=progress.say)
+        yield
     except UnreachableError as error:
         raise UnreachableError(
             f"{error} The batch may have been created; in that case `nightshift status` lists it."

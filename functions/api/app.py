@@ -33,6 +33,7 @@ from nightshift.files.resources import (
     upload_object,
 )
 from nightshift.routes import store as routes
+from nightshift.routes.route import Route, endpoints_of
 from nightshift.webhooks import addresses, deliveries, receivers
 from nightshift.webhooks.redeliver import redeliver
 from nightshift.webhooks.resources import (
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 # Python reads no number of thousands of digits.
 _SECONDS = re.compile(r"\d{1,18}", re.ASCII)
 
-app = create_app(other_methods={"/batches": "POST"})
+app = create_app(other_methods={r"/batches(/[^/]+/retry)?": "POST"})
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -185,17 +186,23 @@ def redeliver_webhook(batch_id: str, delivery_id: str) -> Response[str]:
 
 @app.get("/models")
 def list_models() -> Response[str]:
-    models = sorted({route.model for route in routes.all_routes() if route.batch and route.sku.active})
-    return json_response(ModelList(data=[ModelResource(id=model) for model in models]))
+    usable = [route for route in routes.all_routes() if route.is_usable]
+    models = sorted({route.model for route in usable})
+    return json_response(ModelList(data=[_model(name, usable) for name in models]))
 
 
 # A model's name may have slashes in it.
 @app.get("/models/.+")
 def retrieve_model() -> Response[str]:
     model = urllib.parse.unquote(app.current_event.path.removeprefix("/models/"))
-    if not any(route.batch and route.sku.active for route in routes.for_model(model)):
+    usable = [route for route in routes.for_model(model) if route.is_usable]
+    if not usable:
         raise NotFoundError("No such model.", code="model_not_found", param="model")
-    return json_response(ModelResource(id=model))
+    return json_response(_model(model, usable))
+
+
+def _model(name: str, usable: list[Route]) -> ModelResource:
+    return ModelResource(id=name, endpoints=endpoints_of(route for route in usable if route.model == name))
 
 
 @app.get("/webhook")

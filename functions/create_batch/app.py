@@ -1,15 +1,17 @@
-"""``POST /v1/batches``."""
+"""The two calls that make a batch: ``POST /v1/batches`` and ``POST /v1/batches/{batch_id}/retry``."""
 
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from nightshift.api.app import account_of, before_snapshot, create_app, json_response, serve
-from nightshift.api.bodies import CreateBatch
+from nightshift.api.bodies import CreateBatch, RetryBatch
 from nightshift.api.requests import parse_body
 from nightshift.batches import create
 from nightshift.batches import store as batches
+from nightshift.batches.record import Batch
 from nightshift.batches.resources import batch_object
+from nightshift.batches.retry import retry
 from nightshift.core import aws, settings
 from nightshift.core.errors import BadRequestError
 from nightshift.webhooks import addresses
@@ -44,6 +46,16 @@ def create_batch() -> Response[str]:
         output_expires_seconds=body.output_expires_after.seconds if body.output_expires_after else None,
     )
     batch = create.create(account_of(app), new, _idempotency_key() or body.idempotency_key)
+    return _shown(batch)
+
+
+@app.post("/batches/<batch_id>/retry")
+def retry_batch(batch_id: str) -> Response[str]:
+    body = parse_body(app, RetryBatch)
+    return _shown(retry(account_of(app), batch_id, _idempotency_key() or body.idempotency_key))
+
+
+def _shown(batch: Batch) -> Response[str]:
     return json_response(batch_object(batch, batches.live_counts(batch)))
 
 

@@ -30,6 +30,7 @@ PROGRAMS = {
     "parasail": (OPENAI_2, "parasail.py"),
     "langasync": (OPENAI_2, "langasync_chain.py"),
     "autobatcher": (OPENAI_2, "autobatcher_client.py"),
+    "autobatcher-responses": (OPENAI_2, "autobatcher_responses.py"),
 }
 # More at once would be slower: the emulator starts a process for each concurrent call of a function, and nine programs
 # at once cost it 65 s of CPU, three 30 s.

@@ -1,4 +1,4 @@
-"""The official Node SDK against the stack: runs tests/e2e/node/sdk.test.mjs. `make install` installs the SDK."""
+"""The official Node SDK and Vercel's AI SDK against the stack: runs tests/e2e/node. `make install` installs them."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ FOLDER = ROOT / "tests" / "e2e" / "node"
 SLASHED_MODEL = "someone/with/a-model"
 
 
-def test_the_node_sdk(local: Local, account: Account) -> None:
+def test_the_node_sdks(local: Local, account: Account) -> None:
     node = shutil.which("node")
     assert node is not None, "Node 20 or later is needed"
     full = Account(local)
@@ -24,7 +24,7 @@ def test_the_node_sdk(local: Local, account: Account) -> None:
     routes.apply([Route(model=SLASHED_MODEL, provider="p", base_url=url, upstream_model="m", sku=Sku("node"))])
 
     done = subprocess.run(
-        [node, "--test", "sdk.test.mjs"],
+        [node, "--test", "sdk.test.mjs", "ai.test.mjs"],
         cwd=FOLDER,
         env={
             "PATH": os.environ["PATH"],

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -147,7 +148,8 @@ def http_event(
 
 def gateway(event: dict[str, Any]) -> Reply:
     """Route an event as the template does, and check what docs/contract.md promises of every response."""
-    function = "create_batch" if (event["httpMethod"], event["path"]) == ("POST", "/batches") else "api"
+    makes_batch = event["httpMethod"] == "POST" and re.fullmatch(r"/batches(/[^/]+/retry)?", event["path"])
+    function = "create_batch" if makes_batch else "api"
     answer = invoke(function, event)
     headers = {name.lower(): values[0] for name, values in answer["multiValueHeaders"].items()}
     reply = Reply(answer["statusCode"], headers, answer["body"])

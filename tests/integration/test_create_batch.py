@@ -82,6 +82,7 @@ def test_a_new_batch_has_every_field(alice: Caller) -> None:
         "usage": None,
         "metadata": {"team": "search"},
         "callback_url": None,
+        "retry_of": None,
     }
 
 

@@ -29,7 +29,7 @@ def sampled(upstream: Server) -> Caller:
     file = files.record(
         caller.account_id, file_id, filename="in.jsonl", purpose="batch", size=len(content), expires_at=None
     )
-    inspected = inspect(file, 20)
+    inspected = inspect(file, "/v1/chat/completions", 20)
     assert inspected is not None
     batches.put(
         Batch(

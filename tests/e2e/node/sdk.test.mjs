@@ -86,6 +86,32 @@ test('batch from upload to download', async () => {
   assert.deepEqual(await client.files.delete(file.id), { id: file.id, object: 'file', deleted: true });
 });
 
+test('a batch of every endpoint', async () => {
+  const prompts = {
+    '/v1/chat/completions': { messages: [{ role: 'user', content: 'Good night. And more.' }] },
+    '/v1/responses': { input: 'Good night. And more.' },
+    '/v1/embeddings': { input: ['Good night.', 'Sleep well.'], dimensions: 4 },
+    '/v1/completions': { prompt: 'Good night. And more.' },
+    '/v1/moderations': { input: 'Good night. And more.' },
+  };
+  const bodies = await Promise.all(
+    Object.entries(prompts).map(async ([endpoint, prompt]) => {
+      const body = { model: 'demo-model', ...prompt };
+      const created = await create(JSON.stringify({ custom_id: 'a', method: 'POST', url: endpoint, body }), { endpoint });
+      const batch = await ended(created.id);
+      assert.deepEqual([batch.endpoint, batch.status, batch.request_counts.completed], [endpoint, 'completed', 1]);
+      return JSON.parse(await (await client.files.content(batch.output_file_id)).text()).response.body;
+    }),
+  );
+  const [chat, response, embeddings, completion, moderation] = bodies;
+  assert.equal(chat.choices[0].message.content, 'Good night.');
+  assert.equal(response.output[0].content[0].text, 'Good night.');
+  assert.deepEqual(embeddings.data.map((each) => each.embedding.length), [4, 4]);
+  assert.equal(completion.choices[0].text, 'Good night.');
+  assert.equal(moderation.results[0].flagged, false);
+  assert.ok(bodies.every((each) => each.model === 'demo-model'));
+});
+
 test('bytes without a name, read back without a redirect', async () => {
   const content = input(3);
   const file = await client.files.create({ file: await toFile(Buffer.from(content)), purpose: 'batch' });

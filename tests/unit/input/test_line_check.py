@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 from nightshift.core.json_tokens import MAX_DEPTH
-from nightshift.input.endpoint import CHAT_COMPLETIONS
 from nightshift.input.line_check import MAX_LINE_BYTES, LineReport, check_line
 from nightshift.input.request import requests
+from nightshift.routes.endpoint import DEFAULT, ENDPOINTS
 
 from tests.unit.input.checks import check, codes, raw
 from tests.unit.samples import MODEL, request, request_line
 
 
 def report(line: bytes) -> LineReport:
-    return check_line(line, CHAT_COMPLETIONS)
+    return check_line(line, ENDPOINTS[DEFAULT])
 
 
 def test_a_valid_line_has_an_id_and_a_model() -> None:
-    assert report(request_line("a")) == LineReport((), "a", MODEL)
+    assert report(request_line("a")) == LineReport((), "a", MODEL, 1)
 
 
 def test_a_faulty_line_keeps_its_id_and_model() -> None:

@@ -128,6 +128,23 @@ def test_usage_of_a_chat_completion() -> None:
     assert found == Usage(10, 4, 20, 5, 30)
 
 
+def test_usage_of_a_response() -> None:
+    usage = {
+        "input_tokens": 10,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
+        "output_tokens": 20,
+        "output_tokens_details": {"reasoning_tokens": 5},
+        "total_tokens": 30,
+    }
+    assert usage_of(json.dumps({"output": [], "usage": usage}).encode()) == Usage(10, 4, 20, 5, 30)
+
+
+def test_usage_of_embeddings_and_of_a_moderation() -> None:
+    body = {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 8, "total_tokens": 8}}
+    assert usage_of(json.dumps(body).encode()) == Usage(8, 0, 0, 0, 8)
+    assert usage_of(b'{"results":[{"flagged":false}]}') is None
+
+
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [

@@ -97,8 +97,10 @@ def test_the_example_file_is_valid() -> None:
         ("openai", "realtime"),
         ("azure", "realtime"),
         ("azure", "batch"),
+        ("openai", "batch"),
         ("vllm", "realtime"),
     ]
+    assert routes[4].endpoints == ("/v1/embeddings",)
     azure = routes[3]
     assert azure.url_of("/files", purpose="batch") == (
         "https://my-resource.openai.azure.com/openai/files?api-version=2024-10-21&purpose=batch"

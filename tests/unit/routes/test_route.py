@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.core.errors import InvalidFileError, UnavailableError
-from nightshift.routes.route import Auth, Route, Sku, choose
+from nightshift.routes.endpoint import DEFAULT as CHAT
+from nightshift.routes.endpoint import ENDPOINTS, EndpointPath
+from nightshift.routes.route import Auth, BatchApi, Route, Sku, choose
 
 
 def route(**changes: Any) -> Route:
@@ -45,14 +47,14 @@ def test_the_best_usable_route_is_chosen(given: list[Route]) -> None:
     active = [one for one in capable if one.sku.active]
     if not capable:
         with pytest.raises(InvalidFileError) as unsupported:
-            choose(given, "m")
+            choose(given, "m", CHAT)
         assert (unsupported.value.code, unsupported.value.status) == ("batch_model_not_supported", 400)
     elif not active:
         with pytest.raises(UnavailableError) as unavailable:
-            choose(given, "m")
+            choose(given, "m", CHAT)
         assert (unavailable.value.code, unavailable.value.status) == ("batch_routing_unavailable", 503)
     else:
-        chosen = choose(given, "m")
+        chosen = choose(given, "m", CHAT)
         assert chosen in active
         assert chosen.priority == min(one.priority for one in active)
 
@@ -60,13 +62,13 @@ def test_the_best_usable_route_is_chosen(given: list[Route]) -> None:
 def test_ties_are_broken_by_weight() -> None:
     chance = random.Random(1)
     light, heavy = route(provider="light", weight=1), route(provider="heavy", weight=3)
-    chosen = Counter(choose([light, heavy], "m", chance).provider for _ in range(4_000))
+    chosen = Counter(choose([light, heavy], "m", CHAT, chance).provider for _ in range(4_000))
     assert 2.5 < chosen["heavy"] / chosen["light"] < 3.5
 
 
 def test_an_unknown_models_error_is_printable() -> None:
     with pytest.raises(InvalidFileError) as caught:
-        choose([], "\u202e\x1b[31m" * 1_000)
+        choose([], "\u202e\x1b[31m" * 1_000, CHAT)
     assert caught.value.param == "input_file_id"
     assert caught.value.message.isascii()
     assert caught.value.message.isprintable()
@@ -75,7 +77,7 @@ def test_an_unknown_models_error_is_printable() -> None:
 
 def test_names_of_models_are_compared_exactly() -> None:
     with pytest.raises(InvalidFileError):
-        choose([route(model="M")], "m")
+        choose([route(model="M")], "m", CHAT)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_a_stored_route_has_exactly_its_fields(field: bytes) -> None:
 
 def test_a_flat_route_posts_with_a_bearer_token() -> None:
     one = route(base_url="https://u.example/v1/", api_key_secret="nightshift/u")
-    assert one.url == "https://u.example/v1/chat/completions"
+    assert one.request_url(CHAT) == "https://u.example/v1/chat/completions"
     assert one.credentials == Auth("nightshift/u")
     assert one.credentials.value("k") == "Bearer k"
     assert route().credentials is None
@@ -128,7 +130,7 @@ def test_azure_is_a_matter_of_configuration() -> None:
     auth = {"header": "api-key", "scheme": "", "secret": "nightshift/azure"}
     entry = {"base_url": "https://a.example/openai/deployments/d", "query": {"api-version": "2024-10-21"}, "auth": auth}
     one = route(**entry | {"auth": msgspec.convert(auth, Auth)})
-    assert one.url == "https://a.example/openai/deployments/d/chat/completions?api-version=2024-10-21"
+    assert one.request_url(CHAT) == "https://a.example/openai/deployments/d/chat/completions?api-version=2024-10-21"
     assert one.credentials is not None
     assert (one.credentials.header, one.credentials.value("k")) == ("api-key", "k")
     assert msgspec.json.decode(msgspec.json.encode(one), type=Route) == one
@@ -159,13 +161,59 @@ def test_an_unsafe_request_is_refused(fields: dict[str, Any], message: str) -> N
 
 def test_draining_route_takes_no_batch() -> None:
     first, second = route(provider="first", priority=1), route(provider="second", priority=2)
-    assert choose([first, second], "m", controls={first.id: "draining"}) == second
+    assert choose([first, second], "m", CHAT, controls={first.id: "draining"}) == second
     with pytest.raises(UnavailableError):
-        choose([first], "m", controls={first.id: "draining"})
+        choose([first], "m", CHAT, controls={first.id: "draining"})
 
 
 def test_paused_route_takes_a_batch_if_no_other_can() -> None:
     first, second = route(provider="first", priority=1), route(provider="second", priority=2)
-    assert choose([first, second], "m", controls={first.id: "paused"}) == second
-    assert choose([first], "m", controls={first.id: "paused"}) == first
-    assert choose([first, second], "m", controls={first.id: "paused", second.id: "draining"}) == first
+    assert choose([first, second], "m", CHAT, controls={first.id: "paused"}) == second
+    assert choose([first], "m", CHAT, controls={first.id: "paused"}) == first
+    assert choose([first, second], "m", CHAT, controls={first.id: "paused", second.id: "draining"}) == first
+
+
+# --- endpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_each_endpoint_has_its_path_at_the_provider(endpoint: EndpointPath) -> None:
+    one = route(endpoints=tuple(ENDPOINTS))
+    assert one.request_url(endpoint) == f"https://up.test{endpoint}"
+    assert one.batch_endpoint(endpoint) == endpoint
+
+
+def test_a_route_of_one_endpoint_may_name_its_paths() -> None:
+    named = route(endpoints=("/v1/embeddings",), path="/e", batch_api=BatchApi(endpoint="/embeddings"))
+    assert named.request_url("/v1/embeddings") == "https://up.test/v1/e"
+    assert named.batch_endpoint("/v1/embeddings") == "/embeddings"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"endpoints": ()},
+        {"endpoints": (CHAT, CHAT)},
+        {"endpoints": (CHAT, "/v1/embeddings"), "path": "/e"},
+        {"endpoints": (CHAT, "/v1/embeddings"), "batch_api": BatchApi(endpoint="/e")},
+        {"extra_body": {"input": "x"}},
+        {"extra_body": {"prompt": "x"}},
+        {"extra_body": {"background": True}},
+    ],
+)
+def test_a_route_that_would_mix_endpoints_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"endpoint|extra_body"):
+        route(**fields)
+
+
+def test_a_model_is_chosen_for_its_endpoint() -> None:
+    chat, both = route(priority=1), route(provider="both", endpoints=("/v1/responses", "/v1/embeddings"))
+    assert choose([chat, both], "m", "/v1/embeddings") == both
+    assert choose([chat, both], "m", CHAT) == chat
+    with pytest.raises(InvalidFileError) as refused:
+        choose([chat, both], "m", "/v1/completions", line=3)
+    assert refused.value.code == "batch_model_not_supported"
+    assert refused.value.message == (
+        "Line 3, body.model: The model 'm' is not supported in a batch of /v1/completions, but in batches of "
+        "/v1/chat/completions and /v1/responses and /v1/embeddings. GET /v1/models lists the supported models."
+    )

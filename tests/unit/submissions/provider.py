@@ -13,11 +13,10 @@ import msgspec
 from msgspec.structs import replace
 from nightshift.chunks.chunk import Chunk, SliceResult
 from nightshift.routes.route import BatchApi
-from nightshift.submissions.decision import Times
+from nightshift.submissions.decision import Times, Visit
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
 from nightshift.submissions.record import Submission
 from nightshift.submissions.run import SubmissionRun
-from nightshift.submissions.steps import Visit
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
 from tests.unit.chunks.fakes import Clock, Store
@@ -225,7 +224,9 @@ class World:
         """One visit, by a worker of its own."""
         chunk = Chunk("batch_0123", "shown", "sent", self.store.segments, 0)
         times = Times.of(self.created_at, self.expires_at, self.rescue_before)
-        visit = Visit(0, self.clock.now + 900, times, self.api, lambda: self.cancelled, self._start)
+        visit = Visit(
+            0, self.clock.now + 900, times, self.api, "/v1/chat/completions", lambda: self.cancelled, self._start
+        )
         worker = self.submissions.worker()
         return asyncio.run(SubmissionRun(chunk, self.store, worker, self.provider, visit, clock=self.clock).run())
 

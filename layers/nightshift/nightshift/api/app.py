@@ -1,6 +1,7 @@
 """The resolver of an HTTP function: authentication, request ids, and every error in one envelope."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,8 @@ PUBLIC_PATHS = frozenset({"/openapi.json", "/docs"})
 def create_app(other_methods: Mapping[str, str] | None = None) -> APIGatewayRestResolver:
     """A resolver that authenticates every call, except to ``PUBLIC_PATHS``, and returns errors in the envelope.
 
-    ``other_methods`` maps a path to its one method that another function serves, so that 405 lists that method too.
+    ``other_methods`` maps a pattern of paths to their one method that another function serves, so that 405 lists that
+    method too.
     """
     app = APIGatewayRestResolver()
     app.use(middlewares=[_authenticate])
@@ -45,7 +47,8 @@ def create_app(other_methods: Mapping[str, str] | None = None) -> APIGatewayRest
     @app.not_found
     def on_unknown_route(_: Exception) -> Response[str]:
         method, path = app.current_event.http_method, app.current_event.path
-        allowed = (_methods_of(app, path) | {(other_methods or {}).get(path, method)}) - {method}
+        elsewhere = {other for pattern, other in (other_methods or {}).items() if re.fullmatch(pattern, path)}
+        allowed = (_methods_of(app, path) | elsewhere) - {method}
         if allowed:
             return _error_response(MethodNotAllowedError(method, path, sorted(allowed)))
         message = f"Not found: there is no {method} {path}. GET /v1/openapi.json lists what there is."

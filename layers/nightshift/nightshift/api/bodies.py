@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from nightshift.batches.status import Status
 from nightshift.files.name import MAX_NAME, PATTERN
 from nightshift.input.file_check import MAX_FILE_BYTES
+from nightshift.routes.endpoint import DEFAULT, EndpointPath
 
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
@@ -34,11 +35,17 @@ class CreateBatch(_Body):
     """The body of ``POST /v1/batches``."""
 
     input_file_id: str
-    endpoint: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+    endpoint: EndpointPath = DEFAULT
     completion_window: Literal["24h"] = "24h"
     callback_url: Annotated[str, StringConstraints(max_length=2048)] | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     output_expires_after: ExpiresAfter | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class RetryBatch(_Body):
+    """The body of ``POST /v1/batches/{batch_id}/retry``."""
+
     idempotency_key: IdempotencyKey | None = None
 
 

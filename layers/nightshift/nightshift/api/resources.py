@@ -5,15 +5,17 @@ from typing import Literal
 from msgspec import Struct
 
 from nightshift.core.errors import Fault, InvalidFileError, NightshiftError
+from nightshift.routes.endpoint import EndpointPath
 
 
 class ModelResource(Struct, frozen=True, kw_only=True):
-    """A model that batches can use."""
+    """A model that batches can use, each of them for one of its ``endpoints``."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "nightshift"
+    endpoints: list[EndpointPath]
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

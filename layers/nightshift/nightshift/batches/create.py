@@ -5,6 +5,7 @@ import time
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from nightshift.batches import executions, idempotency_keys, planning, quota
 from nightshift.batches import store as batches
@@ -16,6 +17,9 @@ from nightshift.core.log import logger
 from nightshift.files import store as files
 from nightshift.files.record import File
 from nightshift.input import inspection
+from nightshift.routes import store as routes
+from nightshift.routes.endpoint import DEFAULT, EndpointPath
+from nightshift.routes.route import endpoints_of
 
 # How long after its deadline a batch may need its input, because finalizing reads the ids of unanswered lines.
 HOLD_SECONDS = 24 * 3600
@@ -25,7 +29,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller gives to create a batch; ``output_expires_seconds`` counts from the output file's creation."""
 
     input_file_id: str
-    endpoint: Literal["/v1/chat/completions"]
+    endpoint: EndpointPath
     completion_window: Literal["24h"]
     callback_url: str | None = None
     metadata: dict[str, str] | None = None
@@ -40,33 +44,70 @@ def create(account_id: str, new: NewBatch, idempotency_key: str | None = None) -
     """Make the batch that ``new`` describes, or find the one that ``idempotency_key`` has made already.
 
     Raises:
-        BadRequestError: the file is not one for batches.
+        ConflictError: the key was used with another request.
+        Others: as ``record``.
+    """
+    batch_id, existing = find_by_key(account_id, idempotency_key)
+    if existing is not None:
+        return started(existing, new.digest())
+    return record(account_id, batch_id, new, new.digest(), settings.sync_validation_seconds())
+
+
+def find_by_key(account_id: str, idempotency_key: str | None) -> tuple[str, Batch | None]:
+    """The id for a batch that is to be made, and the batch if a call with the same key has made it already."""
+    if idempotency_key is None:
+        return new_id("batch"), None
+    batch_id = idempotency_keys.batch_id_for(account_id, idempotency_key)
+    return batch_id, batches.find(account_id, batch_id)
+
+
+def record(
+    account_id: str, batch_id: str, new: NewBatch, digest: str, seconds: float, *, retry_of: str | None = None
+) -> Batch:
+    """Check, record and start a batch. What cannot be checked within ``seconds`` is left to the state machine.
+
+    ``digest`` identifies the request; ``retry_of`` is the batch whose failed lines these are.
+
+    Raises:
+        BadRequestError: the file is not one for batches, or no route offers the endpoint.
         InvalidFileError: the file's lines cannot become a batch; see ``inspection.inspect``.
         NotFoundError: there is no such file, or its bytes have not arrived.
         LimitExceededError: the account is at a quota.
         UnavailableError: no route of the model is active.
-        ConflictError: the key was used with another request.
+        ConflictError: another call with the same idempotency key made a batch of another request meanwhile.
     """
-    batch_id = new_id("batch")
-    if idempotency_key is not None:
-        batch_id = idempotency_keys.batch_id_for(account_id, idempotency_key)
-        existing = batches.find(account_id, batch_id)
-        if existing is not None:
-            return _started(_same_request(existing, new))
-    batch = _validate(account_id, batch_id, new)
+    batch = replace(_validate(account_id, batch_id, new, seconds), request_digest=digest, retry_of=retry_of)
     if not batches.put(batch):
         # Another call with the same key recorded the batch first.
-        batch = _same_request(batches.get(account_id, batch_id), new)
+        batch = batches.get(account_id, batch_id)
     lines = batch.plan.lines if batch.plan else None
     logger.info("batch created", batch_id=batch_id, lines=lines, validated=batch.plan is not None)
-    return _started(batch)
+    return started(batch, digest)
 
 
-def _validate(account_id: str, batch_id: str, new: NewBatch) -> Batch:
+def started(batch: Batch, digest: str) -> Batch:
+    """Start the batch's execution if it has none. If this fails, the batch stays, and the sweep starts it.
+
+    Raises:
+        ConflictError: the batch was made by a request with another ``digest``.
+    """
+    if batch.request_digest not in (None, digest):
+        message = "Conflict: this Idempotency-Key was used with another body. Use a new key for a new request."
+        raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
+    if batch.status == "validating":
+        try:
+            executions.start(batch.account_id, batch.id)
+        except Exception:
+            logger.exception("execution not started", batch_id=batch.id)
+    return batch
+
+
+def _validate(account_id: str, batch_id: str, new: NewBatch, seconds: float) -> Batch:
     """The batch to record. Its plan is None where the file needs more time than the call has."""
+    _check_endpoint(new.endpoint)
     file = _input_file(account_id, new.input_file_id)
     quota.check(account_id, None)
-    inspected = inspection.inspect(file, settings.sync_validation_seconds())
+    inspected = inspection.inspect(file, new.endpoint, seconds)
     if inspected is not None:
         quota.check(account_id, inspected.lines)
     created_at = int(time.time())
@@ -84,16 +125,20 @@ def _validate(account_id: str, batch_id: str, new: NewBatch) -> Batch:
         metadata=new.metadata,
         callback_url=new.callback_url,
         output_expires_seconds=new.output_expires_seconds,
-        request_digest=new.digest(),
         plan=planning.write_plan(account_id, batch_id, inspected) if inspected else None,
     )
 
 
-def _same_request(existing: Batch, new: NewBatch) -> Batch:
-    if existing.request_digest not in (None, new.digest()):
-        message = "Conflict: this Idempotency-Key was used with another body. Use a new key for a new request."
-        raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
-    return existing
+def _check_endpoint(endpoint: EndpointPath) -> None:
+    """Check that a route offers the endpoint. Routes offer the default one unless their operator says otherwise, so a
+    model without it is the file's error."""
+    if endpoint == DEFAULT:
+        return
+    offered = endpoints_of(route for route in routes.all_routes() if route.is_usable)
+    if endpoint not in offered:
+        supported = " and ".join(repr(path) for path in offered) or "none"
+        message = f"endpoint: no model is served at '{endpoint}' here. Supported values are: {supported}."
+        raise BadRequestError(message, code="invalid_value", param="endpoint")
 
 
 def _input_file(account_id: str, file_id: str) -> File:
@@ -105,13 +150,3 @@ def _input_file(account_id: str, file_id: str) -> File:
         message = f"The file's purpose is {file.purpose!a}; the purpose of an input file is 'batch'."
         raise BadRequestError(message, code="invalid_purpose", param="input_file_id")
     return file
-
-
-def _started(batch: Batch) -> Batch:
-    """Start the batch's execution if it has none. If this fails, the batch stays, and the sweep starts it."""
-    if batch.status == "validating":
-        try:
-            executions.start(batch.account_id, batch.id)
-        except Exception:
-            logger.exception("execution not started", batch_id=batch.id)
-    return batch

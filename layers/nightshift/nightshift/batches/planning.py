@@ -36,7 +36,7 @@ def _plan_again(batch: Batch) -> list[Task]:
         return []
     try:
         file = files.get(batch.account_id, batch.input_file_id)
-        segments = inspection.segments_of(file, batch.plan.route)
+        segments = inspection.segments_of(file, batch.endpoint, batch.plan.route)
     except NotFoundError:
         return []
     return _tasks(batch.account_id, batch.id, segments, batch.plan.route)

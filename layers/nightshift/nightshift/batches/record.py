@@ -7,6 +7,7 @@ import msgspec
 from nightshift.batches.status import Status, timestamp_field
 from nightshift.core.errors import Fault
 from nightshift.core.table import Item
+from nightshift.routes.endpoint import EndpointPath
 from nightshift.routes.route import Route
 
 # How long a batch may take to end after its cancel.
@@ -65,15 +66,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     ``overdue`` means that the batch will end as ``expired`` unless it is cancelled. ``rescue_route`` answers in real
     time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
-    ``request_digest`` identifies the request that made the batch. ``execution`` is the number of its execution, counted
-    from 0. Until ``parked_until``, the execution waits and does nothing else, unless another one has taken its place.
+    ``request_digest`` identifies the request that made the batch; ``retry_of`` is the batch whose failed lines it has.
+    ``execution`` is the number of its execution, counted from 0. Until ``parked_until``, the execution waits and does
+    nothing else, unless another one has taken its place.
     """
 
     account_id: str
     id: str
     status: Status
     input_file_id: str
-    endpoint: Literal["/v1/chat/completions"]
+    endpoint: EndpointPath
     completion_window: Literal["24h"]
     created_at: int
     expires_at: int
@@ -98,6 +100,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     batch_lines: int = 0
     batch_usage: BatchUsage | None = None
     request_digest: str | None = None
+    retry_of: str | None = None
     execution: int = 0
     parked_until: int | None = None
 

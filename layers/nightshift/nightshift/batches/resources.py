@@ -7,6 +7,7 @@ from msgspec import Struct
 from nightshift.batches.record import Batch, BatchUsage, RequestCounts
 from nightshift.batches.status import Status
 from nightshift.core.errors import Fault
+from nightshift.routes.endpoint import EndpointPath
 
 
 class BatchErrors(Struct, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class BatchResource(Struct, frozen=True, kw_only=True):
 
     id: str
     object: Literal["batch"] = "batch"
-    endpoint: Literal["/v1/chat/completions"]
+    endpoint: EndpointPath
     model: str | None
     errors: BatchErrors | None
     input_file_id: str
@@ -42,6 +43,7 @@ class BatchResource(Struct, frozen=True, kw_only=True):
     usage: BatchUsage | None
     metadata: dict[str, str] | None
     callback_url: str | None
+    retry_of: str | None
 
 
 def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchResource:
@@ -71,4 +73,5 @@ def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchReso
         usage=batch.usage,
         metadata=batch.metadata,
         callback_url=batch.callback_url,
+        retry_of=batch.retry_of,
     )

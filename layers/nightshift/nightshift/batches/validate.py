@@ -28,7 +28,7 @@ def validate(batch: Batch, seconds: float) -> Batch:
         return batches.transition(batch, "failed", errors=(TOO_LATE,)) or batches.get(batch.account_id, batch.id)
     plan: Planned | None = None
     if batch.plan is None:
-        check = FileCheck()
+        check = FileCheck(batch.endpoint)
         try:
             plan = _plan(batch, check, seconds)
         except NightshiftError as error:
@@ -42,7 +42,7 @@ def validate(batch: Batch, seconds: float) -> Batch:
 
 def _plan(batch: Batch, check: FileCheck, seconds: float) -> Planned:
     file = files.get(batch.account_id, batch.input_file_id, param="input_file_id")
-    inspected = inspection.inspect(file, seconds, check)
+    inspected = inspection.inspect(file, batch.endpoint, seconds, check)
     if inspected is None:
         raise TimeoutError("the file could not be checked in one invocation")
     quota.check(batch.account_id, inspected.lines, besides=batch.id)

@@ -1,6 +1,6 @@
 """Objects in the stack's bucket. An object that does not exist is an answer (None), not an error."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nightshift.core import aws, settings
 
@@ -21,8 +21,8 @@ def head(key: str) -> "HeadObjectOutputTypeDef | None":
         raise
 
 
-def put(key: str, content: bytes, *, content_type: str | None = None) -> None:
-    """Write an object, in place of one with the same key."""
+def put(key: str, content: bytes | BinaryIO, *, content_type: str | None = None) -> None:
+    """Write an object, in place of one with the same key. A file is written from where it stands to its end."""
     typed: Any = {} if content_type is None else {"ContentType": content_type}
     aws.client("s3").put_object(Bucket=settings.bucket(), Key=key, Body=content, **typed)
 

@@ -85,7 +85,7 @@ async def _run_realtime(
     store.begin()
     deadlines = Deadlines(ends_at, batch.expires_at, route.timeout_seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
-    async with Upstream(route, key, concurrency, budget) as upstream:
+    async with Upstream(route, key, concurrency, budget, endpoint=batch.endpoint) as upstream:
         run = ChunkRun(
             Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
             store,

@@ -1,6 +1,7 @@
 """Create a file: from its bytes, or for bytes that the caller puts into S3 with a presigned URL."""
 
 import time
+from typing import BinaryIO
 
 import msgspec
 
@@ -39,9 +40,17 @@ def create_file(account_id: str, new: NewFile, content: bytes) -> File:
     Raises:
         LimitExceededError: the account's quota of stored bytes would be exceeded.
     """
-    check_storage(account_id, len(content))
-    now = int(time.time())
-    file = files.put(_arriving(account_id, new, len(content), now))
+    return create_from(account_id, new, content, len(content))
+
+
+def create_from(account_id: str, new: NewFile, content: bytes | BinaryIO, size: int) -> File:
+    """Store a file of ``size`` bytes.
+
+    Raises:
+        LimitExceededError: the account's quota of stored bytes would be exceeded.
+    """
+    check_storage(account_id, size)
+    file = files.put(_arriving(account_id, new, size, int(time.time())))
     files.put_content(file, content)
     return files.arrived(file)
 

@@ -8,7 +8,7 @@ import urllib.parse
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -195,7 +195,7 @@ def key(account_id: str, file_id: str) -> str:
     return f"files/{account_id}/{file_id}"
 
 
-def put_content(file: File, content: bytes) -> None:
+def put_content(file: File, content: bytes | BinaryIO) -> None:
     """Write the file's bytes."""
     bucket.put(key(file.account_id, file.id), content, content_type=CONTENT_TYPE)
 

@@ -5,8 +5,8 @@ import hashlib
 import msgspec
 
 from nightshift.core.errors import Fault, InvalidFileError
-from nightshift.input.endpoint import CHAT_COMPLETIONS, Endpoint
 from nightshift.input.line_check import MAX_LINE_BYTES, check_line, identify, quote
+from nightshift.routes.endpoint import DEFAULT, ENDPOINTS, EndpointPath
 
 MAX_LINES = 50_000
 MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -26,12 +26,13 @@ class FileCheck:
     at which each line ends, its newline included.
     """
 
-    def __init__(self, endpoint: Endpoint = CHAT_COMPLETIONS) -> None:
+    def __init__(self, endpoint: EndpointPath = DEFAULT) -> None:
         self.faults: list[Fault] = []
         self.model: str | None = None
         self.ends: list[int] = []
         self.stopped = False
-        self._endpoint = endpoint
+        self._endpoint = ENDPOINTS[endpoint]
+        self._inputs = 0  # of all lines so far, where the endpoint has a limit
         self._rest = b""
         self._offset = 0
         self._blank: list[int] = []  # bytes of the last lines, which are blank: no lines at the end of the file
@@ -103,17 +104,23 @@ class FileCheck:
             return
         self._offset += len(line) + newline
         self.ends.append(self._offset)
-        identity: tuple[str | None, str | None] | None = identify(line, self._endpoint)
+        identity: tuple[str | None, str | None, int] | None = identify(line, self._endpoint)
         if identity is None:
             report = check_line(line, self._endpoint)
             for fault in report.faults:
                 self._add(msgspec.structs.replace(fault, line=number))
-            identity = report.custom_id, report.model
-        custom_id, model = identity
+            identity = report.custom_id, report.model, report.inputs
+        custom_id, model, inputs = identity
+        self._inputs += inputs
         if custom_id is not None:
             self._check_custom_id(number, custom_id)
         if model is not None and model != self.model:
             self._check_model(number, model)
+        most = self._endpoint.max_inputs
+        if most is not None and self._inputs > most:
+            message = f"The file has more than {most} inputs; split it into several batches."
+            self._add(Fault("invalid_request", message, f"body.{self._endpoint.prompt}", number))
+            self.stopped = True
 
     def _check_blank(self) -> None:
         """Record the blank lines so far, because a line follows them."""

@@ -12,6 +12,7 @@ from nightshift.input.layout import Segment
 from nightshift.routes import route as routing
 from nightshift.routes import state
 from nightshift.routes import store as routes
+from nightshift.routes.endpoint import EndpointPath
 from nightshift.routes.route import Route
 
 
@@ -28,7 +29,7 @@ class Inspected:
         return sum(segment.lines for segment in self.segments)
 
 
-def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspected | None:
+def inspect(file: File, endpoint: EndpointPath, seconds: float, check: FileCheck | None = None) -> Inspected | None:
     """Check every line of ``file`` and choose its route; None where that would take more than ``seconds``.
 
     ``check`` is a new ``FileCheck`` for callers that need what it has found by the time of an error.
@@ -48,7 +49,7 @@ def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspe
         )
     if seconds <= 0:
         return None
-    check = check or FileCheck()
+    check = check or FileCheck(endpoint)
     for block in files.read_blocks(file.account_id, file.id, size):
         check.feed(block)
         if time.monotonic() > give_up_at:
@@ -59,17 +60,17 @@ def inspect(file: File, seconds: float, check: FileCheck | None = None) -> Inspe
     model = check.verdict()
     offered = routes.for_model(model)
     controls = state.controls(route.id for route in offered)
-    route = routing.choose(offered, model, line=check.model_line, controls=controls)
+    route = routing.choose(offered, model, endpoint, line=check.model_line, controls=controls)
     return Inspected(model, route, layout.segments(check.ends, layout.caps_of(route)))
 
 
-def segments_of(file: File, route: Route) -> list[Segment]:
-    """The segments of a file that was inspected before, for the same route.
+def segments_of(file: File, endpoint: EndpointPath, route: Route) -> list[Segment]:
+    """The segments of a file that was inspected before, for the same endpoint and route.
 
     Raises:
         NotFoundError: the file's bytes are gone.
     """
-    check = FileCheck()
+    check = FileCheck(endpoint)
     for block in files.read_blocks(file.account_id, file.id, file.size):
         check.feed(block)
     check.finish()

@@ -10,7 +10,8 @@ import msgspec
 from nightshift.core.errors import Fault
 from nightshift.core.json_tokens import MAX_DEPTH, too_deep
 from nightshift.core.surrogates import without_lone_surrogates
-from nightshift.input.endpoint import Endpoint
+from nightshift.input.identity import Identity, identity_of
+from nightshift.routes.endpoint import Endpoint
 
 # Room for an image as base64. A worker holds a few such lines at a time (docs/operations.md, Memory).
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -32,11 +33,15 @@ Fields = dict[str, bytes]
 
 
 class LineReport(msgspec.Struct, frozen=True):
-    """The faults of one line, without its number; its custom_id and its model, each None if it cannot be used."""
+    """The faults of one line, without its number; its custom_id and its model, each None if it cannot be used.
+
+    ``inputs`` is how many inputs a valid line has.
+    """
 
     faults: Sequence[Fault] = ()
     custom_id: str | None = None
     model: str | None = None
+    inputs: int = 0
 
 
 def check_line(line: bytes, endpoint: Endpoint) -> LineReport:
@@ -49,15 +54,15 @@ def check_line(line: bytes, endpoint: Endpoint) -> LineReport:
     return LineReport((), *identity) if identity else _diagnose(whole, endpoint)
 
 
-def identify(line: bytes, endpoint: Endpoint) -> tuple[str, str] | None:
-    """The custom_id and the model of a valid line, quickly; None for a line that needs ``check_line``."""
+def identify(line: bytes, endpoint: Endpoint) -> Identity | None:
+    """What identifies a valid line, quickly; None for a line that needs ``check_line``."""
     if len(line) > MAX_LINE_BYTES:
         return None
     try:
         # msgspec does not check the UTF-8 of values that it skips.
         if not line.isascii():
             line.decode()
-        return endpoint.identify(line)
+        return identity_of(line, endpoint)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -83,7 +88,7 @@ def _diagnose(line: bytes, endpoint: Endpoint) -> LineReport:
         found.append(body)
     else:
         model = _text(body, "model", "body.", missing="invalid_request")
-        found += [model, _prompt_fault(body, endpoint), _stream_fault(body)]
+        found += [model, _prompt_fault(body, endpoint), *_refused_faults(body, endpoint)]
     faults = [each for each in found if isinstance(each, Fault)]
     # The quick check refuses repeated keys if one value has a wrong type. This check reads the last value of each key.
     return LineReport(
@@ -163,13 +168,24 @@ def _prompt_fault(body: Fields, endpoint: Endpoint) -> Fault | None:
         return _missing(param, "invalid_request")
     if _kind(prompt) not in endpoint.prompt_kinds:
         return _wrong_type(param, endpoint.prompt_kinds, prompt)
-    return None if prompt[1:-1].strip() else _empty(param)
+    is_empty = prompt == b'""' or (prompt.startswith(b"[") and not prompt[1:-1].strip())
+    return _empty(param) if is_empty else None
 
 
-def _stream_fault(body: Fields) -> Fault | None:
-    if body.get("stream", _NULL) in (_NULL, b"false"):
-        return None
-    return Fault("streaming_unsupported", "Streaming is not supported in a batch; remove body.stream.", "body.stream")
+# The code of a field that must not be true, and what it asks for.
+_REFUSALS = {
+    "stream": ("streaming_unsupported", "Streaming"),
+    "background": ("invalid_request", "A background response"),
+}
+
+
+def _refused_faults(body: Fields, endpoint: Endpoint) -> list[Fault]:
+    faults: list[Fault] = []
+    for name in endpoint.refused:
+        if body.get(name, _NULL) not in (_NULL, b"false"):
+            code, asked = _REFUSALS[name]
+            faults.append(Fault(code, f"{asked} is not supported in a batch; remove body.{name}.", f"body.{name}"))
+    return faults
 
 
 # --- faults and values ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The JSON body of a chat completion, request or answer: replace its model, read its usage."""
+"""The JSON body of a request or an answer, of any endpoint: replace its model, read its usage."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -108,35 +108,44 @@ class _Details(msgspec.Struct):
     reasoning_tokens: _Tokens | None = None
 
 
-class _CompletionUsage(msgspec.Struct):
+class _AnswerUsage(msgspec.Struct):
+    """Tokens under their old names (chat completions, completions, embeddings) and under their new ones (responses)."""
+
     prompt_tokens: _Tokens | None = None
     completion_tokens: _Tokens | None = None
-    total_tokens: _Tokens | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
+    input_tokens: _Tokens | None = None
+    output_tokens: _Tokens | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+    total_tokens: _Tokens | None = None
 
 
 class _WithUsage(msgspec.Struct):
-    usage: _CompletionUsage | None = None
+    usage: _AnswerUsage | None = None
 
 
+_NO_DETAILS = _Details()
 _decode_usage = msgspec.json.Decoder(_WithUsage).decode
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """The tokens that a chat completion reports; None if ``usage`` is missing or has not OpenAI's shape."""
+    """The tokens that an answer reports; None if ``usage`` is missing or has not OpenAI's shape."""
     try:
         usage = _decode_usage(body).usage
     except (msgspec.DecodeError, RecursionError):
         return None
     if usage is None:
         return None
-    details_in, details_out = usage.prompt_tokens_details, usage.completion_tokens_details
-    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    read = usage.prompt_tokens or usage.input_tokens or 0
+    written = usage.completion_tokens or usage.output_tokens or 0
+    read_details = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
+    written_details = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
     return Usage(
-        input_tokens=prompt,
-        cached_tokens=(details_in.cached_tokens or 0) if details_in else 0,
-        output_tokens=completion,
-        reasoning_tokens=(details_out.reasoning_tokens or 0) if details_out else 0,
-        total_tokens=usage.total_tokens if usage.total_tokens is not None else prompt + completion,
+        input_tokens=read,
+        cached_tokens=read_details.cached_tokens or 0,
+        output_tokens=written,
+        reasoning_tokens=written_details.reasoning_tokens or 0,
+        total_tokens=usage.total_tokens if usage.total_tokens is not None else read + written,
     )

@@ -3,12 +3,13 @@
 import random
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from nightshift.core.errors import Fault, InvalidFileError, UnavailableError
+from nightshift.routes.endpoint import DEFAULT, ENDPOINTS, EndpointPath
 from nightshift.routes.health import Control
 
 JsonFields: TypeAlias = dict[str, Any]
@@ -50,7 +51,8 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The provider's own batch API: what one of its batches may hold at most, and its name for the endpoint.
+    """The provider's own batch API: what one of its batches may hold at most, and its name for the endpoint, if that is
+    not the batch's own.
 
     ``max_queued_tokens`` bounds the prompt tokens of one batch, which are estimated from its bytes.
     """
@@ -58,7 +60,7 @@ class BatchApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_requests: int = 50_000
     max_bytes: int = 200_000_000
     max_queued_tokens: int | None = None
-    endpoint: str = "/v1/chat/completions"
+    endpoint: str | None = None
 
 
 class Realtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,8 +76,9 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     ``mode`` says how: with single requests (``realtime``) or through the provider's own batch API (``batch``), at the
     SKU's price. Lines that a provider's batch has not answered ``rescue_before_seconds`` before the deadline are sent
-    in real time. ``path``, ``query`` and ``headers`` shape the URL and the headers of each request. The fields of
-    ``extra_body`` replace those of the caller's body. ``api_key_secret`` is short for an ``auth`` with a bearer token.
+    in real time. ``endpoints`` are those that it answers. ``path``, ``query`` and ``headers`` shape the URL and the
+    headers of each request; without ``path`` it is the endpoint's own. The fields of ``extra_body`` replace those of
+    the caller's body. ``api_key_secret`` is short for an ``auth`` with a bearer token.
     """
 
     model: str
@@ -84,7 +87,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     upstream_model: str
     batch: bool = True
     sku: Sku
-    endpoints: tuple[Literal["/v1/chat/completions"], ...] = ("/v1/chat/completions",)
+    endpoints: tuple[EndpointPath, ...] = (DEFAULT,)
     mode: Literal["realtime", "batch"] = "realtime"
     batch_api: BatchApi = BatchApi()
     realtime: Realtime = Realtime()
@@ -97,7 +100,7 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     timeout_seconds: int = 600
     api_key_secret: str | None = None
     auth: Auth | None = None
-    path: str = "/chat/completions"
+    path: str | None = None
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
     extra_body: JsonFields = {}
@@ -113,9 +116,17 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return self.auth or (Auth(self.api_key_secret) if self.api_key_secret else None)
 
     @property
-    def url(self) -> str:
-        """The URL that requests are posted to."""
-        return self.url_of(self.path)
+    def is_usable(self) -> bool:
+        """Whether new batches may use it."""
+        return self.batch and self.sku.active
+
+    def request_url(self, endpoint: EndpointPath) -> str:
+        """The URL that the requests of ``endpoint`` are posted to."""
+        return self.url_of(self.path or ENDPOINTS[endpoint].upstream_path)
+
+    def batch_endpoint(self, endpoint: EndpointPath) -> str:
+        """What the provider's batch API calls ``endpoint``."""
+        return self.batch_api.endpoint or endpoint
 
     def url_of(self, path: str, **query: str) -> str:
         """The URL of another path of the provider, with ``query`` besides the route's own."""
@@ -154,8 +165,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ):
             if number is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if not self.endpoints:
-            raise ValueError("endpoints must not be empty")
+        if not self.endpoints or len(set(self.endpoints)) < len(self.endpoints):
+            raise ValueError("endpoints must not be empty, and have no endpoint twice")
         if self.rescue_before_seconds is not None and not (
             self.mode == "batch" and 0 < self.rescue_before_seconds < 24 * 3600
         ):
@@ -171,8 +182,14 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if self.auth and self.api_key_secret:
             raise ValueError("auth and api_key_secret exclude each other")
         for path_name, path in (("path", self.path), ("batch.endpoint", self.batch_api.endpoint)):
+            if path is None:
+                continue
             if not re.fullmatch(r"/[^?#\s\\]*", path):
                 raise ValueError(f"{path_name} must start with a slash and have no query")
+            if len(self.endpoints) > 1:
+                raise ValueError(
+                    f"{path_name} needs a route with one endpoint; write one, with its own sku.id, for each"
+                )
         if self.auth and not (_HEADER_NAME.fullmatch(self.auth.header) and _is_printable(self.auth.scheme)):
             raise ValueError("auth.header must be the name of a header, and auth.scheme printable ASCII")
         for name, value in self.headers.items():
@@ -180,36 +197,51 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 raise ValueError(f"headers: {name[:64]!a} cannot be set")
             if not _is_printable(value):
                 raise ValueError(f"headers: the value of {name[:64]!a} must be printable ASCII")
-        for name in ("model", "messages", "stream"):
+        for name in ("model", *_CALLERS_FIELDS):
             if name in self.realtime_extra_body:
                 raise ValueError(f"extra_body must not set {name}")
+
+
+# The prompts of all endpoints, and what a batch refuses.
+_CALLERS_FIELDS = sorted({name for row in ENDPOINTS.values() for name in (row.prompt, *row.refused)})
 
 
 def _is_printable(text: str) -> bool:
     return (text.isascii() and text.isprintable()) or not text
 
 
+def endpoints_of(routes: Iterable[Route]) -> list[EndpointPath]:
+    """The endpoints that ``routes`` answer, in the order of the table."""
+    offered = {endpoint for route in routes for endpoint in route.endpoints}
+    return [endpoint for endpoint in ENDPOINTS if endpoint in offered]
+
+
 def choose(
     routes: Sequence[Route],
     model: str,
+    endpoint: EndpointPath,
     rng: random.Random | None = None,
     *,
     line: int | None = None,
     controls: Mapping[str, Control] | None = None,
 ) -> Route:
-    """The route for a batch of ``model``: batch-capable, SKU active, lowest priority; ties by weight.
+    """The route for a batch of ``model``: for ``endpoint``, batch-capable, SKU active, lowest priority; ties by weight.
 
     ``controls`` has what the operator said, by route id. A draining route takes no batch. A paused one takes it if no
     other route can: the batch waits. ``line`` is the number of the line that names the model, for the error.
 
     Raises:
-        InvalidFileError: ``batch_model_not_supported``, when no route of the model is batch-capable.
+        InvalidFileError: ``batch_model_not_supported``, when no route of the model is for batches and the endpoint.
         UnavailableError: ``batch_routing_unavailable``, when none of those has an active SKU, or all of them drain.
     """
-    capable = [route for route in routes if route.model == model and route.batch]
+    of_model = [route for route in routes if route.model == model and route.batch]
+    capable = [route for route in of_model if endpoint in route.endpoints]
     if not capable:
         shown = model if len(model) <= 80 else model[:77] + "..."
-        message = f"The model {shown!a} is not supported in a batch. GET /v1/models lists the supported models."
+        message = f"The model {shown!a} is not supported in a batch"
+        if of_model:
+            message += f" of {endpoint}, but in batches of {' and '.join(endpoints_of(of_model))}"
+        message += ". GET /v1/models lists the supported models."
         fault = Fault("model_not_found", message, "body.model", line)
         where = "" if line is None else f"Line {line}, body.model: "
         raise InvalidFileError(f"{where}{message}", code="batch_model_not_supported", details=[fault])

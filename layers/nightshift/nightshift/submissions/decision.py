@@ -3,12 +3,13 @@
 Times are seconds since 1970.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from msgspec.structs import replace
 
+from nightshift.routes.route import BatchApi
 from nightshift.submissions.provider import LineError, ProviderBatch
 from nightshift.submissions.record import Submission
 
@@ -55,6 +56,21 @@ class Times:
 
     def stop_due(self, now: float) -> bool:
         return now >= self.close_at
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; the
+    provider's name of the ``endpoint``; whether the caller has ``cancelled``, and whom to tell that the provider has
+    ``started``. Both functions block."""
+
+    chunk_number: int
+    ends_at: float
+    times: Times
+    api: BatchApi
+    endpoint: str
+    cancelled: Callable[[], bool]
+    started: Callable[[], None]
 
 
 def poll_pause(age: float, left: float | None = None) -> float:

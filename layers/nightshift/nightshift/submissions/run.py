@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from nightshift.chunks.chunk import Chunk, ChunkStore, SliceResult, waiting
 from nightshift.core.log import logger
-from nightshift.submissions.decision import next_move, round_of
+from nightshift.submissions.decision import Visit, next_move, round_of
 from nightshift.submissions.record import Submission
-from nightshift.submissions.steps import Provider, Submissions, SubmissionSteps, Visit
+from nightshift.submissions.steps import Provider, Submissions, SubmissionSteps
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
 # A visit starts no step when less is left of its invocation.

@@ -5,7 +5,6 @@ Every step can run twice: what the provider would count twice is looked for firs
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -14,7 +13,6 @@ from msgspec.structs import replace
 
 from nightshift.chunks.chunk import Chunk, ChunkStore
 from nightshift.core.log import logger
-from nightshift.routes.route import BatchApi
 from nightshift.submissions.answers import ProviderAnswers
 from nightshift.submissions.collection import Collection
 from nightshift.submissions.decision import (
@@ -24,14 +22,14 @@ from nightshift.submissions.decision import (
     LATE_FILES_SECONDS,
     LOOKUP_SECONDS,
     MAX_ROUNDS,
-    Times,
+    Visit,
     poll_pause,
     refusal_of,
     retry_pause,
     seconds_left,
     seen,
 )
-from nightshift.submissions.file import write_provider_file
+from nightshift.submissions.file import provider_lines, write_provider_file
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
 from nightshift.submissions.record import Submission, name_of
 
@@ -64,19 +62,6 @@ class Submissions(Protocol):
     def save(self, submission: Submission) -> None: ...
     def put_lines(self, number: int, lines: Sequence[int]) -> None: ...
     def lines(self, number: int) -> list[int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; whether
-    the caller has ``cancelled``, and whom to tell that the provider has ``started``. Both functions block."""
-
-    chunk_number: int
-    ends_at: float
-    times: Times
-    api: BatchApi
-    cancelled: Callable[[], bool]
-    started: Callable[[], None]
 
 
 class SubmissionSteps:
@@ -145,7 +130,8 @@ class SubmissionSteps:
         return collection
 
     def write(self, collection: Collection, wanted: Sequence[int], path: Path) -> list[int]:
-        return write_provider_file(self._chunk, self._store, collection.open, wanted, self._visit.api, path)
+        lines = provider_lines(self._chunk, self._store, collection.open, wanted, self._visit.endpoint)
+        return write_provider_file(lines, self._visit.api, path)
 
     async def _upload(self, submission: Submission) -> Submission:
         name = self._name(submission)
@@ -174,7 +160,7 @@ class SubmissionSteps:
         sent = replace(submission, create_sent=True, since=self._clock())
         await asyncio.to_thread(self._submissions.save, sent)
         try:
-            batch = await self._provider.create(name, file_id, self._visit.api.endpoint)
+            batch = await self._provider.create(name, file_id, self._visit.endpoint)
         except ProviderError as error:
             if not error.refused:
                 return replace(sent, not_before=self._clock() + FIRST_POLL_SECONDS, problem=error.message)

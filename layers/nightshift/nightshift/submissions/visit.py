@@ -13,9 +13,8 @@ from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, choose
 from nightshift.submissions.client import BatchClient
-from nightshift.submissions.decision import Times
+from nightshift.submissions.decision import Times, Visit
 from nightshift.submissions.run import SubmissionRun
-from nightshift.submissions.steps import Visit
 from nightshift.submissions.store import SubmissionStore
 from nightshift.upstream.client import api_key
 
@@ -33,6 +32,7 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
         ends_at=time.time() + seconds,
         times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
         api=route.batch_api,
+        endpoint=route.batch_endpoint(batch.endpoint),
         cancelled=lambda: _is_cancelled(batch),
         started=lambda: _start(batch),
     )
@@ -51,7 +51,7 @@ def rescue_route(batch: Batch, plan: Planned) -> Route:
         return batch.rescue_route
     realtime = [route for route in routes.for_model(plan.model) if route.mode == "realtime"]
     try:
-        chosen = choose(realtime, plan.model)
+        chosen = choose(realtime, plan.model, batch.endpoint)
     except (InvalidFileError, UnavailableError):
         chosen = plan.route
     _start(batch)

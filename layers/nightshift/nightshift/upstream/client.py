@@ -15,6 +15,7 @@ from nightshift.core import aws
 from nightshift.core.headers import retry_after
 from nightshift.core.log import logger
 from nightshift.core.surrogates import without_lone_surrogates
+from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from nightshift.routes.route import Route
 from nightshift.upstream.answer import (
     MAX_ANSWER_BYTES,
@@ -39,7 +40,7 @@ READ_BYTES = 32 * 1024
 
 
 class Upstream:
-    """An OpenAI-compatible provider, as a route describes it. Use as an async context manager.
+    """One endpoint of an OpenAI-compatible provider, as a route describes it. Use as an async context manager.
 
     An answer longer than ``SMALL_ANSWER_BYTES`` is reserved in ``budget`` before the rest of it is read; until then its
     connection waits. An answer longer than ``max_answer_bytes`` is a failure.
@@ -56,9 +57,10 @@ class Upstream:
         concurrency: int,
         budget: ByteBudget,
         *,
+        endpoint: EndpointPath = DEFAULT,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        self._url = route.url
+        self._url = route.request_url(endpoint)
         # Uncompressed, because a compressed answer is in memory in full before its size is known.
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **route.headers}
         if api_key and route.credentials:
