@@ -178,7 +178,10 @@ class Upstream:
         "hanging": "ht",
     }
 
-    def __init__(self, _route: Route, _api_key: str | None, concurrency: int, _budget: ByteBudget) -> None:
+    def __init__(
+        self, _route: Route, _api_key: str | None, concurrency: int, _budget: ByteBudget, *, endpoint: str
+    ) -> None:
+        assert endpoint == "/v1/chat/completions"
         self._free = concurrency
 
     async def __aenter__(self) -> "Upstream":
@@ -442,10 +445,10 @@ class BatchStates(RuleBasedStateMachine):
         task = tasks[number] | {"slice": life.slices.get(number, {})}
         # The route's timeout is one second, so this slice starts requests for 0.1 s.
         answer = run_chunk(task, 1 + chunk_slice.LIMITS.slice_margin_seconds + 0.1)
-        assert answer["state"] in ("done", "more", "wait")
-        assert (answer["wait_seconds"] > 0) == (answer["state"] == "wait")
-        if answer["state"] == "wait":  # Step Functions waits; here the wait is over at once
-            lines = {number: [tries, 0.0] for number, (tries, _) in answer["carry"]["lines"].items()}
+        assert answer["state"] in ("done", "more", "wait", "park")
+        assert (answer["wait_seconds"] > 0) == (answer["state"] in ("wait", "park"))
+        if answer["wait_seconds"]:  # Step Functions waits; here the wait is over at once
+            lines = {number: [tries, 0.0] for number, (tries, _) in answer["carry"].get("lines", {}).items()}
             answer["carry"] |= {"resume_at": 0.0, "lines": lines}
         life.slices[number] = answer
 

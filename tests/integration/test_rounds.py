@@ -4,13 +4,16 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from nightshift.batches import executions
 from nightshift.batches import store as batches
+from nightshift.chunks.chunk import Carry
 from nightshift.core import aws, settings
 from nightshift.engine import history
-from nightshift.input import layout, plan
+from nightshift.input import layout
+from nightshift.routes.state import RouteState
 
 from tests.integration.support import (
     Caller,
@@ -18,6 +21,7 @@ from tests.integration.support import (
     input_lines,
     invoke,
     move,
+    route,
     run_chunk,
     sample,
     set_batch,
@@ -205,9 +209,10 @@ def test_a_chunks_execution_ends_no_batch(alice: Caller) -> None:
 
 
 def parked(caller: Caller) -> str:
-    """A batch whose only chunk waits for the key of its route."""
-    apply_route(api_key_secret="nightshift/gone")
+    """A batch whose only chunk waits for its route, which the operator has paused."""
+    apply_route()
     batch_id = caller.begin(input_lines(2))
+    RouteState(route().id).put_control("paused")
     task = invoke("validate_batch", caller.start(batch_id))["task"]
     assert run_chunk(task)["state"] == "park"
     return batch_id
@@ -277,7 +282,7 @@ def test_a_waker_killed_halfway_is_repaired(alice: Caller, monkeypatch: pytest.M
 
 def test_a_parked_chunks_carry_reaches_the_next_execution(alice: Caller) -> None:
     batch_id = parked(alice)
-    [task] = plan.read(batch_id) or []
-    assert batches.carry(batch_id, task.chunk) == '{"refusals":1}'
+    kept = msgspec.json.encode(Carry(lines={0: (3, 0.0)})).decode()
+    batches.put_carry(batch_id, 0, kept)
     task_again = invoke("validate_batch", alice.start(batch_id))["task"]
-    assert run_chunk(task_again)["carry"] == {"refusals": 2}
+    assert run_chunk(task_again)["carry"] == {"lines": {"0": [3, 0.0]}}
