@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, Sku
+from nightshift.routes.state import RouteState
 
+from local.settings import SECRET
 from tests.e2e.conftest import Local, Receiver, assert_every_line_once, batch_file, request_line, wait_for
 
 
@@ -111,13 +113,17 @@ def test_full_history_continues_elsewhere(local: Local) -> None:
 
 
 def test_cancel_wakes_a_waiting_batch(local: Local, operator: None) -> None:
-    sku = Sku("keyless")
-    url = local.description["upstream_url"]
     route = Route(
-        model="keyless", provider="p", base_url=url, upstream_model="m", sku=sku, api_key_secret="nightshift/gone"
+        model="paused",
+        provider="p",
+        base_url=local.description["upstream_url"],
+        upstream_model="m",
+        sku=Sku("paused"),
+        api_key_secret=SECRET,
     )
     routes.apply([route])
-    batch = local.create(batch_file(5, model="keyless"))
+    RouteState(route.id).put_control("paused")
+    batch = local.create(batch_file(5, model="paused"))
     stepfunctions = local.aws("stepfunctions")
     machine = stepfunctions.list_state_machines()["stateMachines"][0]["stateMachineArn"]
     arn = f"{machine.replace(':stateMachine:', ':execution:')}:{batch.id}"
@@ -128,7 +134,7 @@ def test_cancel_wakes_a_waiting_batch(local: Local, operator: None) -> None:
 
     wait_for(waits)
     assert local.client.batches.cancel(batch.id).status == "cancelling"
-    batch = local.ended(batch, 25)  # the pause is 30 seconds
+    batch = local.ended(batch, 25)
 
     assert batch.status == "cancelled"
     assert_every_line_once(local, batch.id, 5, {"batch_cancelled"})

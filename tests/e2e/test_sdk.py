@@ -451,7 +451,7 @@ def test_metadata_has_limits(account: Account) -> None:
         ({}, "missing_required_parameter", "input_file_id"),
         ({"input_file_id": None}, "invalid_value", "input_file_id"),
         ({"input_file_id": 7}, "invalid_value", "input_file_id"),
-        ({"input_file_id": "file_a", "endpoint": "/v1/embeddings"}, "invalid_value", "endpoint"),
+        ({"input_file_id": "file_a", "endpoint": "/v1/rerank"}, "invalid_value", "endpoint"),
         ({"input_file_id": "file_a", "completion_window": "1h"}, "invalid_value", "completion_window"),
         ({"input_file_id": "file_a", "callback_url": "http://example.com"}, "invalid_callback_url", "callback_url"),
         ({"input_file_id": "file_a", "callback_url": "https://10.0.0.1/"}, "invalid_callback_url", "callback_url"),

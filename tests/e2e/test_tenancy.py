@@ -89,6 +89,14 @@ def delivered_batch(owner: Account, receiver: Receiver) -> Owned:
     return {"batch_id": batch.id, "delivery_id": wait_for(delivered)}
 
 
+def failed_batch(local: Local, owner: Account) -> Owned:
+    """An ended batch with a line to retry."""
+    local.upstream.set(error_rate={"400": 1.0})
+    batch = owner.ended(owner.create())
+    assert batch.error_file_id
+    return {"batch_id": batch.id}
+
+
 def owned(local: Local, owner: Account, names: list[str], path: str, receive: Callable[..., Receiver]) -> Owned:
     """One of the owner's ids for each parameter of the path."""
     if names == ["file_id"]:
@@ -97,6 +105,8 @@ def owned(local: Local, owner: Account, names: list[str], path: str, receive: Ca
         return upload(owner)
     if "webhook_deliveries" in path and set(names) <= {"batch_id", "delivery_id"}:
         return delivered_batch(owner, receive())
+    if path.endswith("/retry"):
+        return failed_batch(local, owner)
     if names == ["batch_id"]:
         return running_batch(local, owner)
     raise AssertionError(f"say here how to make what {path} names")
@@ -108,6 +118,8 @@ def contents(operation_id: str, ids: Owned) -> dict[str, Any]:
         return {"files": {"data": ("data", b"bytes", "application/octet-stream")}}
     if operation_id == "completeUpload":
         return {"json": {"part_ids": [ids["part_id"]]}}
+    if operation_id == "retryBatch":
+        return {"json": {}}
     operation = next(each for each in OPERATIONS.values() if each.id == operation_id)
     assert operation.body is None, f"say here what to send to {operation_id}"
     assert operation.form is None, f"say here what to send to {operation_id}"
