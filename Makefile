@@ -53,7 +53,7 @@ format: install ## Format the code and apply automatic fixes
 	ruff format .
 	ruff check --fix .
 
-bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale bench-fairness bench-batch_mode ## Run the benchmarks against named peers and limits
+bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale bench-fairness bench-tails bench-batch_mode ## Run the benchmarks against named peers and limits
 
 bench-%: install
 	python -m bench.$*

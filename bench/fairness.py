@@ -224,10 +224,13 @@ class Worker:
         if self.over:
             return
         wanted = min(WORKER, self.job.lines + self.in_flight)
-        permit = self.place.take(wanted, self.in_flight, self.answered_at)
+        level = self.pacer.level if self.pacer else None
+        permit = self.place.take(wanted, self.in_flight, self.answered_at, level)
         self.ceiling, self.pause = permit.ceiling, permit.pause
         if permit.ceiling:
             self.set_ceiling(permit.ceiling)
+        if self.pacer and permit.level:
+            self.pacer.adopt(permit.level)
         self.send()
         if not self.ended():
             pause = min(TICK_SECONDS, self.next_tick)
@@ -237,13 +240,7 @@ class Worker:
     def set_ceiling(self, ceiling: int) -> None:
         if self.pacer is None:
             self.pacer = Pacer(ceiling, rng=self.simulation.rng)
-        elif hasattr(self.pacer, "set_ceiling"):
-            self.pacer.set_ceiling(ceiling)
-        else:
-            free = self.pacer.limit >= self.pacer.ceiling
-            self.pacer.ceiling = ceiling
-            self.pacer.limit = ceiling if free else min(self.pacer.limit, ceiling)
-            self.pacer._threshold = float(ceiling) if free else self.pacer._threshold
+        self.pacer.ceiling = ceiling
 
     def send(self) -> None:
         simulation, provider, now = self.simulation, self.provider, self.simulation.now
@@ -258,7 +255,7 @@ class Worker:
                 simulation.at(now + 0.1, lambda: self.refused(now))
             else:
                 provider.change(1, now)
-                simulation.at(now + simulation.latency(simulation.rng), self.answered)
+                simulation.at(now + simulation.latency(simulation.rng), lambda: self.answered(now))
         if not self.job.lines and not self.last_sent:
             # What the last lines leave free is given back at once, and not at the next tick.
             self.last_sent = True
@@ -268,7 +265,7 @@ class Worker:
         if not self.over:
             self.place.take(self.in_flight, self.in_flight, self.answered_at)
 
-    def answered(self) -> None:
+    def answered(self, started_at: float) -> None:
         self.provider.change(-1, self.simulation.now)
         if self.over:
             return  # The worker died: the line is still open.
@@ -276,7 +273,7 @@ class Worker:
         self.in_flight -= 1
         self.answered_at = self.simulation.now
         self.simulation.answered[self.job.account] += 1
-        self.pacer.answered()
+        self.pacer.answered(started_at)
         self.send()
         self.ended()
 

@@ -78,7 +78,7 @@ README = Path(__file__).parent / "README.md"
 MARK = "<!-- the tables below are written by `python -m bench.report` -->"
 SUBJECTS = (
     *("run_chunk", "validate", "finalize", "cold_start", "cost", "cost_long", "tls", "api", "scale", "fairness"),
-    *("batch_mode", "memory"),
+    *("tails", "batch_mode", "memory"),
 )
 # Rows that are only in the JSON: the counts of a batch, and the quotas.
 LEFT_OUT = ("counted", "scaled to", "100 x")

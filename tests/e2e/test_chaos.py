@@ -15,10 +15,11 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from msgspec.structs import replace
 from nightshift.core.ids import request_line_id
 from openai.types import Batch
 
-from local.settings import MODEL, ROOT_CREDENTIALS, SECRET
+from local.settings import MODEL, ROOT_CREDENTIALS
 from tests.e2e.conftest import Killer, Local, Receiver, assert_every_line_once, batch_file, wait_for
 
 LINES = int(os.environ.get("CHAOS_LINES", "3000"))
@@ -172,26 +173,11 @@ def run_chunk(local: Local, task: dict[str, Any]) -> dict[str, Any]:
 def short_timeout(local: Local, operator: None) -> Iterator[None]:
     """The route has a timeout of three seconds."""
     from nightshift.routes import store as routes
-    from nightshift.routes.route import Route, Sku
 
-    def apply(seconds: int) -> None:
-        routes.apply(
-            [
-                Route(
-                    model=MODEL,
-                    provider="simulator",
-                    base_url=local.description["upstream_url"],
-                    upstream_model="simulated-model",
-                    sku=Sku("local"),
-                    timeout_seconds=seconds,
-                    api_key_secret=SECRET,
-                )
-            ]
-        )
-
-    apply(3)
+    before = routes.for_model(MODEL)
+    routes.apply([replace(route, timeout_seconds=3) for route in before])
     yield
-    apply(60)
+    routes.apply(before)
 
 
 @pytest.mark.usefixtures("short_timeout")

@@ -37,6 +37,10 @@ REGION = "eu-central-1"
 # --- the template -----------------------------------------------------------------------------------------------
 
 
+class KilledError(BaseException):
+    """The process was killed. Not an ``Exception``, so that no code of the process can catch it."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with CloudFormation's short functions, each read as its plain argument."""
 

@@ -44,17 +44,23 @@ from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.pacing import Backoff
 
-from tests.integration.support import MODEL, Caller, apply_route, invoke, request_line, run_chunk, sample, set_batch
+from tests.integration.support import (
+    MODEL,
+    Caller,
+    KilledError,
+    apply_route,
+    invoke,
+    request_line,
+    run_chunk,
+    sample,
+    set_batch,
+)
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "0"))
 LEFTOVERS = {"batch_cancelled", "batch_expired", "internal_error"}
 
 
 # --- processes that may be interrupted ------------------------------------------------------------------------------
-
-
-class KilledError(BaseException):
-    """The process was killed. Not an ``Exception``, so that no code of the process can catch it."""
 
 
 @dataclass
@@ -179,8 +185,16 @@ class Upstream:
     }
 
     def __init__(
-        self, _route: Route, _api_key: str | None, concurrency: int, _budget: ByteBudget, *, endpoint: str
+        self,
+        _route: Route,
+        _api_key: str | None,
+        concurrency: int,
+        _budget: ByteBudget,
+        *,
+        endpoint: str,
+        timeout_seconds: float,
     ) -> None:
+        assert timeout_seconds > 0
         assert endpoint == "/v1/chat/completions"
         self._free = concurrency
 
@@ -449,7 +463,7 @@ class BatchStates(RuleBasedStateMachine):
         assert (answer["wait_seconds"] > 0) == (answer["state"] in ("wait", "park"))
         if answer["wait_seconds"]:  # Step Functions waits; here the wait is over at once
             lines = {number: [tries, 0.0] for number, (tries, _) in answer["carry"].get("lines", {}).items()}
-            answer["carry"] |= {"resume_at": 0.0, "lines": lines}
+            answer["carry"] |= {"level": {}, "lines": lines}
         life.slices[number] = answer
 
     def stored(self, batch: str) -> Batch:

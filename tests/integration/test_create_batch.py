@@ -19,6 +19,7 @@ from nightshift.routes.route import Route
 from tests.integration.support import (
     MODEL,
     Caller,
+    KilledError,
     Reply,
     apply_route,
     input_lines,
@@ -354,10 +355,6 @@ def test_a_slow_file_is_validated_later(alice: Caller, monkeypatch: pytest.Monke
 
 
 # --- Idempotency-Key ------------------------------------------------------------------------------------------------
-
-
-class KilledError(BaseException):
-    """The process was killed. Not an ``Exception``, so that no code of the process can catch it."""
 
 
 def keyed(caller: Caller, file_id: str, **body: Any) -> Reply:

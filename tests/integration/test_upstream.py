@@ -99,16 +99,16 @@ def test_a_refused_connection_is_not_now() -> None:
         assert send(f"http://127.0.0.1:{free.getsockname()[1]}") == Answer(failure="connect")
 
 
-def test_an_unknown_host_name_is_not_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_name_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert send("http://nowhere.example") == Answer(failure="connect")
+    assert send("http://nowhere.example") == Answer(failure="dns")
 
 
-def test_a_failed_tls_handshake_is_not_now(server: Server) -> None:
-    assert send(server.url.replace("http:", "https:")) == Answer(failure="connect")
+def test_a_failed_tls_handshake_is_told_apart(server: Server) -> None:
+    assert send(server.url.replace("http:", "https:")) == Answer(failure="tls")
 
 
 def test_an_error_page_becomes_an_error(server: Server) -> None:

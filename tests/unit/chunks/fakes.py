@@ -30,7 +30,7 @@ REFUSED = Answer(429, b'{"error":{}}')
 BROKEN = Answer(500, b'{"error":{"message":"oops"}}')
 
 
-class CrashError(Exception):
+class CrashError(BaseException):
     """The worker crashes here."""
 
 

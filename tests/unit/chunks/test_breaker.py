@@ -1,8 +1,8 @@
 """Whom an answer blames: its line, or the route."""
 
 import pytest
-from nightshift.chunks.breaker import GOOD_FOR_EACH_REFUSAL, TO_BREAK, TO_REFUSE, Breaker
-from nightshift.upstream.answer import Answer
+from nightshift.chunks.breaker import DOWN_REFUSALS, GOOD_FOR_EACH_REFUSAL, TO_BREAK, TO_REFUSE, Breaker
+from nightshift.upstream.answer import Answer, Failure
 
 OK = Answer(200, b"{}")
 REFUSED = Answer(429, b"{}")
@@ -13,7 +13,16 @@ def error(status: int, message: str = "", code: str = "") -> Answer:
 
 
 @pytest.mark.parametrize(
-    "answer", [error(401), error(402), error(403), error(404), error(429, code="insufficient_quota")]
+    "answer",
+    [
+        error(401),
+        error(402),
+        error(403),
+        error(404),
+        error(429, code="insufficient_quota"),
+        Answer(failure="dns"),
+        Answer(failure="tls"),
+    ],
 )
 def test_a_broken_route_is_found_after_a_few_answers(answer: Answer) -> None:
     breaker = Breaker()
@@ -65,3 +74,31 @@ def test_in_a_storm_of_refusals_no_line_is_given_up() -> None:
     for turn in range(1_000):
         assert breaker.verdict(turn % 7, 1, REFUSED) == "not_now"
         breaker.verdict(100, 1, OK)
+
+
+@pytest.mark.parametrize("failure", ["dns", "tls"])
+def test_a_wrong_address_is_never_the_lines_fault(failure: Failure) -> None:
+    breaker = Breaker()
+    for _ in range(TO_BREAK):
+        assert breaker.verdict(1, 1, Answer(failure=failure)) == "route"
+    assert breaker.trouble is not None
+    assert breaker.trouble.kind == "address"
+
+
+def test_a_name_that_fails_now_and_then_breaks_nothing() -> None:
+    breaker = Breaker()
+    for _ in range(3 * TO_BREAK):
+        assert breaker.verdict(1, 1, Answer(failure="dns")) == "route"
+        breaker.verdict(2, 1, OK)
+    assert breaker.trouble is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_down"),
+    [(Answer(failure="connect"), True), (error(503, "overloaded"), True), (REFUSED, False)],
+)
+def test_who_never_answers_is_down(answer: Answer, is_down: bool) -> None:
+    breaker = Breaker()
+    assert not breaker.is_down(answer, DOWN_REFUSALS - 1)
+    assert breaker.is_down(answer, DOWN_REFUSALS) == is_down
+    assert (breaker.trouble is not None and breaker.trouble.kind == "down") == is_down

@@ -113,7 +113,7 @@ def test_a_stored_segment_is_only_sealed() -> None:
             raise CrashError
 
     store.before = no_seals
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(BaseExceptionGroup):
         run(store, upstream)
     # Another worker has stored the same lines as a result part.
     store.write_result_part([OutputLine(n, b'{"id":"%d","custom_id":"id-%d"}' % (n, n), True) for n in range(5)])

@@ -25,7 +25,8 @@ from tests.unit.chunks.fakes import (
 
 
 def test_a_slice_starts_only_what_fits() -> None:
-    store, upstream, clock = Store(200), Upstream(), Clock(0.1)
+    """Nothing is known of the latency yet, so a request may take all of its time."""
+    store, upstream, clock = Store(200), Upstream(lambda *_: Answer(failure="broken")), Clock(0.1)
     starts: list[float] = []
     upstream.on_send = lambda _: starts.append(clock.now)
     ends_at = clock.now + MARGIN + 30.0 + 10.0
@@ -34,7 +35,18 @@ def test_a_slice_starts_only_what_fits() -> None:
     assert 0 < len(upstream.sends) < 200
     # Each of the eight requests that start together advances the clock.
     assert max(starts) + 30.0 + MARGIN <= ends_at + 8 * clock.step
+
+
+def test_known_latencies_let_a_slice_start_more() -> None:
+    store, upstream, clock = Store(500), Upstream(), Clock(0.1)
+    starts: list[float] = []
+    upstream.on_send = lambda _: starts.append(clock.now)
+    ends_at = clock.now + MARGIN + 30.0 + 10.0
+    result = run(store, upstream, clock=clock, ends_at=ends_at, request_seconds=30.0)
+    assert result.state == "more"
+    assert ends_at - 30.0 < max(starts) < ends_at - MARGIN
     assert store.safe() == set(upstream.sends)
+    assert sum(result.carry.latencies.values()) >= len(upstream.sends) / 2
 
 
 def test_a_late_answer_is_sent_again() -> None:
@@ -71,10 +83,16 @@ def test_slices_finish_the_chunk() -> None:
     store.assert_each_line_once_and_in_order()
 
 
-def test_a_short_slice_sends_nothing() -> None:
+def test_a_slice_without_time_sends_nothing() -> None:
     store, upstream = Store(5), Upstream()
-    result = run(store, upstream, ends_at=time.time() + MARGIN + 9.0, request_seconds=10.0)
+    result = run(store, upstream, ends_at=time.time() + MARGIN, request_seconds=10.0)
     assert (result.state, upstream.sends) == ("more", [])
+
+
+def test_a_late_start_has_a_part_of_the_time_left() -> None:
+    """Otherwise a chunk whose results take long to read would never send anything."""
+    store, upstream = Store(5), Upstream()
+    assert run(store, upstream, ends_at=time.time() + MARGIN + 9.0, request_seconds=600.0).state == "done"
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(6.5, (6, 7)), (19.0, (18, 19)), (600.0, (LIMITS.max_wait_seconds,))])
@@ -95,13 +113,13 @@ def test_a_short_pause_stays_in_the_slice() -> None:
 
 
 def test_a_pause_holds_new_lines_too() -> None:
+    """Of four requests in flight the third refusal says that it is not one line's alone."""
     store = Store(40, 40)
-    upstream = Upstream(lambda _, __: Answer(429, b"{}", retry_after=0.3) if len(upstream.sends) <= 4 else OK)
+    upstream = Upstream(lambda _, __: Answer(429, b"{}", retry_after=0.3))
     times: list[float] = []
     upstream.on_send = lambda _: times.append(time.monotonic())
-    assert run(store, upstream, concurrency=4).state == "done"
-    # The first four are in flight together, and all are refused.
-    assert times[4] - times[3] >= 0.29
+    assert run(store, upstream, concurrency=4, ends_at=time.time() + MARGIN + 0.2).state == "more"
+    assert len(times) <= 4 + 3
 
 
 def test_a_wait_ends_by_the_deadline() -> None:
@@ -122,16 +140,14 @@ def test_a_waiting_line_holds_up_no_other() -> None:
 def test_carried_refusals_start_slowly() -> None:
     store, upstream = Store(50, 50), Upstream(lambda _, __: Answer(429, b"{}", retry_after=30.0))
     refused = run(store, upstream)
-    assert refused.carry.refusals >= 1
+    assert refused.carry.level.limit == 0.5
     peaks: list[int] = []
     again = Upstream(seconds=0.002)
     again.on_send = lambda _: peaks.append(again.in_flight)
     clock = Clock()
     clock.now = time.time() + 31
     assert run(store, again, carry=refused.carry, clock=clock).state == "done"
-    assert peaks[0] == 1
-    assert peaks[1] <= 2
-    assert max(peaks) == 8
+    assert 4 <= max(peaks) < 8
 
 
 def test_tries_are_counted_over_slices() -> None:

@@ -60,7 +60,9 @@ def test_first_worker_gets_all_it_wants(world: World) -> None:
 def test_a_worker_gets_its_part_of_the_rates(world: World) -> None:
     world.rates = {"requests_per_minute": 640, "tokens_per_minute": 6400}
     permit = world.place("w").take(16)
-    assert (permit.requests_per_minute, permit.tokens_per_minute) == (160.0, 1600.0)
+    assert (permit.requests_per_minute, permit.tokens_per_minute) == (640.0, 6400.0)
+    permit = world.place("w2", "two", "b2").take(48)
+    assert (permit.requests_per_minute, permit.tokens_per_minute) == (480.0, 4800.0)
 
 
 def test_newcomer_waits_until_the_holder_gives_way(world: World) -> None:
@@ -184,8 +186,28 @@ def test_suspicion_ends_with_an_answer_to_another(world: World) -> None:
 
 
 def test_what_was_learned_is_shared(world: World) -> None:
-    world.place("w1", "one", "b1").take(32, level=Level(limit=0.5, resume_at=1030.0))
-    assert world.place("w2", "two", "b2").take(32).level == Level(limit=0.5, resume_at=1030.0, at=1000.0)
+    first, second = world.place("w1", "one", "b1"), world.place("w2", "two", "b2")
+    first.take(32, level=Level(limit=0.5, resume_at=1030.0))
+    assert second.take(32).level == Level(limit=0.5, resume_at=1030.0, at=1000.0)
+    # It is news once, and nobody's own news.
+    assert second.take(32, level=Level(limit=0.5, resume_at=1030.0)).level is None
+    assert first.take(32).level is None
+
+
+def test_who_has_not_heard_the_news_does_not_overwrite_it(world: World) -> None:
+    first, second = world.place("w1", "one", "b1"), world.place("w2", "two", "b2")
+    second.take(32, level=Level())
+    first.take(32, level=Level(limit=0.25))
+    news = second.take(32, level=Level(limit=1.0)).level
+    assert news is not None
+    assert news.limit == 0.25
+    assert world.state.level.limit == 0.25
+
+
+def test_old_news_is_none(world: World) -> None:
+    world.place("w1", "one", "b1").take(32, level=Level(limit=0.5))
+    world.now += 3600
+    assert world.place("w2", "two", "b2").take(32).level is None
 
 
 def test_accounts_take_turns_on_a_small_route(world: World) -> None:

@@ -10,6 +10,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nightshift.routes.level import Level
 from nightshift.upstream.pacing import BACKOFF, MAX_RETRY_AFTER, Backoff, Pacer
 
 
@@ -56,7 +57,7 @@ def simulate(
             pacer.refused(started_at, now, None)
             trace.refused += 1
         else:
-            pacer.answered()
+            pacer.answered(started_at)
             trace.answered += 1
         trace.limits.append((now, pacer.limit))
     return trace
@@ -73,21 +74,27 @@ def test_backoff_grows_to_a_bound(failures: int, chance: float) -> None:
 events = st.lists(
     st.one_of(
         st.just("answer"),
+        st.integers(1, 600),  # another ceiling
         st.tuples(st.floats(0, 5), st.none() | st.floats(0, 100)),  # a refusal: sent how long ago, Retry-After
     ),
     max_size=200,
 )
 
 
-@given(ceiling=st.integers(1, 600), refusals=st.integers(0, 50), happened=events)
+levels = st.builds(Level, limit=st.floats(0.0001, 1), threshold=st.floats(0.0001, 1), refusals=st.integers(0, 50))
+
+
+@given(ceiling=st.integers(1, 600), level=levels, happened=events)
 def test_the_limit_stays_within_its_bounds(
-    ceiling: int, refusals: int, happened: list[str | tuple[float, float | None]]
+    ceiling: int, level: Level, happened: list[str | int | tuple[float, float | None]]
 ) -> None:
-    pacer, now = Pacer(ceiling, refusals, rng=random.Random(1)), 10.0
+    pacer, now = Pacer(ceiling, level, rng=random.Random(1)), 10.0
     for event in happened:
         now += 0.1
         if isinstance(event, str):
-            pacer.answered()
+            pacer.answered(now - 0.1)
+        elif isinstance(event, int):
+            pacer.ceiling = ceiling = event
         else:
             age, retry_after = event
             assert pacer.refused(now - age, now, retry_after) >= now + (retry_after or 0.0)
@@ -107,6 +114,15 @@ def test_one_round_of_refusals_halves_once() -> None:
     for _ in range(128):
         pacer.refused(1.5, 2.0, None)
     assert pacer.limit == 64
+
+
+def test_few_refusals_lower_it_a_little() -> None:
+    pacer = Pacer(256, rng=Always())
+    for _ in range(230):
+        pacer.answered(0.0)
+    for _ in range(26):
+        pacer.refused(0.0, 1.0, None)
+    assert pacer.limit == pytest.approx(256 * (1 - 26 / 256 / 2), abs=1)
 
 
 @pytest.mark.parametrize("ceiling", [4, 16, 64, 256])
@@ -153,12 +169,21 @@ def test_the_limit_recovers_after_an_outage() -> None:
     assert back - first_answer < 30
 
 
-def test_carried_refusals_start_at_one() -> None:
-    pacer = Pacer(256, refusals=5)
-    assert pacer.limit == 1
+def test_another_pacer_goes_on_from_the_level() -> None:
+    first = Pacer(256, rng=Always())
+    first.refused(0.0, 10.0, 7.5)
     for _ in range(255):
-        pacer.answered()
-    assert pacer.limit == 256
+        first.refused(0.0, 10.0, 7.5)
+    again = Pacer(64, first.level)
+    assert (again.limit, again.resume_at, again.refusals) == (32, first.resume_at, first.refusals)
+
+
+def test_it_grows_in_proportion_to_the_level() -> None:
+    """After a cut, a level of 10 of 10,000 does not jump to what the ceiling would suggest."""
+    pacer = Pacer(10_000, Level(limit=0.001, threshold=0.0005))
+    for _ in range(100):
+        pacer.answered(1.0)
+    assert 10 <= pacer.limit <= 12
 
 
 def test_retry_after_pauses_all_lines() -> None:
@@ -177,13 +202,13 @@ def test_a_shorter_pause_changes_nothing() -> None:
 def test_a_single_refusal_delays_one_line() -> None:
     pacer = Pacer(256, rng=Always())
     for _ in range(100):
-        pacer.answered()
+        pacer.answered(0.0)
     assert pacer.refused(0.0, 1.0, 9.0) == 10.0
     assert (pacer.limit, pacer.resume_at, pacer.refusals) == (256, 0.0, 0)
 
 
 def test_refusals_before_a_cut_do_not_cut() -> None:
-    pacer = Pacer(2, rng=Always())
+    pacer = Pacer(1, rng=Always())
     pacer.refused(0.0, 1.0, 20.0)
     before = (pacer.limit, pacer.resume_at, pacer.refusals)
     assert pacer.refused(0.5, 1.5, 1.0) == 21.0
@@ -195,19 +220,21 @@ def test_an_answer_resets_the_refusals() -> None:
     for at in range(5):
         pacer.refused(at + 0.5, at + 1.0, None)
     assert pacer.refusals == 5
-    pacer.answered()
+    pacer.answered(4.5)
+    assert pacer.refusals == 5  # it was sent before the last cut
+    pacer.answered(6.0)
     assert pacer.refusals == 0
 
 
 def test_retry_after_is_bounded() -> None:
-    pacer = Pacer(4)
+    pacer = Pacer(1)
     assert pacer.refused(0.0, 10.0, 86_400.0) == 10.0 + MAX_RETRY_AFTER
     assert pacer.resume_at == 10.0 + MAX_RETRY_AFTER
 
 
 @pytest.mark.parametrize("asked", [0.0, 0.001])
 def test_a_pause_is_at_least_the_backoff(asked: float) -> None:
-    pacer, now = Pacer(8, rng=Always()), 0.0
+    pacer, now = Pacer(1, rng=Always()), 0.0
     pauses = []
     for _ in range(12):
         again = pacer.refused(now, now, asked)

@@ -1,20 +1,24 @@
 """Whether an answer says something of its line, or of the route that all lines share.
 
 A revoked key (401, 403), no credit (402), a deployment that is gone (404) and a used-up quota concern every line. Such
-an answer is a line's own only if the upstream has answered other lines well meanwhile. Nothing here reads a clock.
+an answer is a line's own only if the upstream has answered other lines well meanwhile. A host without a name or a
+certificate is never a line's fault. Nothing here reads a clock.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from nightshift.routes.health import Trouble, trouble_of
-from nightshift.upstream.answer import Answer, Verdict, error_words, judge
+from nightshift.upstream.answer import FAILURES, Answer, Verdict, error_words, judge
 
 _OF_ROUTE = frozenset({401, 402, 403, 404})
 # So many answers in a row that blame the route, without a good one between, break it.
 TO_BREAK = 3
 # A line that was refused so often, while so many times more answers were good, is refused for itself.
 TO_REFUSE, GOOD_FOR_EACH_REFUSAL = 10, 20
+
+# So many refusals in a row have lowered the limit to one request, and have lasted half a minute or more.
+DOWN_REFUSALS = 14
 
 Blame = Literal["line", "unclear", "route"]
 
@@ -46,18 +50,24 @@ class Breaker:
             self._good += 1
             self._in_a_row = 0
         elif _is_of_route(answer):
-            blame = self._blame(line)
+            blame = self._blame(line, answer)
             if blame == "route" and self.trouble is None:
-                self.trouble = trouble_of(answer.status, error_words(answer.body))
+                self.trouble = _trouble(answer)
             return "final" if blame == "line" else "route"
         elif verdict == "not_now" and self._is_of_line(line, answer):
             return "final"
         return verdict
 
-    def _blame(self, line: int) -> Blame:
+    def is_down(self, answer: Answer, refusals: int) -> bool:
+        """Whether, after so many ``refusals`` in a row, ``answer`` says that nobody is there: that is a trouble too."""
+        if self.trouble is None and refusals >= DOWN_REFUSALS and (answer.failure == "connect" or answer.status == 503):
+            self.trouble = _trouble(answer)
+        return self.trouble is not None
+
+    def _blame(self, line: int, answer: Answer) -> Blame:
         """Whom an answer that may be the route's blames; ``unclear`` means that the line is to be sent again."""
         before = self._blamed_at.setdefault(line, self._good)
-        if self._good > before:
+        if self._good > before and answer.failure is None:
             return "line"
         self._in_a_row += 1
         return "route" if self._in_a_row >= TO_BREAK else "unclear"
@@ -76,6 +86,13 @@ class Breaker:
 
 def _is_of_route(answer: Answer) -> bool:
     """Whether the answer may say something of the route."""
+    if answer.failure in ("dns", "tls"):
+        return True
     if answer.status == 429:
         return b"insufficient_quota" in answer.body[:4000]
     return answer.status in _OF_ROUTE
+
+
+def _trouble(answer: Answer) -> Trouble:
+    words = FAILURES[answer.failure][1] if answer.failure else error_words(answer.body)
+    return trouble_of(answer.status, words)

@@ -15,6 +15,7 @@ from nightshift.input.layout import Segment
 from nightshift.results.completion import replace_model, set_fields
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary
+from nightshift.routes.level import Level
 from nightshift.upstream.answer import Answer
 
 
@@ -102,13 +103,14 @@ class Deadlines:
 class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one slice hands to the next. Step Functions holds it as JSON between the two.
 
-    ``refusals`` is the number of refusals in a row, ``resume_at`` the end of the upstream's pause, and ``lines`` has
-    the lines that were tried or are delayed, by number.
+    ``lines`` has the lines that were tried or are delayed, by number, ``level`` what the slice's pacer has learned,
+    with the time before which nothing is sent, and ``latencies`` what ``tail.Latencies`` has counted.
     """
 
     refusals: int = 0
-    resume_at: float = 0.0
     lines: dict[int, CarriedLine] = {}
+    level: Level = Level()
+    latencies: dict[int, int] = {}
 
 
 NO_CARRY = Carry()
@@ -140,10 +142,9 @@ def waiting(seconds: int, carry: Carry = NO_CARRY) -> SliceResult:
 @dataclass(slots=True)
 class Statistics:
     """What a run did: how many requests it sent, sent again after a failure, and had refused; the sum of the seconds
-    that its answers took; and whether the input file was deleted."""
+    that its answers took."""
 
     sent: int = 0
     retried: int = 0
     refused: int = 0
     upstream_seconds: float = 0.0
-    input_gone: bool = False

@@ -8,25 +8,27 @@ After a crash, the next run sends again only the lines that were in flight or no
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from nightshift.chunks import chunk as chunks
 from nightshift.chunks.breaker import Breaker
-from nightshift.chunks.chunk import NO_CARRY, Carry, ChunkStore, InputGoneError, SliceResult, waiting
+from nightshift.chunks.chunk import NO_CARRY, Carry, ChunkStore, SliceResult, waiting
 from nightshift.chunks.ledger import Ledger
 from nightshift.chunks.line_queue import Line, LineQueue
 from nightshift.chunks.output import output_line
+from nightshift.chunks.reading import Reader
 from nightshift.chunks.run_limits import RunLimits
-from nightshift.chunks.storing import restore, seal_stored, store_lines
+from nightshift.chunks.storing import Storing
 from nightshift.chunks.tenure import Tenure
+from nightshift.chunks.throttle import Throttle
 from nightshift.core.ids import request_line_id
-from nightshift.input.layout import Segment
-from nightshift.input.request import requests
+from nightshift.core.log import logger
 from nightshift.routes.health import Trouble
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
-from nightshift.upstream.pacing import MAX_RETRY_AFTER, Pacer
+from nightshift.upstream.pacing import MAX_RETRY_AFTER
 
 
 class ChunkRun:
@@ -61,19 +63,15 @@ class ChunkRun:
         self._tenure = tenure
         self._limits = limits or RunLimits()
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._deadlines = deadlines
         self._expires_at = deadlines.batch_expires_at
-        # No request starts that may outlast the slice. One that outlasts it all the same, because its answer waited for
-        # the byte budget, is left to the next slice.
+        # A request that has no answer then is left to the next slice.
         self._last_answer_at = deadlines.slice_ends_at - self._limits.slice_margin_seconds
-        self._last_start_at = self._last_answer_at - deadlines.request_seconds
-        self._pacer = Pacer(
-            chunk.concurrency, carry.refusals, carry.resume_at, backoff=self._limits.backoff, rng=self._rng
-        )
+        self._throttle = Throttle(chunk.concurrency, carry, tenure, self._limits.backoff, rng or random.Random())
         self._queue = LineQueue(carry.lines)
         self._ledger = Ledger(self._limits)
-        self._unread: deque[Segment] = deque()
-        self._reading = False
+        self._storing = Storing(self._ledger, store, budget)
+        self._reader = Reader(chunk, store, self._ledger, self._queue, self._limits.store_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = self._ended = False
         self._sending_changed = asyncio.Event()  # a request may start, or the last one has ended
@@ -90,6 +88,11 @@ class ChunkRun:
         return self._ledger.failed
 
     @property
+    def input_gone(self) -> bool:
+        """Whether the input file was deleted."""
+        return self._reader.input_gone
+
+    @property
     def trouble(self) -> Trouble | None:
         """Why the route, and not a line, was found to be at fault; the run has ended then."""
         return self._breaker.trouble
@@ -97,17 +100,14 @@ class ChunkRun:
     @property
     def wanted(self) -> int:
         """How many requests the run could have in flight."""
-        lines = self._queue.unfinished + sum(segment.lines for segment in self._unread)
-        return self._chunk.concurrency if self._reading else min(self._chunk.concurrency, lines)
-
-    @property
-    def _limit(self) -> int:
-        return min(self._pacer.limit, self._tenure.ceiling) if self._tenure else self._pacer.limit
+        lines = self._queue.unfinished + self._reader.lines_left
+        return self._chunk.concurrency if self._reader.busy else min(self._chunk.concurrency, lines)
 
     async def run(self) -> SliceResult:
         """Send and store until the chunk is done, the slice is over, a long pause is due, or the batch has ended."""
-        await asyncio.to_thread(restore, self._ledger, self._chunk.segments, self._store)
-        self._unread.extend(self._ledger.incomplete())
+        await asyncio.to_thread(self._storing.restore, self._chunk.segments)
+        self._throttle.begin(self._last_answer_at, self._deadlines.request_seconds, self._clock())
+        self._reader.begin(self._ledger.incomplete())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._store_regularly())
             result = await self._send_all(group)
@@ -115,7 +115,7 @@ class ChunkRun:
                 task.cancel()
             self._ended = True
             self._storing_due.set()
-        await self._store_now()
+        await self._store_the_rest()
         return result
 
     # --- sending ---------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class ChunkRun:
                 return SliceResult("more", carry=self._carry())
             self._read_ahead(group)
             self._start_requests(group)
-            if not self._queue.in_flight and not self._reading:
+            if not self._queue.in_flight and not self._reader.busy:
                 result = self._idle(now)
                 if result is not None:
                     return result
@@ -139,27 +139,27 @@ class ChunkRun:
 
     def _idle(self, now: float) -> SliceResult | None:
         """How the slice ends while no request is in flight; None if one may start soon."""
-        if self._queue.empty and not self._unread:
+        if self._queue.empty and self._reader.ended:
             return SliceResult("done")
-        if now >= self._last_start_at:
+        if now >= self._throttle.last_start_at:
             return SliceResult("more", carry=self._carry())
         if self._tenure and not self._tenure.ceiling:
             return waiting(self._tenure.pause, self._carry())
-        pause = self._next_start_at() - now
+        pause = self._next_start_at(now) - now
         if pause <= self._limits.long_pause_seconds:
             return None
         seconds = max(1, round(min(pause, self._limits.max_wait_seconds, self._expires_at - now)))
         return SliceResult("wait", seconds, self._carry())
 
-    def _next_start_at(self) -> float:
-        """The time from which both the queue and the pacer allow a request."""
-        return max(self._queue.next_at, self._pacer.resume_at)
+    def _next_start_at(self, now: float) -> float:
+        """The time from which both the queue and the throttle allow a request."""
+        return max(self._queue.next_at, self._throttle.resume_at(now))
 
     def _seconds_to_wait(self, now: float) -> float:
         """Seconds until a request may start; at most one, so that the deadlines are noticed in time."""
-        may_start = self._queue.in_flight < self._limit and not self._budget.full
-        if may_start and now < self._last_start_at and not self._queue.empty:
-            return min(1.0, max(0.01, self._next_start_at() - now))
+        may_start = self._queue.in_flight < self._throttle.limit and not self._budget.full
+        if may_start and now < self._throttle.last_start_at and not self._queue.empty:
+            return min(1.0, max(0.01, self._next_start_at(now) - now))
         return 1.0
 
     def _start_requests(self, group: asyncio.TaskGroup) -> None:
@@ -171,19 +171,20 @@ class ChunkRun:
     def _next_line(self) -> Line | None:
         """The line to send now, which is in flight from now on; None if no request may start."""
         now = self._clock()
-        if (
-            self._stopped
-            or self._queue.in_flight >= self._limit
-            or self._budget.full
-            or now < self._pacer.resume_at
-            or now >= self._last_start_at
-            or now >= self._expires_at
-        ):
+        if self._stopped or self._budget.full or self._storing.failing or now >= self._expires_at:
+            return None
+        if not self._throttle.may_start(now, self._queue.in_flight):
             return None
         line = self._queue.next(now)
-        if line and self._tenure and self._queue.empty and not self._unread and not self._reading:
+        if line and self._tenure and self._queue.empty and self._reader.ended:
             self._storing_due.set()  # the tenure gives back what no line needs
         return line
+
+    def _read_ahead(self, group: asyncio.TaskGroup) -> None:
+        """Read the next segment before the ready lines run out."""
+        enough = self._queue.ready >= 2 * self._throttle.limit or self._queue.body_bytes >= self._limits.body_bytes
+        if not self._stopped and not enough:
+            self._reader.read_next(group, self._clock, self._sending_changed.set)
 
     async def _send_from(self, first: Line, group: asyncio.TaskGroup) -> None:
         """Send ``first``, then line after line until no request may start."""
@@ -191,6 +192,7 @@ class ChunkRun:
         while line is not None:
             started_at = self._clock()
             self.statistics.sent += 1
+            self._throttle.started(line.body, started_at)
             line_id = request_line_id(self._chunk.batch_id, line.number)
             answer = await self._upstream.send(line.body, line.idempotency_key(line_id))
             self.statistics.upstream_seconds += self._clock() - started_at
@@ -209,21 +211,20 @@ class ChunkRun:
         if verdict == "route":
             # Once it is certain, requests in flight may still be answered, and no others are sent.
             self._stopped = self._stopped or self.trouble is not None
-            self._queue.delay(line, now + self._pacer.delay(line.answers))
+            self._queue.delay(line, now + self._throttle.delay(line.answers))
             return
         if verdict == "not_now":
             self.statistics.refused += 1
-            self._queue.delay(line, self._pacer.refused(started_at, now, answer.retry_after))
+            self._queue.delay(line, self._throttle.refused(answer, started_at, now))
+            if self._tenure and self._breaker.is_down(answer, self._throttle.refusals):
+                self._stopped = True
             return
         line.tries += 1
-        if answer.failure is None:
-            self._pacer.answered()
-            if self._tenure and answer.status < 300:
-                self._tenure.answered_at = now
+        self._throttle.answered(line.body, answer, started_at, now)
         if verdict == "retry":
             self.statistics.retried += 1
             pause = min(answer.retry_after or 0.0, MAX_RETRY_AFTER)
-            self._queue.delay(line, now + max(pause, self._pacer.delay(line.tries)))
+            self._queue.delay(line, now + max(pause, self._throttle.delay(line.tries)))
             return
         self._queue.finish(line)
         output = output_line(self._chunk, line, answer)
@@ -241,33 +242,8 @@ class ChunkRun:
             await _wait(self._sending_changed, 0.5)
 
     def _carry(self) -> Carry:
-        return Carry(self._pacer.refusals, self._pacer.resume_at, self._queue.carry(self._clock()))
-
-    # --- reading ---------------------------------------------------------------------------------------------
-
-    def _read_ahead(self, group: asyncio.TaskGroup) -> None:
-        """Read the next segment before the ready lines run out."""
-        enough = self._queue.ready >= 2 * self._pacer.limit or self._queue.body_bytes >= self._limits.body_bytes
-        if self._unread and not self._reading and not self._stopped and not enough:
-            self._reading = True
-            group.create_task(self._read(self._unread.popleft()))
-
-    async def _read(self, segment: Segment) -> None:
-        try:
-            block = await asyncio.to_thread(self._store.read, segment)
-        except InputGoneError:
-            # The lines that were read before can still be answered.
-            self.statistics.input_gone = True
-            self._unread.clear()
-        else:
-            now = self._clock()
-            for number, request in zip(segment.line_numbers, requests(block), strict=True):
-                if not self._ledger.is_finished(number):
-                    self._queue.add(
-                        Line(number, request.custom_id, self._chunk.upstream_body(bytes(request.body))), now
-                    )
-        self._reading = False
-        self._sending_changed.set()
+        now = self._clock()
+        return replace(self._throttle.carry(now), lines=self._queue.carry(now))
 
     # --- storing ---------------------------------------------------------------------------------------------
 
@@ -277,17 +253,32 @@ class ChunkRun:
             await _wait(self._storing_due, pause)
             pause = min(self._limits.store_seconds, 2 * pause)
             self._storing_due.clear()
-            await self._store_now()
-            if not self._ended and not await asyncio.to_thread(self._store.in_progress):
-                self._stopped = True
-            if self._tenure and not self._ended:
-                await self._tenure.renew(self.wanted, self._queue.in_flight)
+            await self._storing.try_to_store()
+            self._sending_changed.set()
+            if self._ended:
+                return
+            await self._check_batch()
+            await self._throttle.renew(self.wanted, self._queue.in_flight, self._clock())
             self._sending_changed.set()
 
-    async def _store_now(self) -> None:
-        stored = await store_lines(self._ledger, self._store, self._budget)
-        self._sending_changed.set()
-        await seal_stored(stored, self._store)
+    async def _check_batch(self) -> None:
+        """Stop if the batch has ended, or another run has the chunk."""
+        try:
+            in_progress = await asyncio.to_thread(self._store.in_progress)
+        except Exception:
+            logger.exception("batch not read")  # the next time will do
+        else:
+            self._stopped = self._stopped or not in_progress
+
+    async def _store_the_rest(self) -> None:
+        """Store what is left, and try again as long as there is time."""
+        give_up_at = self._deadlines.slice_ends_at - self._limits.giving_up_seconds
+        while self._clock() < give_up_at:
+            await self._storing.try_to_store()
+            if not self._storing.failing:
+                return
+            await asyncio.sleep(self._limits.store_seconds)
+        await self._storing.store()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

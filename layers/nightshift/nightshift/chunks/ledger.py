@@ -39,12 +39,15 @@ class OpenSegment:
 class Unstored:
     """What one round of storing writes, in the order of the fields, and the totals that are true after it.
 
-    ``size`` is the bytes of the finished lines that no earlier round has stored.
+    ``lines`` are the finished lines that no earlier round has stored, with ``size`` bytes, and ``complete`` the
+    segments that they have completed.
     """
 
     seals: Sequence[tuple[Segment, list[OutputLine]]]  # to seal with lines from memory
     parts: Sequence[list[OutputLine]]  # to write as result parts
     seals_from_parts: Sequence[Segment]  # to seal from result parts, with those above
+    lines: Sequence[OutputLine]
+    complete: Sequence[OpenSegment]
     size: int
     completed: int
     failed: int
@@ -59,7 +62,7 @@ class Ledger:
         ledger.record(line)
         unstored = ledger.take_unstored()
         ...  # write it
-        ledger.stored(unstored)
+        ledger.stored(unstored)  # or, if that failed: ledger.put_back(unstored)
     """
 
     def __init__(self, limits: RunLimits) -> None:
@@ -135,6 +138,8 @@ class Ledger:
             seals=[(each.segment, each.held) for each in direct],
             parts=list(_parts([line for line in lines if line.number not in sealed], self._limits.part_bytes)),
             seals_from_parts=[each.segment for each in complete if each not in direct],
+            lines=lines,
+            complete=complete,
             size=sum(line.size for line in lines),
             completed=self.completed,
             failed=self.failed,
@@ -147,6 +152,12 @@ class Ledger:
             self._drop(closed, closed.finished)
         if self.held_bytes > self._limits.held_bytes:
             self._spill()
+
+    def put_back(self, unstored: Unstored) -> None:
+        """Keep what could not be stored for the next round. What was written all the same is the same then."""
+        self._complete = [*unstored.complete, *self._complete]
+        self._unstored = [*unstored.lines, *self._unstored]
+        self._unstored_bytes += unstored.size
 
     def _segment_of(self, number: int) -> OpenSegment | None:
         index = bisect_right(self._first_lines, number) - 1

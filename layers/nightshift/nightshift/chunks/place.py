@@ -16,7 +16,7 @@ from nightshift.routes import lease as leases
 from nightshift.routes import pauses
 from nightshift.routes.health import Health, Trouble
 from nightshift.routes.lease import LATE_SECONDS, LEASE_SECONDS, Lease
-from nightshift.routes.level import Level, differs
+from nightshift.routes.level import Level, differs, is_news
 from nightshift.routes.route import Route
 from nightshift.routes.share import Sharing, ahead_of, in_turn, share_out
 from nightshift.routes.state import View
@@ -47,7 +47,7 @@ class Permit(msgspec.Struct, frozen=True):
     At most ``ceiling`` requests in flight, and its part of the route's requests and tokens a minute, where it sets any.
     Nothing new is sent after ``until`` either, because others take the lease for expired soon after.
     With a ceiling of 0 nothing new is sent: the slice ends when nothing is in flight, and comes again after ``pause``
-    seconds. ``level`` is what the route's workers have learned.
+    seconds. ``level`` is what other workers of the route have learned since the last permit.
     """
 
     ceiling: int
@@ -56,7 +56,7 @@ class Permit(msgspec.Struct, frozen=True):
     reason: Reason = ""
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    level: Level = Level()
+    level: Level | None = None
 
 
 class Place:
@@ -84,7 +84,7 @@ class Place:
         self._wake = wake
         self._clock = clock
         self._began = False
-        self._level = Level()
+        self._level = Level()  # what this worker knows of what all have learned
         self._woken: dict[tuple[str, int], float] = {}
 
     def take(self, wanted: int, in_use: int = 0, answered_at: float = 0.0, level: Level | None = None) -> Permit:
@@ -94,13 +94,13 @@ class Place:
         last good answer came, and ``level`` what its pacer has learned.
         """
         for _ in range(TRIES):
-            permit = self._try(self._state.read(), wanted, in_use, answered_at)
+            view = self._state.read()
+            permit = self._try(view, wanted, in_use, answered_at)
             if permit is not None:
-                self._share_level(level)
-                return permit
+                return msgspec.structs.replace(permit, level=self._exchange(level, view.level))
         # Others grow all the time. What the worker holds ends with its lease, and the next tick tries again.
         until = self._lease.expires_at - leases.SKEW_SECONDS
-        return Permit(min(self._lease.granted, in_use), until, pauses.SOON, "queue", level=self._level)
+        return Permit(min(self._lease.granted, in_use), until, pauses.SOON, "queue")
 
     def report(self, trouble: Trouble) -> int:
         """Say that the route cannot answer. Returns the seconds until the worker, which leaves now, comes again."""
@@ -149,7 +149,6 @@ class Place:
             next_visit_at=0.0,
         )
         others = [lease for lease in leases.live(view.leases, now) if lease.key != own.key]
-        self._level = view.level
         older = sum(lease.age < own.age for lease in others)
         if view.control == "paused":
             return self._settle(view, before, own, others, 0, pauses.while_paused(older), "paused")
@@ -187,9 +186,8 @@ class Place:
             new.expires_at - leases.SKEW_SECONDS,
             0 if share and granted else pause,
             "" if share and granted else reason,
-            leases.part_of_rate(self._route.requests_per_minute, granted, limit),
-            leases.part_of_rate(self._route.tokens_per_minute, granted, limit),
-            view.level,
+            leases.part_of_rate(self._route.requests_per_minute, granted, others),
+            leases.part_of_rate(self._route.tokens_per_minute, granted, others),
         )
 
     def _share_out(self, live: list[Lease], turns: Mapping[str, float], now: float) -> Sharing:
@@ -233,10 +231,16 @@ class Place:
             # It looks again by itself, only later.
             logger.exception("waiting batch not woken", waiting_batch_id=lease.batch_id)
 
-    def _share_level(self, level: Level | None) -> None:
-        if level is not None and differs(level, self._level):
-            self._level = msgspec.structs.replace(level, at=self._clock())
+    def _exchange(self, own: Level | None, shared: Level) -> Level | None:
+        """What others have learned; if that is nothing new, they are told what this worker has learned."""
+        now = self._clock()
+        if is_news(shared, self._level, now):
+            self._level = shared
+            return shared
+        if own is not None and differs(own, self._level):
+            self._level = msgspec.structs.replace(own, at=now)
             self._state.put_level(self._level)
+        return None
 
     # --- health ----------------------------------------------------------------------------------------------
 

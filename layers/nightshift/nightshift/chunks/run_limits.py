@@ -23,6 +23,8 @@ class RunLimits:
     last_answers_seconds: float = 10.0
     # The time after a slice's last answer that storing the results and ending the invocation take.
     slice_margin_seconds: float = 20.0
+    # Results that cannot be stored are given up so long before the invocation ends.
+    giving_up_seconds: float = 8.0
     # Request bodies in memory, queued and in flight.
     body_bytes: int = 48 * _MIB
     # Finished lines in memory that wait for their segment to be complete.

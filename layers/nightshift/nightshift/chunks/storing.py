@@ -1,49 +1,73 @@
 """How a ledger and a chunk store meet: the ledger starts from what is stored, and what it finishes is stored."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nightshift.chunks.chunk import ChunkStore
 from nightshift.chunks.ledger import Ledger
+from nightshift.core.log import logger
 from nightshift.input.layout import Segment
 from nightshift.upstream.byte_budget import ByteBudget
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a round of storing has written: the segments that can now be sealed from result parts, and the totals."""
+class Storing:
+    """Stores what ``ledger`` has finished in ``store``, and discharges it from ``budget``.
 
-    seals_from_parts: Sequence[Segment]
-    completed: int
-    failed: int
-
-
-def restore(ledger: Ledger, segments: list[Segment], store: ChunkStore) -> None:
-    """Start ``ledger`` from the seals and the result parts that earlier runs stored. Blocks."""
-    unsealed = ledger.restore_seals(segments, store.seals(segments))
-    if unsealed:
-        for part in store.result_parts(unsealed[0].first_line, unsealed[-1].end_line):
-            ledger.restore_part(part)
-
-
-async def store_lines(ledger: Ledger, store: ChunkStore, budget: ByteBudget) -> Stored:
-    """Seal complete segments, write the other finished lines as result parts, and discharge them from ``budget``."""
-    unstored = ledger.take_unstored()
-    for segment, lines in unstored.seals:
-        await asyncio.to_thread(store.seal, segment, lines)
-    for part in unstored.parts:
-        await asyncio.to_thread(store.write_result_part, part)
-    ledger.stored(unstored)
-    budget.discharge(unstored.size)
-    return Stored(unstored.seals_from_parts, unstored.completed, unstored.failed)
-
-
-async def seal_stored(stored: Stored, store: ChunkStore) -> None:
-    """Seal segments from result parts, then record the progress.
-
-    This is a step of its own, because it takes as much memory as ``store_lines`` has freed.
+    While the store fails, finished lines stay in memory; ``failing`` says so, because nothing more should be sent then.
     """
-    for segment in stored.seals_from_parts:
-        await asyncio.to_thread(store.seal_from_parts, segment)
-    await asyncio.to_thread(store.record_progress, stored.completed, stored.failed)
+
+    def __init__(self, ledger: Ledger, store: ChunkStore, budget: ByteBudget) -> None:
+        self.failing = False
+        self._ledger = ledger
+        self._store = store
+        self._budget = budget
+        self._spilled: list[Segment] = []  # complete, and in result parts
+
+    def restore(self, segments: list[Segment]) -> None:
+        """Start the ledger from the seals and the result parts that earlier runs stored. Blocks."""
+        unsealed = self._ledger.restore_seals(segments, self._store.seals(segments))
+        if unsealed:
+            for part in self._store.result_parts(unsealed[0].first_line, unsealed[-1].end_line):
+                self._ledger.restore_part(part)
+
+    async def store(self) -> None:
+        """Store all that is finished. Raises what the store raises; nothing is lost then, and the next call goes on."""
+        try:
+            await self._store_lines()
+            await self._seal_spilled()
+        except Exception:
+            self.failing = True
+            raise
+        self.failing = False
+
+    async def try_to_store(self) -> None:
+        """Store all that is finished; a failure is logged, and ``failing`` until a later call succeeds."""
+        try:
+            await self.store()
+        except Exception:
+            logger.exception("results not stored")
+
+    async def _store_lines(self) -> None:
+        """Seal complete segments, and write the other finished lines as result parts."""
+        unstored = self._ledger.take_unstored()
+        try:
+            for segment, lines in unstored.seals:
+                await asyncio.to_thread(self._store.seal, segment, lines)
+            for part in unstored.parts:
+                await asyncio.to_thread(self._store.write_result_part, part)
+        except BaseException:
+            self._ledger.put_back(unstored)
+            raise
+        self._ledger.stored(unstored)
+        self._budget.discharge(unstored.size)
+        self._spilled += unstored.seals_from_parts
+        self._progress = (unstored.completed, unstored.failed)
+
+    async def _seal_spilled(self) -> None:
+        """Seal segments from result parts, then record the progress.
+
+        This is a step of its own, because it takes as much memory as ``_store_lines`` has freed.
+        """
+        while self._spilled:
+            await asyncio.to_thread(self._store.seal_from_parts, self._spilled[0])
+            del self._spilled[0]
+        await asyncio.to_thread(self._store.record_progress, *self._progress)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from nightshift.chunks.place import Permit, Place
 from nightshift.core.log import logger
 from nightshift.routes import pauses
+from nightshift.routes.level import Level
 
 
 class Tenure:
@@ -28,9 +29,9 @@ class Tenure:
         """Seconds to wait while the ceiling is 0."""
         return max(1, self.permit.pause or pauses.SOON)
 
-    async def renew(self, wanted: int, in_use: int) -> None:
-        """Ask for a new permit. If that fails, the old one holds until its end."""
+    async def renew(self, wanted: int, in_use: int, level: Level) -> None:
+        """Ask for a new permit, and tell the ``level`` that was learned. If that fails, the old one holds on."""
         try:
-            self.permit = await asyncio.to_thread(self._place.take, wanted, in_use, self.answered_at)
+            self.permit = await asyncio.to_thread(self._place.take, wanted, in_use, self.answered_at, level)
         except Exception:
             logger.exception("lease not renewed")

@@ -16,6 +16,7 @@ from nightshift.chunks.chunk_run import ChunkRun
 from nightshift.chunks.chunk_store import S3ChunkStore
 from nightshift.chunks.place import Place
 from nightshift.chunks.run_limits import RunLimits
+from nightshift.chunks.tail import request_seconds
 from nightshift.chunks.tenure import Tenure
 from nightshift.core.ids import new_id
 from nightshift.core.log import count, logger
@@ -83,9 +84,10 @@ async def _run_realtime(
     budget = ByteBudget(ANSWER_BYTES)
     store = S3ChunkStore(task, batch.input_file_id, new_id("run"))
     store.begin()
-    deadlines = Deadlines(ends_at, batch.expires_at, route.timeout_seconds)
+    seconds = request_seconds(route.timeout_seconds, ends_at - time.time() - LIMITS.slice_margin_seconds)
+    deadlines = Deadlines(ends_at, batch.expires_at, seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
-    async with Upstream(route, key, concurrency, budget, endpoint=batch.endpoint) as upstream:
+    async with Upstream(route, key, concurrency, budget, endpoint=batch.endpoint, timeout_seconds=seconds) as upstream:
         run = ChunkRun(
             Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
             store,
@@ -104,7 +106,7 @@ async def _run_realtime(
         # The chunk is not done, and it is the newer run that says when it is.
         result = SliceResult("more")
     _report(run, result, f"{route.provider}/{route.model}")
-    if run.statistics.input_gone and result.state == "done":
+    if run.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
     return result
 

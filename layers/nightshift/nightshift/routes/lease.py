@@ -75,9 +75,15 @@ def grant(share: int, holds: int, in_use: int, available: int) -> int:
     return min(share, holds + available)
 
 
-def part_of_rate(rate: int | None, granted: int, limit: int) -> float | None:
-    """A worker's part of the route's requests or tokens a minute; None where the route sets none."""
-    return None if rate is None else rate * min(1.0, granted / limit)
+def part_of_rate(rate: int | None, granted: int, others: Iterable[Lease]) -> float | None:
+    """A worker's part of the route's requests or tokens a minute; None where the route sets none.
+
+    It is in proportion to what the worker was granted. Others learn of a newcomer at their next tick, so for a few
+    seconds the parts may come to more than the rate, which providers count by the minute.
+    """
+    if rate is None or not granted:
+        return rate
+    return rate * granted / (granted + sum(lease.granted for lease in others))
 
 
 def to_wake(leases: Sequence[Lease], shares: dict[tuple[str, int], int], available: int, now: float) -> list[Lease]:

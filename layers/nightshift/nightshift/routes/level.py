@@ -4,6 +4,8 @@ import msgspec
 
 # A smaller change of the level is not worth a write.
 _NOTABLE = 0.1
+# What was learned longer ago says nothing of today.
+_REMEMBERED_SECONDS = 900.0
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +24,12 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 def differs(level: Level, known: Level) -> bool:
     """Whether ``level`` tells the other workers something that ``known`` does not."""
     return (
-        abs(level.limit - known.limit) > _NOTABLE
+        abs(level.limit - known.limit) > _NOTABLE * known.limit
         or level.resume_at > known.resume_at
         or (level.refusals == 0) != (known.refusals == 0)
     )
+
+
+def is_news(level: Level, known: Level, now: float) -> bool:
+    """Whether ``level`` was learned after ``known``, and not too long ago."""
+    return level.at > known.at and level.at > now - _REMEMBERED_SECONDS

@@ -20,24 +20,31 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 _NEVER_RETRIED = (501, 505)
 
 Verdict = Literal["final", "retry", "not_now"]
-Failure = Literal["timeout", "connect", "broken", "too_long", "not_json"]
+Failure = Literal["timeout", "connect", "dns", "tls", "broken", "too_long", "not_json"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one request: a status with a body, or a ``failure`` with neither. ``retry_after`` is in seconds."""
+    """The answer to one request: a status with a body, or a ``failure`` with neither.
+
+    ``retry_after`` is in seconds. ``reset_after`` is too, and counts from when the request was sent: the upstream had
+    nothing left for other requests then, and says when it will.
+    """
 
     status: int = 0
     body: bytes = b""
     request_id: str | None = None
     retry_after: float | None = None
     failure: Failure | None = None
+    reset_after: float | None = None
 
 
 # Code and message of a line whose last try failed.
 FAILURES: dict[Failure, tuple[str, str]] = {
     "timeout": ("request_timeout", "The upstream did not answer in time."),
     "connect": ("upstream_unreachable", "The upstream could not be reached."),
+    "dns": ("upstream_unreachable", "The name of the upstream's host could not be resolved."),
+    "tls": ("upstream_unreachable", "The upstream's certificate was not accepted, or it does not speak TLS."),
     "broken": ("upstream_unreachable", "The connection to the upstream broke before the answer was complete."),
     "too_long": ("upstream_unreachable", f"The upstream's answer was longer than {MAX_ANSWER_BYTES} bytes."),
     "not_json": ("upstream_unreachable", "The upstream's answer was not a JSON object."),
@@ -46,7 +53,7 @@ FAILURES: dict[Failure, tuple[str, str]] = {
 
 def judge(answer: Answer, tries: int) -> Verdict:
     """What ``answer`` means for a line that was tried ``tries`` times, this time included and refusals not included."""
-    if answer.failure == "connect" or answer.status in (429, 503):
+    if answer.failure in ("connect", "dns", "tls") or answer.status in (429, 503):
         return "not_now"
     if answer.failure == "too_long":
         return "final"

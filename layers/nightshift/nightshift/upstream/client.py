@@ -17,6 +17,7 @@ from nightshift.core.log import logger
 from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from nightshift.routes.route import Route
+from nightshift.upstream.allowance import reset_seconds
 from nightshift.upstream.answer import (
     MAX_ANSWER_BYTES,
     Answer,
@@ -43,7 +44,7 @@ class Upstream:
     """One endpoint of an OpenAI-compatible provider, as a route describes it. Use as an async context manager.
 
     An answer longer than ``SMALL_ANSWER_BYTES`` is reserved in ``budget`` before the rest of it is read; until then its
-    connection waits. An answer longer than ``max_answer_bytes`` is a failure.
+    connection waits. An answer longer than ``max_answer_bytes`` is a failure. ``timeout_seconds`` replaces the route's.
 
     Example:
         async with Upstream(route, api_key, concurrency=256, budget=ByteBudget(2**25)) as upstream:
@@ -58,6 +59,7 @@ class Upstream:
         budget: ByteBudget,
         *,
         endpoint: EndpointPath = DEFAULT,
+        timeout_seconds: float | None = None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         self._url = route.request_url(endpoint)
@@ -65,7 +67,7 @@ class Upstream:
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **route.headers}
         if api_key and route.credentials:
             self._headers[route.credentials.header] = route.credentials.value(api_key)
-        self._seconds = route.timeout_seconds
+        self._seconds = timeout_seconds or route.timeout_seconds
         self._concurrency = concurrency
         self._budget = budget
         self._max_answer_bytes = max_answer_bytes
@@ -93,6 +95,10 @@ class Upstream:
         try:
             async with asyncio.timeout(self._seconds) as deadline:
                 status, headers, content = await self._exchange(body, idempotency_key, deadline)
+        except aiohttp.ClientConnectorDNSError:
+            return Answer(failure="dns")
+        except aiohttp.ClientSSLError:
+            return Answer(failure="tls")
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             return Answer(failure="connect")
         except TimeoutError:
@@ -113,7 +119,13 @@ class Upstream:
         else:
             body_or_error = error_body(status, content)
         status = status_of(status, body_or_error)
-        return Answer(status, body_or_error, request_id(headers), retry_after(headers, time.time()))
+        return Answer(
+            status,
+            body_or_error,
+            request_id(headers),
+            retry_after(headers, time.time()),
+            reset_after=reset_seconds(headers),
+        )
 
     async def _exchange(
         self, body: bytes, idempotency_key: str, deadline: asyncio.Timeout

@@ -1,0 +1,119 @@
+"""When a run may start its next request, and how many it may have in flight.
+
+The bounds are what the upstream takes (``pacing``), the run's part of its route (``tenure``), its part of the route's
+requests and tokens a minute (``rate``), and the end of the slice (``tail``). Times are seconds on one clock.
+"""
+
+import random
+
+from msgspec.structs import replace
+
+from nightshift.chunks.chunk import Carry
+from nightshift.chunks.tail import Latencies, Tail
+from nightshift.chunks.tenure import Tenure
+from nightshift.upstream.answer import Answer
+from nightshift.upstream.pacing import MAX_RETRY_AFTER, Backoff, Pacer
+from nightshift.upstream.rate import RateBudget, needed_tokens, used_tokens
+
+
+class Throttle:
+    """The bounds of one run. ``concurrency`` is its ceiling where it has no ``tenure``.
+
+    Example:
+        if throttle.may_start(now, in_flight):
+            throttle.started(body, now)
+            throttle.answered(body, answer, started_at, now)  # or throttle.refused(answer, started_at, now)
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        carry: Carry,
+        tenure: Tenure | None,
+        backoff: Backoff,
+        rng: random.Random,
+    ) -> None:
+        self._tenure = tenure
+        self._latencies = Latencies(carry.latencies)
+        self._pacer = Pacer(tenure.permit.ceiling if tenure else concurrency, carry.level, backoff=backoff, rng=rng)
+        self._rates = RateBudget()
+        self._tail: Tail | None = None
+        self._follow_permit(0.0)
+
+    def begin(self, last_answer_at: float, request_seconds: float, now: float) -> None:
+        """Sending begins; the slice's last answer may come at ``last_answer_at``."""
+        self._tail = Tail(last_answer_at, request_seconds, now, self._latencies)
+        self._follow_permit(now)
+
+    # --- what may start ----------------------------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """The number of requests that may be in flight."""
+        return min(self._pacer.limit, self._tenure.ceiling) if self._tenure else self._pacer.limit
+
+    @property
+    def last_start_at(self) -> float:
+        """From this time on no request starts in this slice."""
+        return self._tail.last_start_at if self._tail else float("-inf")
+
+    @property
+    def refusals(self) -> int:
+        """How often in a row, without an answer between, refusals have lowered the limit."""
+        return self._pacer.refusals
+
+    def resume_at(self, now: float) -> float:
+        """The time from which a request may start, as far as the upstream and the rates are concerned."""
+        return max(self._pacer.resume_at, self._rates.ready_at(now))
+
+    def may_start(self, now: float, in_flight: int) -> bool:
+        return in_flight < self.limit and self.resume_at(now) <= now < self.last_start_at
+
+    # --- what happened -----------------------------------------------------------------------------------------
+
+    def started(self, body: bytes, now: float) -> None:
+        self._rates.take(self._needed(body), now)
+
+    def answered(self, body: bytes, answer: Answer, started_at: float, now: float) -> None:
+        """Count an answer that is no refusal, or a failure."""
+        if answer.failure is not None:
+            return
+        self._pacer.answered(started_at)
+        self._latencies.add(now - started_at)
+        if self._rates.counts_tokens:
+            self._rates.correct(self._needed(body), used_tokens(answer.body), now)
+        if answer.reset_after is not None:
+            self._pacer.pause(started_at + min(answer.reset_after, MAX_RETRY_AFTER))
+        if self._tenure and answer.status < 300:
+            self._tenure.answered_at = now
+
+    def refused(self, answer: Answer, started_at: float, now: float) -> float:
+        """Count a refusal. Returns when to send the request again."""
+        return self._pacer.refused(started_at, now, answer.retry_after)
+
+    def delay(self, failures: int) -> float:
+        """Seconds of backoff after ``failures`` in a row."""
+        return self._pacer.delay(failures)
+
+    async def renew(self, wanted: int, in_use: int, now: float) -> None:
+        """Renew the tenure, if there is one, and tell the route's workers what was learned."""
+        if self._tenure:
+            await self._tenure.renew(wanted, in_use, self._pacer.level)
+            self._follow_permit(now)
+
+    def carry(self, now: float) -> Carry:
+        """What the next slice starts from, but for the lines."""
+        level = replace(self._pacer.level, resume_at=self.resume_at(now))
+        return Carry(level=level, latencies=self._latencies.carry())
+
+    def _follow_permit(self, now: float) -> None:
+        if self._tenure is None:
+            return
+        permit = self._tenure.permit
+        self._pacer.ceiling = max(1, permit.ceiling)
+        if permit.level is not None:
+            self._pacer.adopt(permit.level)
+        self._rates.set_rates(permit.requests_per_minute, permit.tokens_per_minute, now)
+
+    def _needed(self, body: bytes) -> int:
+        return needed_tokens(body) if self._rates.counts_tokens else 0

@@ -1,0 +1,81 @@
+"""Trouble on our side burns nothing: answers are kept until they are stored, and nothing is sent meanwhile."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+from nightshift.upstream.answer import Answer
+
+from tests.unit.chunks.fakes import LIMITS, OK, Clock, Store, Upstream, new_run, run
+
+
+class OutageError(Exception):
+    """The store fails."""
+
+
+def failing(store: Store, times: int, *operations: str) -> Callable[[], int]:
+    """Let the first ``times`` calls of ``operations`` fail; how many have."""
+    failed = 0
+
+    def before(operation: str) -> None:
+        nonlocal failed
+        if operation in operations and failed < times:
+            failed += 1
+            raise OutageError
+
+    store.before = before
+    return lambda: failed
+
+
+@pytest.mark.parametrize("operation", ["seal", "write_result_part", "record_progress", "read"])
+@pytest.mark.parametrize("times", [1, 5])
+def test_no_line_is_sent_twice_because_of_an_outage(operation: str, times: int) -> None:
+    store, upstream = Store(60, 20), Upstream(seconds=0.004)
+    failures = failing(store, times, operation)
+    assert run(store, upstream, concurrency=4).state == "done"
+    assert failures() == times
+    assert upstream.tries == dict.fromkeys(range(60), 1)
+    store.assert_each_line_once_and_in_order()
+
+
+def test_nothing_is_sent_while_nothing_can_be_stored() -> None:
+    store, upstream, clock = Store(100, 100), Upstream(seconds=0.001), Clock(0.05)
+    failing(store, 10**9, "seal", "write_result_part")
+    run_of_it = new_run(store, upstream.send, concurrency=4, clock=clock, ends_at=clock.now + 60)
+    with pytest.raises(OutageError):
+        asyncio.run(run_of_it.run())
+    # Those that were answered before the first failure, and those in flight then.
+    assert len(upstream.sends) < 40
+    store.before = lambda _: None
+    assert run(store, upstream).state == "done"
+    store.assert_each_line_once_and_in_order()
+
+
+def test_a_batch_that_cannot_be_read_goes_on() -> None:
+    store, upstream = Store(40), Upstream(seconds=0.004)
+    answers = iter([OutageError, OutageError])
+
+    def in_progress() -> bool:
+        for error in answers:
+            raise error
+        return True
+
+    store.in_progress = in_progress  # type: ignore[method-assign]
+    assert run(store, upstream, concurrency=4).state == "done"
+    store.assert_each_line_once_and_in_order()
+    assert upstream.tries == dict.fromkeys(range(40), 1)
+
+
+def test_what_the_upstream_has_left_is_honoured() -> None:
+    """With no requests left, none is sent until the upstream has new ones."""
+    store, upstream = Store(40, 40), Upstream()
+
+    async def send(body: bytes, key: str) -> Answer:
+        await upstream.send(body, key)
+        return Answer(200, OK.body, reset_after=15.0)
+
+    result = asyncio.run(new_run(store, send, concurrency=1).run())
+    assert (result.state, len(upstream.sends)) == ("wait", 1)
+    assert 10 < result.wait_seconds <= LIMITS.max_wait_seconds
+    assert json.loads(upstream.bodies[0])["n"] == 0
