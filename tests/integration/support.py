@@ -209,7 +209,8 @@ class Caller:
 
     def round(self, batch_id: str, *chunks: str, **changes: Any) -> dict[str, Any]:
         """What FinalizeBatch is told after a round in which the chunks ended so."""
-        ends = [{"state": state, "wait_seconds": changes.pop("wait_seconds", 0)} for state in chunks]
+        wait_seconds = changes.pop("wait_seconds", 0)
+        ends = [{"state": state, "wait_seconds": wait_seconds} for state in chunks]
         only = {"state": None, "wait_seconds": 0, "events": 0}
         return self.task(batch_id) | {"execution": 0, "failures": 0, "only_chunk": only, "chunks": ends} | changes
 

@@ -13,6 +13,7 @@ from nightshift.chunks.chunk import Carry
 from nightshift.core import aws, settings
 from nightshift.engine import history
 from nightshift.input import layout
+from nightshift.routes.health import Health, trouble_of
 from nightshift.routes.state import RouteState
 
 from tests.integration.support import (
@@ -228,6 +229,61 @@ def test_a_cancel_wakes_a_parked_batch(alice: Caller) -> None:
     assert invoke("validate_batch", input_of(f"{batch_id}-1"))["run"] == "nothing"
     ended = invoke("finalize_batch", alice.round(batch_id, execution=1))
     assert ended["status"] == "cancelled"
+
+
+def in_chunks(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A batch of three chunks of two lines."""
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 2)
+    monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 2)
+    monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
+    return caller.begin(input_lines(6))
+
+
+def test_one_chunk_looks_in_place_of_all_that_wait(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = in_chunks(alice, monkeypatch)
+    RouteState(route().id).put_control("paused")
+    first = invoke("validate_batch", alice.start(batch_id))
+    assert (first["run"], first["scout"]) == ("chunks", False)
+    assert {end["state"] for end in alice.run_chunks(batch_id)} == {"park"}
+
+    ended = alice.round(batch_id, "park", "park", "park", wait_seconds=300)
+    following = invoke("finalize_batch", ended)
+    again = invoke("validate_batch", following)
+    assert (again["run"], again["scout"]) == ("chunk", True)
+    parked = run_chunk(again["task"])
+    assert parked["state"] == "park"
+    assert parked["wait_seconds"] > 20
+
+    RouteState(route().id).put_control("open")
+    set_batch(alice, batch_id, parked_until=int(time.time()) - 1)
+    came_back = run_chunk(again["task"] | {"slice": parked})
+    assert (came_back["state"], came_back["wait_seconds"]) == ("park", 0)
+    following = invoke("finalize_batch", alice.round(batch_id, scout=True, only_chunk=came_back))
+    assert (following["goes_on"], following["wait_seconds"], following["failures"]) == (True, 1, 0)
+    assert invoke("validate_batch", following)["run"] == "chunks"
+
+
+def test_a_scout_probes_a_broken_route_and_comes_back(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = in_chunks(alice, monkeypatch)
+    state = RouteState(route().id)
+    trouble = trouble_of(401, "Incorrect API key provided.")
+    state.put_health(Health(trouble=trouble, confirmed=True, seen_at=time.time() - 60, revision=1))
+    following = invoke("finalize_batch", alice.round(batch_id, "park", "park", "park", wait_seconds=300))
+    scout = invoke("validate_batch", following)["task"]
+
+    probed = run_chunk(scout)
+    assert state.read().health.trouble is None
+    assert probed["wait_seconds"] <= 20  # it has done a line or two
+    following = invoke("finalize_batch", alice.round(batch_id, scout=True, only_chunk=probed))
+    assert (following["goes_on"], following["failures"]) == (True, 0)
+    assert {end["state"] for end in alice.run_chunks(batch_id)} == {"done"}
+    assert alice.finalize(batch_id)["request_counts"] == {"total": 6, "completed": 6, "failed": 0}
+
+
+def test_failed_chunks_are_all_tried_again(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = in_chunks(alice, monkeypatch)
+    following = invoke("finalize_batch", alice.round(batch_id, "failed", "done", "done") | {"failures": 5})
+    assert invoke("validate_batch", following)["run"] == "chunks"
 
 
 def test_a_cancel_of_a_working_batch_wakes_none(alice: Caller) -> None:

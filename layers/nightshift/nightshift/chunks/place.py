@@ -46,14 +46,16 @@ class Permit(msgspec.Struct, frozen=True):
 
     At most ``ceiling`` requests in flight, and its part of the route's requests and tokens a minute, where it sets any.
     Nothing new is sent after ``until`` either, because others take the lease for expired soon after.
-    With a ceiling of 0 nothing new is sent: the slice ends when nothing is in flight, and comes again after ``pause``
-    seconds. ``level`` is what other workers of the route have learned since the last permit.
+    With a ceiling of 0 nothing new is sent: the slice ends when nothing is in flight, and comes again after
+    ``pause`` seconds. A ``probe`` is a single request to a broken route. ``level`` is what other workers of the route
+    have learned since the last permit.
     """
 
     ceiling: int
     until: float = 0.0
     pause: int = 0
     reason: Reason = ""
+    probe: bool = False
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     level: Level | None = None
@@ -186,6 +188,7 @@ class Place:
             new.expires_at - leases.SKEW_SECONDS,
             0 if share and granted else pause,
             "" if share and granted else reason,
+            reason == "broken" and granted > 0,
             leases.part_of_rate(self._route.requests_per_minute, granted, others),
             leases.part_of_rate(self._route.tokens_per_minute, granted, others),
         )

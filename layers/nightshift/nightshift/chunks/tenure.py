@@ -11,10 +11,16 @@ from nightshift.routes.level import Level
 
 
 class Tenure:
-    """Holds the ``permit`` that ``place`` gave last. ``answered_at`` is when the run got its last good answer."""
+    """Holds the ``permit`` that ``place`` gave last. ``answered_at`` is when the run got its last good answer.
 
-    def __init__(self, place: Place, permit: Permit, clock: Callable[[], float] = time.time) -> None:
+    The tenure of a ``scout`` is over as soon as the route's workers know of such an answer.
+    """
+
+    def __init__(
+        self, place: Place, permit: Permit, *, scout: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
         self._place = place
+        self._scout = scout
         self._clock = clock
         self.permit = permit
         self.answered_at = 0.0
@@ -31,7 +37,11 @@ class Tenure:
 
     async def renew(self, wanted: int, in_use: int, level: Level) -> None:
         """Ask for a new permit, and tell the ``level`` that was learned. If that fails, the old one holds on."""
+        answered = self.answered_at
         try:
             self.permit = await asyncio.to_thread(self._place.take, wanted, in_use, self.answered_at, level)
         except Exception:
             logger.exception("lease not renewed")
+            return
+        if self._scout and answered:
+            self.permit = Permit(0)

@@ -74,6 +74,9 @@ async def _run_realtime(
     if not permit.ceiling:
         # A visit that may send nothing reads no more than this.
         return waiting(permit.pause, carry)
+    if task.scout and not permit.probe:
+        place.leave("more")
+        return SliceResult("park", 0, carry)  # there is room, so all chunks may go
     try:
         key = api_key(route)
     except NoApiKeyError as error:
@@ -95,7 +98,7 @@ async def _run_realtime(
             deadlines,
             budget,
             carry,
-            tenure=Tenure(place, permit),
+            tenure=Tenure(place, permit, scout=task.scout),
             limits=LIMITS,
         )
         result = await run.run()

@@ -12,7 +12,8 @@ from nightshift.input.layout import Segment
 class Task(msgspec.Struct, frozen=True):
     """One worker's input: a chunk of a batch. ``slice`` is the result of the chunk's last slice, empty at first.
 
-    ``execution`` is the number of the batch's execution if that waits for the chunk by itself, without the Map.
+    ``execution`` is the number of the batch's execution if that waits for the chunk by itself, without the Map. A
+    ``scout`` waits in place of all chunks of the batch, and looks when they can go on.
     """
 
     account_id: str
@@ -21,6 +22,7 @@ class Task(msgspec.Struct, frozen=True):
     segments: list[Segment]
     slice: dict[str, Any] = {}
     execution: int | None = None
+    scout: bool = False
 
 
 def write(batch_id: str, tasks: Sequence[Task]) -> None:
