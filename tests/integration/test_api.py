@@ -304,8 +304,9 @@ def test_a_file_may_have_any_name_or_none(alice: Caller, disposition: str, name:
     assert (reply.status, reply.json["filename"], reply.json["bytes"]) == (200, name, len(CONTENT))
 
 
-def test_a_preamble_and_other_fields_are_ignored(alice: Caller) -> None:
-    form = b"a preamble\r\n" + part("custom_llm_provider", b"openai") + PURPOSE + FILE + END + b"an epilogue"
+@pytest.mark.parametrize("preamble", [b"a preamble\r\n", b"a preamble\n", b"\r\n" * 9])
+def test_a_preamble_and_other_fields_are_ignored(alice: Caller, preamble: bytes) -> None:
+    form = preamble + PURPOSE + part("custom_llm_provider", b"openai") + FILE + END + b"an epilogue"
     assert upload(alice, form).json["bytes"] == len(CONTENT)
 
 
@@ -339,6 +340,13 @@ def test_half_a_character_is_no_file_name(alice: Caller, name: str) -> None:
 def test_a_form_of_a_thousand_parts_is_refused(alice: Caller) -> None:
     assert upload(alice, part("a", b"") * 998 + PURPOSE + FILE + END).status == 200
     assert upload(alice, part("a", b"") * 999 + PURPOSE + FILE + END).error["code"] == "invalid_body"
+
+
+def test_a_boundary_is_as_long_as_the_parser_allows(alice: Caller) -> None:
+    for length, status in ((70, 200), (5_000, 400)):
+        boundary = "b" * length
+        form = (PURPOSE + FILE + END).replace(BOUNDARY.encode(), boundary.encode())
+        assert upload(alice, form, f"multipart/form-data; boundary={boundary}").status == status
 
 
 def test_a_form_of_too_many_header_bytes_is_refused(alice: Caller) -> None:

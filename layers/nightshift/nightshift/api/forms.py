@@ -13,6 +13,7 @@ from nightshift.core.errors import BadRequestError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import APIGatewayRestResolver
+    from python_multipart.multipart import MultipartCallbacks
 
 
 # A form has a handful of parts. Each costs memory and time, however few bytes it has.
@@ -82,9 +83,9 @@ def parse_form(app: "APIGatewayRestResolver", file_part: str) -> Form:
     boundary = _boundary(app.current_event.headers.get("content-type") or "")
     # What stands before the first boundary is a preamble, which readers ignore (RFC 2046, section 5.1.1). It may hold
     # the boundary's text, but not as a line.
-    first = re.search(rb"(?:\A|\r\n)(?=--%b(?:--)?\r\n)" % re.escape(boundary), content)
+    first = re.search(rb"(?:\A|\n)(?=--%b(?:--)?\r\n)" % re.escape(boundary), content)
     if first is None:
-        raise _malformed("The boundary of the Content-Type header is not in the body.")
+        raise _malformed("It has no line, ended by CRLF, with the boundary of the Content-Type header.")
     named = [(part.name, part) for part in _parts(content[first.end() :], boundary)]
     parts = dict(named)
     if sum(name == file_part for name, _ in named) > 1:
@@ -116,7 +117,7 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _parts(content: bytes, boundary: bytes) -> list[_Part]:
-    from python_multipart.exceptions import MultipartParseError
+    from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, MultipartState
 
     parts: list[_Part] = []
@@ -137,20 +138,18 @@ def _parts(content: bytes, boundary: bytes) -> list[_Part]:
         name.clear()
         value.clear()
 
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": begin_part,
-            "on_header_field": lambda data, start, end: name.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: value.extend(data[start:end]),
-            "on_header_end": end_header,
-            "on_part_data": lambda data, start, end: parts[-1].content.extend(data[start:end]),
-        },
-    )
+    callbacks: MultipartCallbacks = {
+        "on_part_begin": begin_part,
+        "on_header_field": lambda data, start, end: name.extend(data[start:end]),
+        "on_header_value": lambda data, start, end: value.extend(data[start:end]),
+        "on_header_end": end_header,
+        "on_part_data": lambda data, start, end: parts[-1].content.extend(data[start:end]),
+    }
     try:
+        parser = MultipartParser(boundary, callbacks)
         parser.write(content)
-    except (MultipartParseError, ValueError):
-        raise _malformed("The body does not follow RFC 7578.") from None
+    except FormParserError as error:
+        raise _malformed(f"It does not follow RFC 7578: {error}.") from None
     if parser.state not in (MultipartState.END, MultipartState.END_BOUNDARY):
         raise _malformed("The body ends before its last boundary.")
     return parts
