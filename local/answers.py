@@ -18,6 +18,8 @@ Json = dict[str, Any]
 # Floats of an embedding, where the request does not say.
 DIMENSIONS = 8
 _CATEGORIES = ("harassment", "hate", "self-harm", "sexual", "violence")
+# What limits an answer, by its endpoint's own name.
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 UNANSWERABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -25,8 +27,10 @@ def answer(endpoint: str, wanted: Json, at_least: int = 0) -> Json:
     """The answer to the request ``wanted``; a text is filled up to ``at_least`` bytes.
 
     Raises:
-        one of ``UNANSWERABLE``: the request has no model, or no prompt of the endpoint's form.
+        one of ``UNANSWERABLE``: the request has no model, no prompt of the endpoint's form, or a limit below 1.
     """
+    if any(limit < 1 for limit in map(wanted.get, _LIMITS) if limit is not None):
+        raise ValueError("a limit below 1")
     return {"model": wanted["model"]} | ANSWERS[endpoint](wanted, at_least)
 
 

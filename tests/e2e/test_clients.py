@@ -3,6 +3,9 @@
 The programs of the OpenAI SDK run with openai 3, which is the project's own. The other clients need openai 2:
 `make install` installs their environment into .local/clients. The two versions take an HTTP client in different ways,
 so that program runs with both.
+
+curator (bespokelabs-curator 0.1.31) is not among them: it reads ``request_counts.failed`` of the batch that create
+returns, and the contract has null there while a batch is validating.
 """
 
 import json

@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import IncompleteReadError
 from botocore.response import StreamingBody
 from nightshift.accounts import store as accounts
-from nightshift.core import aws, concat, settings
-from nightshift.core.errors import BadRequestError, NotFoundError
+from nightshift.core import aws, settings
+from nightshift.core.errors import NotFoundError
 from nightshift.core.table import Table
 from nightshift.files import store as files
 from nightshift.files import uploads
@@ -190,21 +190,6 @@ def test_bytes_always_have_a_record(alice: Caller, monkeypatch: pytest.MonkeyPat
         create_file(alice.account_id, NEW, b"{}")
     [item] = Table("files").scan()
     assert (item["status"], item["expires_at"] < time.time() + 3700) == ("uploaded", True)
-
-
-def test_an_upload_cancelled_midway_is_refused(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    upload = uploads.create(alice.account_id, NEW, size=1, mime_type="text/jsonl")
-    part_id = uploads.add_part(upload, b"a")
-    join = concat.join
-
-    def cancel_first(*arguments: Any) -> int:
-        uploads.cancel(upload)
-        return join(*arguments)
-
-    monkeypatch.setattr(concat, "join", cancel_first)
-    with pytest.raises(BadRequestError) as refused:
-        uploads.complete(upload, [part_id], None)
-    assert refused.value.code == "upload_not_pending"
 
 
 def test_no_filter_names_a_key_attribute(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,7 @@ def test_each_example_is_a_valid_event(status: Status) -> None:
     assert status == "validating" or status in entered
     assert all(sources(each) & {"validating", *entered} for each in entered)
     assert (batch["errors"] is not None) == (status == "failed")
+    assert (batch["request_counts"] is None) == (status == "validating")
     assert (batch["usage"] is not None) == (not EDGES[status] and status != "failed")
 
 

@@ -39,6 +39,9 @@ AWKWARD = {
     "a line break that is escaped": b'{"a":"' + b"\\\n" * MANY + b"[" * (MAX_DEPTH + 1),
     "quotes": b'"' * MANY + b"[" * (MAX_DEPTH + 1),
     "brackets side by side": b'{"a":[' + b"[]," * MANY + b"[]]}",
+    "lone surrogates": rb'{"a":"' + rb"\ud83d" * MANY + b'"}',
+    "surrogates between others": rb'{"a":"' + rb"\ud83d\n\ud83d\ude00" * MANY + b'"}',
+    "backslashes": rb'{"a":"\ud83d' + b"\\" * MANY + b'"}',
     "short strings": b'{"a":[' + b'"",' * MANY + b"[]," * (MAX_DEPTH + 1) + b"0]}",
 }
 

@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import re
 import tracemalloc
 from typing import get_args
 
@@ -139,6 +140,10 @@ def test_an_empty_error_page_has_a_message() -> None:
     assert json.loads(error_body(502, b" \n "))["error"]["message"] == "The upstream answered 502 without a body."
 
 
+HIGH, LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+ESCAPES = [r"\ud83d", r"\uDBff", r"\ude00", r"\uDC00", r"\n", r"\u00e9", r"\ud7ff", r"\ud83"]
+
+
 @pytest.mark.parametrize(
     ("body", "mended"),
     [
@@ -155,8 +160,17 @@ def test_only_lone_surrogates_are_replaced(body: bytes, mended: bytes) -> None:
     assert is_json_object(mended)
 
 
-def test_surrogates_need_little_memory() -> None:
-    body = b'{"a":"\\ud800' + b"\\\\" * (1 << 20) + b'"}'
+@given(st.lists(st.sampled_from([*ESCAPES, "\\", "u", "d83d", '"', "é"]), max_size=12).map("".join))
+def test_each_lone_surrogate_is_replaced_and_nothing_else(text: str) -> None:
+    """As by a reader that goes from escape to escape."""
+    pairs_and_rest = re.compile(rf"({HIGH}{LOW})|{HIGH}|{LOW}|(\\.)", re.DOTALL)
+    expected = pairs_and_rest.sub(lambda found: found[1] or found[2] or r"\ufffd", text)
+    assert without_lone_surrogates(text.encode()).decode() == expected
+
+
+@pytest.mark.parametrize("rest", [rb"\\", rb"\ud800", rb"\ud800x", rb"\n"])
+def test_surrogates_need_little_memory(rest: bytes) -> None:
+    body = b'{"a":"\\ud800' + rest * (1 << 20) + b'"}'
     tracemalloc.start()
     try:
         mended = without_lone_surrogates(body)

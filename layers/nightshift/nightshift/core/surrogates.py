@@ -6,10 +6,12 @@ character, as most parsers read them.
 
 import re
 
-# Each escape in a JSON string: a surrogate pair, a lone surrogate (group 1), or any other escape.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
+_REPLACEMENT = rb"\ufffd"
+_SURROGATE = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# Everything before the next lone surrogate, then all that follow one another from there (group 1). Either may be empty,
+# because a search that finds nothing begins again at each byte, which takes quadratic time.
+_LONE = re.compile(rb"(?:[^\\]++|%b|\\(?!%b).)*+((?:(?!%b)\\%b)*+)" % (_PAIR, _SURROGATE, _PAIR, _SURROGATE), re.DOTALL)
 
 
 def without_lone_surrogates(body: bytes) -> bytes:
@@ -17,9 +19,10 @@ def without_lone_surrogates(body: bytes) -> bytes:
     if not may_have_surrogates(body):
         return body
     mended = bytearray(body)
-    for escape in _ESCAPE.finditer(body):
-        if escape[1]:
-            mended[escape.start() : escape.end()] = rb"\ufffd"
+    for found in _LONE.finditer(body):
+        start, end = found.span(1)
+        if start < end:
+            mended[start:end] = _REPLACEMENT * ((end - start) // len(_REPLACEMENT))
     return bytes(mended)
 
 

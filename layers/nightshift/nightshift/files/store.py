@@ -35,6 +35,11 @@ def put(file: File) -> File:
     return file
 
 
+def put_new(file: File) -> None:
+    """Record a file, unless there is a record with the same id."""
+    _FILES.put(msgspec.to_builtins(file), condition="attribute_not_exists(sk)")
+
+
 def record(
     account_id: str,
     file_id: str,
@@ -203,8 +208,7 @@ def put_content(file: File, content: bytes | BinaryIO) -> None:
 def purge(account_id: str, file_id: str) -> None:
     """Delete the bytes of a file whose record is gone.
 
-    An upload that failed the check of its MD5 can be completed again under the same id: then the bytes are the new
-    record's.
+    Work that is repeated can record its file again under the same id: then the bytes are the new record's.
     """
     if _FILES.get(account_id, file_id, consistent=True) is None:
         bucket.delete(key(account_id, file_id))

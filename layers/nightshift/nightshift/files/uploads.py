@@ -4,6 +4,7 @@ An upload is an item in the table ``Files`` (pk account, sk ``upload_…``). Its
 ``uploads/<account>/<upload>/`` and recorded nowhere else; the bucket's lifecycle deletes them after a day.
 """
 
+import contextlib
 import hashlib
 import time
 from typing import Literal
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from nightshift.core import bucket, concat
 from nightshift.core.concat import ByteRange
-from nightshift.core.errors import BadRequestError, NotFoundError
+from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
 from nightshift.core.ids import derived_id, new_id
 from nightshift.core.limits import MAX_CALL_BYTES
 from nightshift.core.table import Table
@@ -84,19 +85,29 @@ def add_part(upload: Upload, content: bytes) -> str:
 def complete(upload: Upload, part_ids: list[str], md5: str | None) -> tuple[Upload, File]:
     """Join the parts in the order of ``part_ids`` into a file. Returns the completed upload and the file.
 
-    A completed upload is returned unchanged, because a client that lost the first response repeats its request.
+    Of several requests the first to end completes the upload. The same request again has the same answer, because a
+    client that lost the first response repeats it.
 
     Raises:
         BadRequestError: the upload is neither pending nor completed, a part is unknown or named twice, or the size or
             the MD5 of the parts does not match.
+        ConflictError: a request with other parts, another order or another MD5 has completed the upload.
         NotFoundError: the upload was completed before, and its file was deleted since.
     """
+    # Each request joins into a file of its own, so that none touches the bytes or the record of another's.
+    file_id = derived_id("file", upload.id, *part_ids, (md5 or "").lower(), at=upload.created_at)
     if upload.status != "completed":
         _check_pending(upload)
-        upload = _end(upload, "completed", _join(upload, part_ids, md5))
+        _join(upload, file_id, part_ids, md5)
+        upload = _end(upload, "completed", file_id)
+        if upload.file_id != file_id:
+            _discard(upload.account_id, file_id)
     if upload.file_id is None:
         raise _not_pending(upload)  # another request has cancelled it meanwhile
-    return upload, files.get(upload.account_id, upload.file_id)
+    if upload.file_id != file_id:
+        message = "The upload was completed with other part_ids, in another order, or with another md5."
+        raise ConflictError(message, code="upload_completed", param="upload_id")
+    return upload, files.get(upload.account_id, file_id)
 
 
 def cancel(upload: Upload) -> Upload:
@@ -121,10 +132,9 @@ def _not_pending(upload: Upload) -> BadRequestError:
     return BadRequestError(message, code="upload_not_pending", param="upload_id")
 
 
-def _join(upload: Upload, part_ids: list[str], md5: str | None) -> str:
-    """Join the parts into a file, record it and return its id, which depends on the upload alone."""
+def _join(upload: Upload, file_id: str, part_ids: list[str], md5: str | None) -> None:
+    """Join the parts into the file ``file_id`` and record it."""
     pieces = _pieces(upload, part_ids)
-    file_id = derived_id("file", upload.id, at=upload.created_at)
     digest = hashlib.md5(usedforsecurity=False) if md5 else None
     file = File(
         account_id=upload.account_id,
@@ -138,14 +148,21 @@ def _join(upload: Upload, part_ids: list[str], md5: str | None) -> str:
         expires_at=int(time.time()) + LIFETIME_SECONDS,
         expires_seconds=upload.expires_seconds,
     )
-    files.put(file)
+    files.put_new(file)
     concat.join(pieces, files.key(upload.account_id, file_id), digest)
     if digest and digest.hexdigest() != str(md5).lower():
-        files.delete(upload.account_id, file_id)
+        _discard(upload.account_id, file_id)
         message = f"The MD5 of the joined parts is {digest.hexdigest()}, which does not match the md5 given."
         raise BadRequestError(message, code="upload_md5_mismatch", param="md5")
-    files.arrived(file)
-    return file_id
+    # The record is gone if the file was deleted meanwhile, by a caller or by a repetition that has lost.
+    with contextlib.suppress(NotFoundError):
+        files.arrived(file)
+
+
+def _discard(account_id: str, file_id: str) -> None:
+    """Delete a file that is not the upload's, unless a repetition of its request has deleted it."""
+    with contextlib.suppress(NotFoundError):
+        files.delete(account_id, file_id)
 
 
 def _pieces(upload: Upload, part_ids: list[str]) -> list[ByteRange]:
