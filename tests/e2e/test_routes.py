@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from nightshift.core import settings
 from nightshift.routes import form
@@ -86,3 +87,27 @@ def test_a_key_that_is_revoked_burns_no_line(local: Local, route: Route) -> None
     assert_every_line_once(local, batch.id, LINES)
     assert ended.error_file_id is None
     assert RouteState(route.id).read().health.trouble is None
+
+
+def test_a_secret_that_is_deleted_burns_no_line(local: Local, route: Route) -> None:
+    secrets = local.aws("secretsmanager")
+    value = secrets.get_secret_value(SecretId=SECRET)["SecretString"]
+    own = msgspec.structs.replace(route, api_key_secret="nightshift/shared")
+    routes.apply([own])
+    batch = local.create(batch_file(LINES, route.model))
+    wait_for(lambda: RouteState(own.id).read().health.trouble is not None)
+    assert not local.upstream.counters()["received"]
+    secrets.create_secret(Name="nightshift/shared", SecretString=value)
+    assert local.ended(batch, 240).status == "completed"
+    assert_every_line_once(local, batch.id, LINES)
+    secrets.delete_secret(SecretId="nightshift/shared", ForceDeleteWithoutRecovery=True)
+
+
+def test_a_host_that_does_not_resolve_burns_no_line(local: Local, route: Route) -> None:
+    routes.apply([msgspec.structs.replace(route, base_url="https://nowhere.invalid/v1")])
+    batch = local.create(batch_file(LINES, route.model))
+    trouble = wait_for(lambda: RouteState(route.id).read().health.trouble)
+    assert trouble.kind == "address"
+    routes.apply([route])
+    assert local.ended(batch, 240).status == "completed"
+    assert_every_line_once(local, batch.id, LINES)

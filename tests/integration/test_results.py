@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from nightshift.core import aws, settings
 from nightshift.core.concat import ByteRange
@@ -40,9 +41,12 @@ def test_a_plan_comes_back_as_written() -> None:
 def test_a_stored_plan_keeps_its_format() -> None:
     """Running batches have their tasks in the bucket and in the state machine."""
     plan.write("batch_1", [Task("acct_1", "batch_1", 0, [Segment(0, 10, 0, 2)])])
-    task = b'{"account_id":"acct_1","batch_id":"batch_1","chunk":0,"segments":[[0,10,0,2]],"slice":{},"execution":null}'
-    expected = b"[%b]" % task
-    assert stored("work/batch_1/plan.json") == expected
+    task = (
+        b'{"account_id":"acct_1","batch_id":"batch_1","chunk":0,"segments":[[0,10,0,2]],"slice":{},"execution":null%b}'
+    )
+    assert stored("work/batch_1/plan.json") == b"[%b]" % task % b',"scout":false'
+    before_scouts = msgspec.json.decode(b"[%b]" % task % b"", type=list[Task])
+    assert plan.read("batch_1") == before_scouts
 
 
 def test_a_deleted_plan_is_none() -> None:
