@@ -16,7 +16,9 @@ demo: install ## Install, start the local stack, run a 200-line batch end to end
 	NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1 $(PYTHON) -m local.stack up
 	$(PYTHON) -m local.demo
 
-test: check unit integration e2e ## Install, lint, type-check and run every test
+test: check ## Install, lint, type-check and run every test
+	$(MAKE) --jobs 2 unit integration
+	$(MAKE) e2e
 
 ##@ The local stack
 

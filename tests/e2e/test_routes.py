@@ -100,6 +100,7 @@ def test_a_secret_that_is_deleted_burns_no_line(local: Local, route: Route) -> N
     secrets.create_secret(Name="nightshift/shared", SecretString=value)
     assert local.ended(batch, 240).status == "completed"
     assert_every_line_once(local, batch.id, LINES)
+    assert RouteState(own.id).read().health.trouble is None
     secrets.delete_secret(SecretId="nightshift/shared", ForceDeleteWithoutRecovery=True)
 
 
@@ -107,7 +108,7 @@ def test_a_host_that_does_not_resolve_burns_no_line(local: Local, route: Route) 
     routes.apply([msgspec.structs.replace(route, base_url="https://nowhere.invalid/v1")])
     batch = local.create(batch_file(LINES, route.model))
     trouble = wait_for(lambda: RouteState(route.id).read().health.trouble)
-    assert trouble.kind == "address"
+    assert trouble.kind == "address", trouble
     routes.apply([route])
     assert local.ended(batch, 240).status == "completed"
     assert_every_line_once(local, batch.id, LINES)

@@ -174,6 +174,21 @@ def test_broken_route_sends_only_the_probe(world: World) -> None:
     assert world.woken == ["b2"]
 
 
+def test_a_probe_that_ends_with_an_answer_is_told(world: World) -> None:
+    """It may have answered all of its lines before its first tick."""
+    one, two = world.place("w1", "one", "b1"), world.place("w2", "two", "b2")
+    one.take(64)
+    pause = one.report(REVOKED)
+    one.leave("wait", 64, pause)
+    two.leave("wait", 64, two.take(64).pause)
+    world.now += pause
+    prober = world.place("w3", "one", "b1")
+    assert prober.take(64).probe
+    prober.leave("done", answered_at=world.now + 1.0)
+    assert world.state.health.trouble is None
+    assert world.woken == ["b2"]
+
+
 def test_suspicion_ends_with_an_answer_to_another(world: World) -> None:
     one, two = world.place("w1", "one", "b1"), world.place("w2", "two", "b2")
     one.take(32)

@@ -114,7 +114,9 @@ class Place:
                 return pauses.until_probe(after, 0, self._clock())
         return pauses.SOON
 
-    def leave(self, ending: Literal["done", "more", "wait"], wanted: int = 0, pause: int = 0) -> None:
+    def leave(
+        self, ending: Literal["done", "more", "wait"], wanted: int = 0, pause: int = 0, answered_at: float = 0.0
+    ) -> None:
         """End the slice: give the lease back, keep it for the next slice, or keep the place in the queue."""
         now = self._clock()
         if ending == "done":
@@ -126,7 +128,8 @@ class Place:
         if ending != "more":
             view = self._state.read()
             live = leases.live(view.leases, now)
-            if view.control != "paused" and view.health.trouble is None:
+            health = self._checked(view.health, answered_at, now)
+            if view.control != "paused" and health is not None and health.trouble is None:
                 self._wake_waiting(live, self._share_out(live, view.turns, now), now)
 
     # --- what may be sent ------------------------------------------------------------------------------------

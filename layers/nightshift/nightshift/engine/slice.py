@@ -90,6 +90,7 @@ async def _run_realtime(
     seconds = request_seconds(route.timeout_seconds, ends_at - time.time() - LIMITS.slice_margin_seconds)
     deadlines = Deadlines(ends_at, batch.expires_at, seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
+    tenure = Tenure(place, permit, scout=task.scout)
     async with Upstream(route, key, concurrency, budget, endpoint=batch.endpoint, timeout_seconds=seconds) as upstream:
         run = ChunkRun(
             Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
@@ -98,13 +99,13 @@ async def _run_realtime(
             deadlines,
             budget,
             carry,
-            tenure=Tenure(place, permit, scout=task.scout),
+            tenure=tenure,
             limits=LIMITS,
         )
         result = await run.run()
     if run.trouble is not None:
         result = waiting(place.report(run.trouble), result.carry)
-    _leave(place, result, run.wanted)
+    _leave(place, result, run.wanted, tenure.answered_at)
     if store.superseded:
         # The chunk is not done, and it is the newer run that says when it is.
         result = SliceResult("more")
@@ -114,9 +115,9 @@ async def _run_realtime(
     return result
 
 
-def _leave(place: Place, result: SliceResult, wanted: int) -> None:
+def _leave(place: Place, result: SliceResult, wanted: int, answered_at: float) -> None:
     try:
-        place.leave("wait" if result.state == "park" else result.state, wanted, result.wait_seconds)
+        place.leave("wait" if result.state == "park" else result.state, wanted, result.wait_seconds, answered_at)
     except Exception:
         logger.exception("lease not given back")  # it ends by itself
 
