@@ -12,7 +12,7 @@ from nightshift.files import store as files
 from nightshift.files import uploads
 from nightshift.files.create import NewFile
 
-from tests.integration.support import Caller
+from tests.integration.support import Caller, object_keys
 
 ONE, TWO = b'{"part": 1}\n', b'{"part": 2}\n'
 NO_MD5 = "0" * 32
@@ -141,6 +141,22 @@ def test_a_repeated_request_brings_no_deleted_file_back(pending: Pending, meanwh
     meanwhile(pending.complete_and_delete)
     assert pending.complete() == (404, "file_not_found")
     assert pending.contents() == []
+
+
+def test_no_bytes_stay_without_a_record(
+    pending: Pending, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not those that are written after the file was deleted, and purged."""
+    delete = files.delete
+
+    def delete_and_purge(account_id: str, file_id: str) -> None:
+        delete(account_id, file_id)
+        files.purge(account_id, file_id)
+
+    monkeypatch.setattr(files, "delete", delete_and_purge)
+    meanwhile(pending.complete_and_delete)
+    assert pending.complete() == (404, "file_not_found")
+    assert object_keys("files/") == []
 
 
 def test_an_upload_cancelled_midway_leaves_no_file(pending: Pending, meanwhile: Meanwhile) -> None:

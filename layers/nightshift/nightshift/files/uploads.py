@@ -154,9 +154,13 @@ def _join(upload: Upload, file_id: str, part_ids: list[str], md5: str | None) ->
         _discard(upload.account_id, file_id)
         message = f"The MD5 of the joined parts is {digest.hexdigest()}, which does not match the md5 given."
         raise BadRequestError(message, code="upload_md5_mismatch", param="md5")
-    # The record is gone if the file was deleted meanwhile, by a caller or by a repetition that has lost.
-    with contextlib.suppress(NotFoundError):
+    try:
         files.arrived(file)
+    except NotFoundError:
+        # A caller, or a repetition that has lost, has deleted the file. The bytes came after that: they go with another
+        # record.
+        files.put_new(file)
+        _discard(upload.account_id, file_id)
 
 
 def _discard(account_id: str, file_id: str) -> None:
