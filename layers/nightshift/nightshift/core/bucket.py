@@ -1,5 +1,6 @@
 """Objects in the stack's bucket. An object that does not exist is an answer (None), not an error."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nightshift.core import aws, settings
@@ -44,6 +45,25 @@ def sizes(prefix: str) -> dict[str, int]:
     """The bytes of each object whose key begins with ``prefix``, by the rest of the key."""
     pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=settings.bucket(), Prefix=prefix)
     return {found["Key"].removeprefix(prefix): found["Size"] for page in pages for found in page.get("Contents", [])}
+
+
+def folders(prefix: str) -> Iterator[str]:
+    """The next part of the keys that begin with ``prefix``, up to a slash: each once."""
+    pages = aws.client("s3").get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=settings.bucket(), Prefix=prefix, Delimiter="/"):
+        for found in page.get("CommonPrefixes", []):
+            yield found["Prefix"].removeprefix(prefix).removesuffix("/")
+
+
+def names(prefix: str, first: str, end: str) -> Iterator[str]:
+    """The rest of the keys that begin with ``prefix``, in order, where it is between ``first`` and ``end``."""
+    pages = aws.client("s3").get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=settings.bucket(), Prefix=prefix, StartAfter=prefix + first):
+        for found in page.get("Contents", []):
+            name = found["Key"].removeprefix(prefix)
+            if name >= end:
+                return
+            yield name
 
 
 def presigned_put(key: str, *, size: int, content_type: str, seconds: int) -> tuple[str, dict[str, str]]:

@@ -19,6 +19,11 @@ def new_id(prefix: str, now: float | None = None) -> str:
     return f"{prefix}_{_base32(milliseconds << 80 | secrets.randbits(80), 26)}"
 
 
+def first_id(prefix: str, at: float) -> str:
+    """The id before all that were made at the time ``at`` or later, and after all others."""
+    return f"{prefix}_{_base32(int(at * 1000) << 80, 26)}"
+
+
 def derived_id(prefix: str, *parts: str, at: float | None = None) -> str:
     """``<prefix>_`` and 26 characters that depend on ``parts`` and ``at`` alone, so that repeated work has one result.
 

@@ -205,12 +205,17 @@ def put_content(file: File, content: bytes | BinaryIO) -> None:
     bucket.put(key(file.account_id, file.id), content, content_type=CONTENT_TYPE)
 
 
+def is_recorded(account_id: str, file_id: str) -> bool:
+    """Whether the file has a record, expired or not."""
+    return _FILES.get(account_id, file_id, consistent=True) is not None
+
+
 def purge(account_id: str, file_id: str) -> None:
     """Delete the bytes of a file whose record is gone.
 
     Work that is repeated can record its file again under the same id: then the bytes are the new record's.
     """
-    if _FILES.get(account_id, file_id, consistent=True) is None:
+    if not is_recorded(account_id, file_id):
         bucket.delete(key(account_id, file_id))
 
 
