@@ -4,6 +4,7 @@ A line is named by its number in the caller's file: the caller's own ``custom_id
 provider takes.
 """
 
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +18,8 @@ _encode = msgspec.json.Encoder().encode
 _NOT_REACHED = frozenset({"batch_expired", "batch_cancelled", "batch_canceled"})
 # A status of a line that says something of the moment or of the route, and not of the line.
 _AGAIN = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
+# A number as ``request_line`` writes it. "00" is a line that the provider made up, and not the first one.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Response(msgspec.Struct):
@@ -64,7 +67,7 @@ def request_line(number: int, body: bytes, endpoint: str) -> bytes:
 def read_answer(content: bytes) -> LineAnswer | None:
     """The answer on a line of an output or error file; None for a line that is none of ours or tells of no answer."""
     line = _read(content)
-    if line is None or not (line.custom_id.isascii() and line.custom_id.isdigit() and len(line.custom_id) < 10):
+    if line is None or not _NUMBER.fullmatch(line.custom_id):
         return None
     number = int(line.custom_id)
     if line.response is not None and line.response.status_code:
