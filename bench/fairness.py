@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 from nightshift.chunks.place import Place
+from nightshift.chunks.tail import Latencies
+from nightshift.engine.slice import LOOK_SECONDS, NEAR_SECONDS
 from nightshift.routes.health import Control, Health
-from nightshift.routes.lease import Lease
+from nightshift.routes.lease import NEWCOMER_SECONDS, Lease
 from nightshift.routes.level import Level
 from nightshift.routes.route import Route, Sku
 from nightshift.routes.state import View
@@ -214,6 +216,8 @@ class Worker:
         self.ceiling = 0
         self.in_flight = 0
         self.answered_at = 0.0
+        self.latencies = Latencies()
+        self.stays_until = now + NEAR_SECONDS
         self.ends_at = now + SLICE_SECONDS
         self.pause = 0
         self.next_tick = 0.5
@@ -225,10 +229,15 @@ class Worker:
             return
         wanted = min(WORKER, self.job.lines + self.in_flight)
         level = self.pacer.level if self.pacer else None
-        permit = self.place.take(wanted, self.in_flight, self.answered_at, level)
+        answers = self.latencies.answers_within(NEWCOMER_SECONDS, self.in_flight)
+        wanted_soon = min(wanted, max(0, round(self.job.lines + self.in_flight - answers)))
+        permit = self.place.take(wanted, self.in_flight, self.answered_at, level, wanted_soon)
         self.ceiling, self.pause = permit.ceiling, permit.pause
         if permit.ceiling:
             self.set_ceiling(permit.ceiling)
+        elif self.pacer is None and permit.is_near and self.simulation.now < self.stays_until:
+            self.simulation.at(self.simulation.now + LOOK_SECONDS, self.tick)
+            return
         if self.pacer and permit.level:
             self.pacer.adopt(permit.level)
         self.send()
@@ -274,6 +283,7 @@ class Worker:
         self.answered_at = self.simulation.now
         self.simulation.answered[self.job.account] += 1
         self.pacer.answered(started_at)
+        self.latencies.add(self.simulation.now - started_at)
         self.send()
         self.ended()
 

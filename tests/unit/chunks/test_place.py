@@ -5,7 +5,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightshift.chunks.place import Permit, Place
+from nightshift.chunks.permit import Permit
+from nightshift.chunks.place import Place
 from nightshift.routes.health import Health, trouble_of
 from nightshift.routes.lease import LEASE_SECONDS, SKEW_SECONDS, Lease, held
 from nightshift.routes.level import Level
@@ -112,6 +113,28 @@ def test_end_of_a_batch_wakes_the_next(world: World) -> None:
         waiting.leave("wait", 64, waiting.take(64).pause)
     running.leave("done")
     assert world.woken == ["b2"]
+
+
+def test_the_next_batch_is_woken_before_the_last_one_ends(world: World) -> None:
+    running, waiting = world.place("w1", "one", "b1"), world.place("w2", "one", "b2", created=2)
+    running.take(64)
+    permit = waiting.take(64)
+    assert not permit.is_near
+    waiting.leave("wait", 64, 60)
+
+    running.take(64, in_use=64, wanted_soon=64)
+    assert world.woken == []
+    running.take(64, in_use=64, wanted_soon=10)
+    assert world.woken == ["b2"]
+    permit = world.place("w3", "one", "b2", created=2).take(64)
+    assert (permit.ceiling, permit.is_near) == (0, True)  # all 64 are still in flight
+    running.take(64, in_use=64, wanted_soon=10)
+    assert running.take(64, in_use=64, wanted_soon=10).ceiling == 64  # until then nothing is taken away
+
+
+def test_what_others_give_way_to_is_near(world: World) -> None:
+    world.place("w1", "one", "b1").take(64, in_use=64)
+    assert world.place("w2", "two", "b2").take(64).is_near
 
 
 def test_one_worker_wakes_for_free_slots(world: World) -> None:

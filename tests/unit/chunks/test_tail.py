@@ -35,6 +35,11 @@ def test_what_was_carried_still_counts(seconds: list[float]) -> None:
     assert (again.quantile(0.9) is None) == (not seconds)
 
 
+def test_answers_come_at_the_rate_so_far() -> None:
+    assert latencies(*[2.0] * 50).answers_within(6.0, in_flight=64) == pytest.approx(192, rel=0.1)
+    assert latencies().answers_within(6.0, in_flight=64) == 0.0
+
+
 def test_without_answers_a_request_may_take_all_of_its_time() -> None:
     assert Tail(880.0, 600.0, 0.0, Latencies()).last_start_at == 280.0
 

@@ -100,8 +100,11 @@ class ChunkRun:
     @property
     def wanted(self) -> int:
         """How many requests the run could have in flight."""
-        lines = self._queue.unfinished + self._reader.lines_left
-        return self._chunk.concurrency if self._reader.busy else min(self._chunk.concurrency, lines)
+        return min(self._chunk.concurrency, self._lines)
+
+    @property
+    def _lines(self) -> int:
+        return self._queue.unfinished + self._reader.lines_left
 
     async def run(self) -> SliceResult:
         """Send and store until the chunk is done, the slice is over, a long pause is due, or the batch has ended."""
@@ -258,7 +261,7 @@ class ChunkRun:
             if self._ended:
                 return
             await self._check_batch()
-            await self._throttle.renew(self.wanted, self._queue.in_flight, self._clock())
+            await self._throttle.renew(self._lines, self.wanted, self._queue.in_flight, self._clock())
             self._sending_changed.set()
 
     async def _check_batch(self) -> None:

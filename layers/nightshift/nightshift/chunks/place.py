@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from nightshift.chunks.permit import Permit, Reason
 from nightshift.core.log import count, logger
 from nightshift.routes import health as healths
 from nightshift.routes import lease as leases
@@ -26,8 +27,6 @@ TRIES = 4
 # A probe may take as long as a request, and the prober as long to start and to report.
 PROBE_MARGIN = 30.0
 
-Reason = Literal["", "queue", "paused", "broken", "replaced"]
-
 
 class SharedState(Protocol):
     """``routes.state.RouteState``, or a stand-in for tests and simulations."""
@@ -39,26 +38,6 @@ class SharedState(Protocol):
     def begin_turn(self, account_id: str, now: float) -> None: ...
     def put_health(self, health: Health) -> bool: ...
     def put_level(self, level: Level) -> None: ...
-
-
-class Permit(msgspec.Struct, frozen=True):
-    """What a worker may do until its next tick.
-
-    At most ``ceiling`` requests in flight, and its part of the route's requests and tokens a minute, where it sets any.
-    Nothing new is sent after ``until`` either, because others take the lease for expired soon after.
-    With a ceiling of 0 nothing new is sent: the slice ends when nothing is in flight, and comes again after
-    ``pause`` seconds. A ``probe`` is a single request to a broken route. ``level`` is what other workers of the route
-    have learned since the last permit.
-    """
-
-    ceiling: int
-    until: float = 0.0
-    pause: int = 0
-    reason: Reason = ""
-    probe: bool = False
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    level: Level | None = None
 
 
 class Place:
@@ -89,15 +68,23 @@ class Place:
         self._level = Level()  # what this worker knows of what all have learned
         self._woken: dict[tuple[str, int], float] = {}
 
-    def take(self, wanted: int, in_use: int = 0, answered_at: float = 0.0, level: Level | None = None) -> Permit:
+    def take(
+        self,
+        wanted: int,
+        in_use: int = 0,
+        answered_at: float = 0.0,
+        level: Level | None = None,
+        wanted_soon: int | None = None,
+    ) -> Permit:
         """Renew the lease and say what may be sent.
 
-        ``wanted`` is what the worker could have in flight and ``in_use`` what it has; ``answered_at`` is when the
-        last good answer came, and ``level`` what its pacer has learned.
+        ``wanted`` is what the worker could have in flight, ``wanted_soon`` what it still could in a few seconds, and
+        ``in_use`` what it has; ``answered_at`` is when the last good answer came, and ``level`` what its pacer has
+        learned.
         """
         for _ in range(TRIES):
             view = self._state.read()
-            permit = self._try(view, wanted, in_use, answered_at)
+            permit = self._try(view, wanted, wanted_soon, in_use, answered_at)
             if permit is not None:
                 return msgspec.structs.replace(permit, level=self._exchange(level, view.level))
         # Others grow all the time. What the worker holds ends with its lease, and the next tick tries again.
@@ -130,11 +117,11 @@ class Place:
             live = leases.live(view.leases, now)
             health = self._checked(view.health, answered_at, now)
             if view.control != "paused" and health is not None and health.trouble is None:
-                self._wake_waiting(live, self._share_out(live, view.turns, now), now)
+                self._wake_waiting(live, view.turns, now)
 
     # --- what may be sent ------------------------------------------------------------------------------------
 
-    def _try(self, view: View, wanted: int, in_use: int, answered_at: float) -> Permit | None:
+    def _try(self, view: View, wanted: int, wanted_soon: int | None, in_use: int, answered_at: float) -> Permit | None:
         """The permit; None if another worker wrote in between."""
         now = self._clock()
         before = next((lease for lease in view.leases if lease.key == self._lease.key), None)
@@ -149,6 +136,7 @@ class Place:
             wanted=max(wanted, in_use),
             granted=holds,
             in_use=in_use,
+            wanted_soon=wanted_soon,
             since=before.since if before else now,
             expires_at=now + LEASE_SECONDS,
             next_visit_at=0.0,
@@ -167,9 +155,13 @@ class Place:
         share = sharing.shares[own.key]
         pause = pauses.SOON if share else pauses.in_queue(ahead_of(own, [*others, own], sharing))
         permit = self._settle(view, before, own, others, share, pause, "queue")
-        if permit is not None and permit.ceiling:
+        if permit is None:
+            return None
+        if permit.ceiling:
             self._keep_order([*others, self._lease], sharing, view.turns, now)
-        return permit
+            return permit
+        next_sharing = self._share_out(leases.soon([*others, self._lease]), view.turns, now)
+        return msgspec.structs.replace(permit, is_near=next_sharing.shares[own.key] > 0)
 
     def _settle(
         self, view: View, before: Lease | None, own: Lease, others: list[Lease], share: int, pause: int, reason: Reason
@@ -205,6 +197,7 @@ class Place:
             wanted=wanted,
             granted=0,
             in_use=0,
+            wanted_soon=None,
             next_visit_at=now + pause,
             expires_at=now + pause + LATE_SECONDS,
         )
@@ -221,11 +214,13 @@ class Place:
         if sharing.waiting and not in_turn(own.account_id, own.weight, turns, now):
             self._state.begin_turn(own.account_id, now)
         if own.key == min(lease.key for lease in live if lease.granted):
-            self._wake_waiting(live, sharing, now)
+            self._wake_waiting(live, turns, now)
 
-    def _wake_waiting(self, live: list[Lease], sharing: Sharing, now: float) -> None:
-        available = leases.free(live, self._route.max_concurrency)
-        for lease in leases.to_wake(live, sharing.shares, available, now):
+    def _wake_waiting(self, live: list[Lease], turns: Mapping[str, float], now: float) -> None:
+        ahead = leases.soon(live)
+        shares = self._share_out(ahead, turns, now).shares
+        available = leases.free(ahead, self._route.max_concurrency)
+        for lease in leases.to_wake(ahead, shares, available, now):
             if self._woken.get(lease.key, 0.0) + LEASE_SECONDS < now:
                 self._woken[lease.key] = now
                 self._try_to_wake(lease)

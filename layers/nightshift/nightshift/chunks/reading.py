@@ -13,13 +13,12 @@ from nightshift.input.request import requests
 
 
 class Reader:
-    """Reads what ``ledger`` has not finished into ``queue``. ``busy`` says that a segment is being read.
+    """Reads what ``ledger`` has not finished into ``queue``.
 
     After a failure the segment is read again, ``pause`` seconds later.
     """
 
     def __init__(self, chunk: Chunk, store: ChunkStore, ledger: Ledger, queue: LineQueue, pause: float) -> None:
-        self.busy = False
         self.input_gone = False
         self._chunk = chunk
         self._store = store
@@ -27,9 +26,15 @@ class Reader:
         self._queue = queue
         self._pause = pause
         self._unread: deque[Segment] = deque()
+        self._reading: Segment | None = None
 
     def begin(self, segments: Sequence[Segment]) -> None:
         self._unread.extend(segments)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a segment is being read."""
+        return self._reading is not None
 
     @property
     def ended(self) -> bool:
@@ -38,14 +43,14 @@ class Reader:
 
     @property
     def lines_left(self) -> int:
-        """The number of lines in segments that are not read yet."""
-        return sum(segment.lines for segment in self._unread)
+        """The number of lines in segments that are not read yet, or are being read."""
+        return sum(segment.lines for segment in self._unread) + (self._reading.lines if self._reading else 0)
 
     def read_next(self, group: asyncio.TaskGroup, clock: Callable[[], float], then: Callable[[], None]) -> None:
         """Begin to read the next segment, if there is one and none is being read; ``then`` is called at the end."""
         if self._unread and not self.busy:
-            self.busy = True
-            group.create_task(self._read(self._unread.popleft(), clock, then))
+            self._reading = self._unread.popleft()
+            group.create_task(self._read(self._reading, clock, then))
 
     async def _read(self, segment: Segment, clock: Callable[[], float], then: Callable[[], None]) -> None:
         try:
@@ -60,7 +65,7 @@ class Reader:
             self._unread.appendleft(segment)
         else:
             self._add(segment, block, clock())
-        self.busy = False
+        self._reading = None
         then()
 
     def _add(self, segment: Segment, block: bytes, now: float) -> None:

@@ -54,6 +54,11 @@ class Latencies:
                 break
         return math.exp(bucket * _STEP)
 
+    def answers_within(self, seconds: float, in_flight: int) -> float:
+        """How many answers come within ``seconds`` while so many requests are in flight (Little's law)."""
+        median = self.quantile(0.5)
+        return in_flight * seconds / median if median else 0.0
+
     def carry(self) -> dict[int, int]:
         """The counts for the next slice, halved so that the last answers weigh most."""
         return {bucket: (count + 1) // 2 for bucket, count in self._counts.items()}

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from nightshift.chunks.place import Permit, Place
+from nightshift.chunks.permit import Permit
+from nightshift.chunks.place import Place
 from nightshift.core.log import logger
 from nightshift.routes import pauses
 from nightshift.routes.level import Level
@@ -35,11 +36,12 @@ class Tenure:
         """Seconds to wait while the ceiling is 0."""
         return max(1, self.permit.pause or pauses.SOON)
 
-    async def renew(self, wanted: int, in_use: int, level: Level) -> None:
+    async def renew(self, wanted: int, in_use: int, level: Level, wanted_soon: int | None = None) -> None:
         """Ask for a new permit, and tell the ``level`` that was learned. If that fails, the old one holds on."""
         answered = self.answered_at
         try:
-            self.permit = await asyncio.to_thread(self._place.take, wanted, in_use, self.answered_at, level)
+            take = self._place.take
+            self.permit = await asyncio.to_thread(take, wanted, in_use, self.answered_at, level, wanted_soon)
         except Exception:
             logger.exception("lease not renewed")
             return

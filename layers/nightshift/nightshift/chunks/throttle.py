@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from nightshift.chunks.chunk import Carry
 from nightshift.chunks.tail import Latencies, Tail
 from nightshift.chunks.tenure import Tenure
+from nightshift.routes.lease import NEWCOMER_SECONDS
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.pacing import MAX_RETRY_AFTER, Backoff, Pacer
 from nightshift.upstream.rate import RateBudget, needed_tokens, used_tokens
@@ -95,10 +96,15 @@ class Throttle:
         """Seconds of backoff after ``failures`` in a row."""
         return self._pacer.delay(failures)
 
-    async def renew(self, wanted: int, in_use: int, now: float) -> None:
-        """Renew the tenure, if there is one, and tell the route's workers what was learned."""
+    async def renew(self, lines: int, wanted: int, in_use: int, now: float) -> None:
+        """Renew the tenure, if there is one, and tell the route's workers what was learned.
+
+        ``lines`` are unfinished, ``wanted`` of them could be in flight, and ``in_use`` are.
+        """
         if self._tenure:
-            await self._tenure.renew(wanted, in_use, self._pacer.level)
+            answers = self._latencies.answers_within(NEWCOMER_SECONDS, in_use)
+            wanted_soon = min(wanted, max(0, round(lines - answers)))
+            await self._tenure.renew(wanted, in_use, self._pacer.level, wanted_soon)
             self._follow_permit(now)
 
     def carry(self, now: float) -> Carry:

@@ -14,6 +14,7 @@ from nightshift.chunks import seats
 from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult, waiting
 from nightshift.chunks.chunk_run import ChunkRun
 from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.chunks.permit import Permit
 from nightshift.chunks.place import Place
 from nightshift.chunks.run_limits import RunLimits
 from nightshift.chunks.tail import request_seconds
@@ -32,6 +33,8 @@ from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 # Answers of one worker in memory before they are stored. While they fill it, no request starts.
 ANSWER_BYTES = 32 * 1024 * 1024
 LIMITS = RunLimits()
+# How long a worker stays for a permit that is near, and how often it looks.
+NEAR_SECONDS, LOOK_SECONDS = 10.0, 1.0
 # Seconds until a route without a key is tried again. A day of the longest pauses costs less than a cent (ADR 10).
 SHORTEST_PAUSE, LONGEST_PAUSE = 30, 900
 
@@ -69,8 +72,8 @@ async def _run_realtime(
     task: Task, carry: Carry, batch: Batch, plan: Planned, route: Route, ends_at: float
 ) -> SliceResult:
     place = seats.place_of(task, batch, route)
-    lines = sum(segment.lines for segment in task.segments)
-    permit = place.take(seats.wanted(lines))
+    wanted = seats.wanted(sum(segment.lines for segment in task.segments))
+    permit = await _first_permit(place, wanted, ends_at)
     if not permit.ceiling:
         # A visit that may send nothing reads no more than this.
         return waiting(permit.pause, carry)
@@ -81,7 +84,7 @@ async def _run_realtime(
         key = api_key(route)
     except NoApiKeyError as error:
         pause = place.report(trouble_of(0, str(error)))
-        place.leave("wait", seats.wanted(lines), pause)
+        place.leave("wait", wanted, pause)
         return waiting(pause, carry)
     concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
     budget = ByteBudget(ANSWER_BYTES)
@@ -113,6 +116,16 @@ async def _run_realtime(
     if run.input_gone and result.state == "done":
         batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
     return result
+
+
+async def _first_permit(place: Place, wanted: int, ends_at: float) -> Permit:
+    """The permit to begin with. One that is near is waited for: coming again would take longer."""
+    give_up_at = min(time.time() + NEAR_SECONDS, ends_at)
+    while True:
+        permit = await asyncio.to_thread(place.take, wanted)
+        if permit.ceiling or not permit.is_near or time.time() >= give_up_at:
+            return permit
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _leave(place: Place, result: SliceResult, wanted: int, answered_at: float) -> None:

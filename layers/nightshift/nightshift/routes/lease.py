@@ -12,6 +12,8 @@ import msgspec
 LEASE_SECONDS = 20.0
 # A worker counts its own lease as over so long before all others do: the clocks of two workers may differ by that much.
 SKEW_SECONDS = 5.0
+# A waiting worker is woken so long before there is room for it: starting it takes seconds.
+NEWCOMER_SECONDS = 6.0
 # A visit that is due in less is not worth waking for.
 WAKE_SECONDS = 1.0
 # A waiting worker's lease outlives its next visit by this, so that it keeps its place when the visit comes late.
@@ -22,8 +24,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """One chunk's place at its route, held by the invocation ``worker``.
 
     ``wanted``, ``granted`` and ``in_use`` are requests in flight: what the worker could use, what it may have at most,
-    and what it has. One that waits is granted none, and looks again at ``next_visit_at``. ``since`` is the time of the
-    chunk's first lease.
+    and what it has; ``wanted_soon`` is what it could still use in ``NEWCOMER_SECONDS``, None for as much as now. One
+    that waits is granted none, and looks again at ``next_visit_at``. ``since`` is the time of the chunk's first lease.
     """
 
     worker: str
@@ -35,6 +37,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     wanted: int
     granted: int = 0
     in_use: int = 0
+    wanted_soon: int | None = None
     since: float
     expires_at: float
     next_visit_at: float = 0.0
@@ -64,6 +67,17 @@ def free(leases: Iterable[Lease], limit: int) -> int:
     return max(0, limit - sum(lease.granted for lease in leases))
 
 
+def soon(leases: Iterable[Lease]) -> list[Lease]:
+    """The leases as they will be in ``NEWCOMER_SECONDS``: one whose lines run out wants and holds less."""
+    ahead = []
+    for lease in leases:
+        if lease.wanted_soon is not None:
+            wanted, granted = min(lease.wanted, lease.wanted_soon), min(lease.granted, lease.wanted_soon)
+            lease = msgspec.structs.replace(lease, wanted=wanted, granted=granted)
+        ahead.append(lease)
+    return ahead
+
+
 def grant(share: int, holds: int, in_use: int, available: int) -> int:
     """What a worker may have in flight from now on.
 
@@ -87,7 +101,7 @@ def part_of_rate(rate: int | None, granted: int, others: Iterable[Lease]) -> flo
 
 
 def to_wake(leases: Sequence[Lease], shares: dict[tuple[str, int], int], available: int, now: float) -> list[Lease]:
-    """The waiting leases that could start at once and would not look again soon, as many as there is room for."""
+    """The waiting leases that have a share and would not look again in time, as many as there is room for."""
     woken = []
     waiting = [lease for lease in leases if lease.granted == 0 and shares.get(lease.key, 0) > 0]
     for lease in sorted(waiting, key=lambda lease: (lease.since, lease.age)):
