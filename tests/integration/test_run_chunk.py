@@ -349,9 +349,9 @@ def test_a_long_pause_is_carried_over(alice: Caller, upstream: Server) -> None:
 def test_a_full_history_is_left(alice: Caller, upstream: Server) -> None:
     batch_id = alice.begin(input_lines(1))
     [task] = msgspec.to_builtins(plan.read(batch_id))
-    last = {"state": "wait", "carry": {"refusals": 3}, "events": history.MAX_EVENTS - 20}
+    last = {"state": "wait", "carry": {"latencies": {"1": 3}}, "events": history.MAX_EVENTS - 20}
     answer = run_chunk(task | {"slice": last}, retries=4)
-    assert answer == {"state": "park", "wait_seconds": 0, "carry": {"refusals": 3}, "events": history.MAX_EVENTS + 1}
+    assert answer == last | {"state": "park", "wait_seconds": 0, "events": history.MAX_EVENTS + 1}
     assert upstream.received == []
     assert run_chunk(task | {"slice": last}, retries=3)["state"] == "done"
 

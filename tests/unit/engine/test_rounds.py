@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nightshift.engine import pauses
-from nightshift.engine import slice as chunk_slice
 from nightshift.engine.rounds import ChunkEnd, Round, pause_after
+from nightshift.routes import health as route_health
 
 MACHINE = json.loads((Path(__file__).parents[3] / "statemachines/run_batch.asl.json").read_text())
 # List prices of us-east-1: a state transition, and a GB-second and a request of Lambda on arm64.
@@ -64,8 +64,8 @@ def test_a_day_of_waiting_costs_less_than_a_cent() -> None:
     states = MACHINE["States"] | {"WaitForOnlyChunk": {}}
     visit = transitions(states, "RunOnlyChunk", ways)
     assert visit == 3
-    visits, waited, pause = 0, 0, chunk_slice.SHORTEST_PAUSE
-    while waited < 86_400:
-        visits, waited, pause = visits + 1, waited + pause, min(2 * pause, chunk_slice.LONGEST_PAUSE)
+    visits, waited = 0, 0.0
+    while waited < 86_400:  # on a broken route
+        visits, waited = visits + 1, waited + route_health.pause_after(visits)
     worker = 0.5 * 1.0 * GB_SECOND + REQUEST  # 512 MB, a second with its start
     assert visits * (visit * TRANSITION + worker) == pytest.approx(0.0083, abs=0.0005)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 from nightshift.chunks.chunk import Chunk, SliceResult
+from nightshift.chunks.route_watch import RouteWatch
 from nightshift.routes.route import BatchApi
 from nightshift.submissions.decision import Times, Visit
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
@@ -19,6 +20,7 @@ from nightshift.submissions.record import Submission
 from nightshift.submissions.run import SubmissionRun
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
+from bench.fairness import MemoryState, simulated_route
 from tests.unit.chunks.fakes import Clock, Store
 
 # What a provider answers to a line: its number and how often it was sent; None for no line at all.
@@ -215,6 +217,8 @@ class World:
     window: float = 86_400.0
     cancelled: bool = False
     started: int = 0
+    visits: int = 0
+    state: MemoryState = field(default_factory=MemoryState)
 
     def __post_init__(self) -> None:
         self.created_at = self.clock.now
@@ -224,8 +228,16 @@ class World:
         """One visit, by a worker of its own."""
         chunk = Chunk("batch_0123", "shown", "sent", self.store.segments, 0)
         times = Times.of(self.created_at, self.expires_at, self.rescue_before)
+        self.visits += 1
         visit = Visit(
-            0, self.clock.now + 900, times, self.api, "/v1/chat/completions", lambda: self.cancelled, self._start
+            chunk_number=0,
+            ends_at=self.clock.now + 900,
+            times=times,
+            api=self.api,
+            endpoint="/v1/chat/completions",
+            route=RouteWatch(simulated_route("m", 64), f"run-{self.visits}", self.state, self.clock),
+            cancelled=lambda: self.cancelled,
+            started=self._start,
         )
         worker = self.submissions.worker()
         return asyncio.run(SubmissionRun(chunk, self.store, worker, self.provider, visit, clock=self.clock).run())

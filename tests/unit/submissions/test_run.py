@@ -264,6 +264,110 @@ def test_a_create_that_was_never_received_is_repeated() -> None:
     assert len(one.provider.jobs) == 1
 
 
+# --- the route's health -----------------------------------------------------------------------------------------------
+
+
+class Calls:
+    """Counts the calls to a provider, which refuses them while the key is ``revoked``."""
+
+    def __init__(self, status: int = 401, words: str = "Incorrect API key provided.", code: str = "") -> None:
+        self.count = 0
+        self.revoked = True
+        self._error = ProviderError(status, words, errors=[LineError(code=code)] if code else [])
+
+    def __call__(self, _: str) -> None:
+        self.count += 1
+        if self.revoked:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Calls(), Calls(403), Calls(402), Calls(429, "You exceeded your quota.", "insufficient_quota")],
+    ids=["401", "403", "402", "quota"],
+)
+def test_a_revoked_key_marks_the_route_and_one_visit_asks_for_all(refusal: Calls) -> None:
+    first = world(before=refusal)
+    second = world(before=refusal, state=first.state, clock=first.clock)
+    first.visit()
+    assert first.state.health.trouble is not None
+    second.visit()
+    asked = refusal.count
+    for _ in range(50):
+        assert second.visit() is not None
+    assert refusal.count == asked, "it waits for the probe"
+    for one in (first, second) * 10:
+        result = one.visit()
+        assert result is not None
+        one.clock.now += result.wait_seconds
+    assert first.state.health.confirmed
+    assert refusal.count - asked <= 20
+
+    refusal.revoked = False
+    for one in (first, second):
+        done(one)
+        assert set(one.provider.sent.values()) == {1}
+    assert first.state.health.trouble is None
+
+
+def test_a_key_that_is_revoked_while_the_provider_works_submits_nothing_twice() -> None:
+    revoked = Calls()
+    revoked.revoked = False
+    one = world(before=revoked)
+    one.visit()
+    revoked.revoked = True
+    for _ in range(20):
+        result = one.visit()
+        assert result is not None
+        one.clock.now += result.wait_seconds
+    revoked.revoked = False
+    done(one)
+    assert len(one.provider.jobs) == 1
+
+
+def test_a_key_that_is_revoked_before_the_batch_is_created_refuses_no_line() -> None:
+    refused = Calls(401, "Incorrect API key provided.", "invalid_api_key")
+
+    def before(name: str) -> None:
+        if name == "create":
+            refused(name)
+
+    one = world(before=before)
+    for _ in range(5):
+        result = one.visit()
+        assert result is not None
+        one.clock.now += result.wait_seconds
+    assert len(one.provider.files) == 1, "the file stays"
+    refused.revoked = False
+    assert {line["response"]["status_code"] for line in done(one)} == {200}
+
+
+def test_a_cancel_ends_what_waits_for_a_key() -> None:
+    revoked = Calls()
+    one = world(before=revoked)
+    one.visit()
+    one.cancelled = True
+    started_at = one.clock.now
+    result = one.run()
+    assert result
+    assert result.state == "done"
+    assert one.clock.now - started_at < 30
+
+
+def test_a_paused_route_starts_nothing_and_is_looked_at() -> None:
+    one = world(looks=100)
+    one.state.control = "paused"
+    result = one.visit()
+    assert result is not None
+    assert result.wait_seconds >= 300
+    assert not one.provider.files
+    one.state.control = "open"
+    one.visit()
+    one.state.control = "paused"
+    one.provider.looks = 1
+    done(one)
+
+
 # --- cancel, rescue, deadline -----------------------------------------------------------------------------------------
 
 

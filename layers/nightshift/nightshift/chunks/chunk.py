@@ -107,7 +107,6 @@ class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
     with the time before which nothing is sent, and ``latencies`` what ``tail.Latencies`` has counted.
     """
 
-    refusals: int = 0
     lines: dict[int, CarriedLine] = {}
     level: Level = Level()
     latencies: dict[int, int] = {}

@@ -11,32 +11,26 @@ from typing import Literal, Protocol
 import msgspec
 
 from nightshift.chunks.permit import Permit, Reason
-from nightshift.core.log import count, logger
+from nightshift.chunks.route_watch import TRIES, RouteWatch, SharedHealth
+from nightshift.core.log import logger
 from nightshift.routes import health as healths
 from nightshift.routes import lease as leases
 from nightshift.routes import pauses
-from nightshift.routes.health import Health, Trouble
+from nightshift.routes.health import Trouble
 from nightshift.routes.lease import LATE_SECONDS, LEASE_SECONDS, Lease
 from nightshift.routes.level import Level, differs, is_news
 from nightshift.routes.route import Route
 from nightshift.routes.share import Sharing, ahead_of, in_turn, share_out
 from nightshift.routes.state import View
 
-# Another worker may grow its lease between our read and our write. Then we read again, at most so often.
-TRIES = 4
-# A probe may take as long as a request, and the prober as long to start and to report.
-PROBE_MARGIN = 30.0
 
-
-class SharedState(Protocol):
+class SharedState(SharedHealth, Protocol):
     """``routes.state.RouteState``, or a stand-in for tests and simulations."""
 
-    def read(self) -> View: ...
     def put(self, lease: Lease, before: Lease | None) -> bool: ...
     def grow(self, lease: Lease, before: Lease | None, version: int) -> bool: ...
     def drop(self, lease: Lease) -> None: ...
     def begin_turn(self, account_id: str, now: float) -> None: ...
-    def put_health(self, health: Health) -> bool: ...
     def put_level(self, level: Level) -> None: ...
 
 
@@ -64,6 +58,7 @@ class Place:
         self._state = state
         self._wake = wake
         self._clock = clock
+        self._watch = RouteWatch(route, lease.worker, state, clock)
         self._began = False
         self._level = Level()  # what this worker knows of what all have learned
         self._woken: dict[tuple[str, int], float] = {}
@@ -93,13 +88,7 @@ class Place:
 
     def report(self, trouble: Trouble) -> int:
         """Say that the route cannot answer. Returns the seconds until the worker, which leaves now, comes again."""
-        for _ in range(TRIES):
-            before = self._state.read().health
-            after = healths.reported(before, trouble, self._lease.worker, self._clock())
-            if self._state.put_health(after):
-                _tell(self._route, after)
-                return pauses.until_probe(after, 0, self._clock())
-        return pauses.SOON
+        return self._watch.report(trouble)
 
     def leave(
         self, ending: Literal["done", "more", "wait"], wanted: int = 0, pause: int = 0, answered_at: float = 0.0
@@ -115,7 +104,7 @@ class Place:
         if ending != "more":
             view = self._state.read()
             live = leases.live(view.leases, now)
-            health = self._checked(view.health, answered_at, now)
+            health = self._watch.checked(view.health, answered_at, now)
             if view.control != "paused" and health is not None and health.trouble is None:
                 self._wake_waiting(live, view.turns, now)
 
@@ -127,7 +116,7 @@ class Place:
         before = next((lease for lease in view.leases if lease.key == self._lease.key), None)
         if self._began and before is not None and before.worker != self._lease.worker:
             return Permit(0, reason="replaced")
-        health = self._checked(view.health, answered_at, now)
+        health = self._watch.checked(view.health, answered_at, now)
         if health is None:
             return None
         holds = leases.held(before, now)
@@ -147,7 +136,7 @@ class Place:
             return self._settle(view, before, own, others, 0, pauses.while_paused(older), "paused")
         if not healths.may_send(health, own.worker, holds > 0):
             is_prober = health.prober == own.worker or (
-                leases.free(others, self._route.max_concurrency) > 0 and self._claims(health, now)
+                leases.free(others, self._route.max_concurrency) > 0 and self._watch.claims(health, now)
             )
             pause = pauses.until_probe(health, older, now)
             return self._settle(view, before, own, others, int(is_prober), pause, "broken")
@@ -242,43 +231,3 @@ class Place:
             self._level = msgspec.structs.replace(own, at=now)
             self._state.put_level(self._level)
         return None
-
-    # --- health ----------------------------------------------------------------------------------------------
-
-    def _checked(self, health: Health, answered_at: float, now: float) -> Health | None:
-        """The health, after an answer that came since the trouble was seen; None if another worker wrote it."""
-        if health.trouble is None or answered_at <= health.seen_at:
-            return health
-        health = healths.answered(health, now)
-        if not self._state.put_health(health):
-            return None
-        _tell(self._route, health)
-        return health
-
-    def _claims(self, health: Health, now: float) -> bool:
-        """Whether this worker is to send the probe that is due."""
-        if not healths.may_probe(health, now):
-            return False
-        seconds = self._route.timeout_seconds + PROBE_MARGIN
-        return self._state.put_health(healths.claimed(health, self._lease.worker, now, seconds))
-
-
-def _tell(route: Route, health: Health) -> None:
-    """Log a change of the route's health, and count a broken route for the alarm."""
-    trouble = health.trouble
-    name = f"{route.provider}/{route.model}"
-    if trouble is None:
-        logger.info("route answers again", route=name)
-        return
-    logger.error(
-        "route is in trouble",
-        route=name,
-        state=health.state,
-        kind=trouble.kind,
-        status=trouble.status,
-        words=trouble.words,
-    )
-    if health.confirmed:
-        # With the route for who looks at it, and without for the alarm, which knows no routes.
-        count({"RouteBroken": 1}, route=name)
-        count({"RouteBroken": 1})

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
 from nightshift.chunks import seats
-from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult, waiting
+from nightshift.chunks.chunk import Carry, Chunk, Deadlines, InputGoneError, SliceResult, waiting
 from nightshift.chunks.chunk_run import ChunkRun
 from nightshift.chunks.chunk_store import S3ChunkStore
 from nightshift.chunks.permit import Permit
@@ -35,8 +35,6 @@ ANSWER_BYTES = 32 * 1024 * 1024
 LIMITS = RunLimits()
 # How long a worker stays for a permit that is near, and how often it looks.
 NEAR_SECONDS, LOOK_SECONDS = 10.0, 1.0
-# Seconds until a route without a key is tried again. A day of the longest pauses costs less than a cent (ADR 10).
-SHORTEST_PAUSE, LONGEST_PAUSE = 30, 900
 
 
 def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceResult:
@@ -45,13 +43,7 @@ def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceRe
     if plan is None or not batch.is_open_to_work:
         return SliceResult("done")
     plan = replace(plan, route=routes.current(plan.route))
-    try:
-        return asyncio.run(_run(task, carry, batch, plan, seconds))
-    except NoApiKeyError as error:
-        # The key may come back. Each time the pause is longer.
-        logger.error("no request could be sent", problem=str(error))
-        pause = min(LONGEST_PAUSE, 2**carry.refusals * SHORTEST_PAUSE)
-        return SliceResult("park", pause, replace(carry, refusals=carry.refusals + 1))
+    return asyncio.run(_run(task, carry, batch, plan, seconds))
 
 
 async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: float) -> SliceResult:
@@ -59,7 +51,11 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     route = plan.route
     if route.mode == "batch":
         chunk = Chunk(batch.id, plan.model, route.upstream_model, task.segments, 0, _raw_fields(route.extra_body))
-        result = await visit_provider(task, batch, plan, chunk, seconds)
+        try:
+            result = await visit_provider(task, batch, plan, chunk, seconds)
+        except InputGoneError:
+            _tell_of_lost_input(task)
+            return SliceResult("done")
         if result is not None:
             return result
         if batch.status == "cancelling":
@@ -114,7 +110,7 @@ async def _run_realtime(
         result = SliceResult("more")
     _report(run, result, f"{route.provider}/{route.model}")
     if run.input_gone and result.state == "done":
-        batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
+        _tell_of_lost_input(task)
     return result
 
 
@@ -133,6 +129,10 @@ def _leave(place: Place, result: SliceResult, wanted: int, answered_at: float) -
         place.leave("wait" if result.state == "park" else result.state, wanted, result.wait_seconds, answered_at)
     except Exception:
         logger.exception("lease not given back")  # it ends by itself
+
+
+def _tell_of_lost_input(task: Task) -> None:
+    batches.put_problem(task.batch_id, task.chunk, "The input file was deleted while the batch ran.")
 
 
 def _raw_fields(fields: Mapping[str, Any]) -> dict[str, msgspec.Raw]:

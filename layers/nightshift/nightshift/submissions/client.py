@@ -24,6 +24,7 @@ from nightshift.submissions.provider import (
     read_files,
     read_upload,
 )
+from nightshift.upstream.client import NoApiKeyError, api_key
 
 CALL_SECONDS = 30.0
 # A connection that carries a file must move within this time.
@@ -43,11 +44,9 @@ _TOO_LARGE = 413
 class BatchClient:
     """The batch API of a route's provider. Use as an async context manager. Every call may raise ``ProviderError``."""
 
-    def __init__(self, route: Route, api_key: str | None) -> None:
+    def __init__(self, route: Route) -> None:
         self._route = route
-        self._auth: dict[str, str] = dict(route.headers)
-        if api_key and route.credentials:
-            self._auth[route.credentials.header] = route.credentials.value(api_key)
+        self._headers: dict[str, str] = {}
 
     async def __aenter__(self) -> "BatchClient":
         self._session = aiohttp.ClientSession(
@@ -110,7 +109,8 @@ class BatchClient:
 
     async def read_lines(self, file_id: str) -> AsyncIterator[bytes]:
         """The lines of a file without their newlines; a line that is too long is left out."""
-        async with self._open(f"/files/{quote(file_id)}/content") as response:
+        url = self._route.url_of(f"/files/{quote(file_id)}/content")
+        async with _Download(self._session, url, await self._every_calls_headers()) as response:
             async for line in _lines(response.content):
                 yield line
 
@@ -165,11 +165,12 @@ class BatchClient:
     ) -> bytes:
         """The body of a successful answer. ``body`` is aiohttp's ``json`` or ``data``."""
         url = self._route.url_of(path, **(query or {}))
+        every = await self._every_calls_headers()
         try:
             async with (
                 asyncio.timeout(seconds),
                 self._session.request(
-                    method, url, headers={**self._auth, **(headers or {})}, allow_redirects=False, **body
+                    method, url, headers={**every, **(headers or {})}, allow_redirects=False, **body
                 ) as response,
             ):
                 content = await _read(response)
@@ -179,8 +180,19 @@ class BatchClient:
             raise _failure(response, content)
         return content
 
-    def _open(self, path: str) -> "_Download":
-        return _Download(self._session, self._route.url_of(path), self._auth)
+    async def _every_calls_headers(self) -> Mapping[str, str]:
+        """The route's headers and its key, which is read before the first call."""
+        credentials = self._route.credentials
+        if credentials is None:
+            return self._route.headers
+        if not self._headers:
+            try:
+                key = await asyncio.to_thread(api_key, self._route)
+            except NoApiKeyError as error:
+                # The call was not made, as surely as if the provider had refused it.
+                raise ProviderError(401, str(error)) from error
+            self._headers = {**self._route.headers, credentials.header: credentials.value(key or "")}
+        return self._headers
 
 
 class _Download:

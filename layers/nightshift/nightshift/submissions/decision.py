@@ -5,12 +5,13 @@ Times are seconds since 1970.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec.structs import replace
 
+from nightshift.routes.health import Trouble, plain, trouble_of
 from nightshift.routes.route import BatchApi
-from nightshift.submissions.provider import LineError, ProviderBatch
+from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
 from nightshift.submissions.record import Submission
 
 # How often a line is sent through the batch API.
@@ -58,17 +59,26 @@ class Times:
         return now >= self.close_at
 
 
+class RouteHealth(Protocol):
+    """See ``chunks.route_watch.RouteWatch``."""
+
+    def pause(self, *, starts: bool) -> int: ...
+    def answers(self) -> None: ...
+    def report(self, trouble: Trouble) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
     """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; the
-    provider's name of the ``endpoint``; whether the caller has ``cancelled``, and whom to tell that the provider has
-    ``started``. Both functions block."""
+    provider's name of the ``endpoint``; the ``route``'s health; whether the caller has ``cancelled``, and whom to tell
+    that the provider has ``started``. Both functions, and the route's, block."""
 
     chunk_number: int
     ends_at: float
     times: Times
     api: BatchApi
     endpoint: str
+    route: RouteHealth
     cancelled: Callable[[], bool]
     started: Callable[[], None]
 
@@ -135,6 +145,13 @@ def refusal_of(errors: Sequence[LineError]) -> Refusal:
     if any(error.line for error in errors):
         return "lines"
     return "moment" if any("enqueued" in (error.message or "").lower() for error in errors) else "route"
+
+
+def trouble_in(error: ProviderError) -> Trouble | None:
+    """What the failure of a call says of the route: no key, or no credit. All other failures may be of the call."""
+    codes = " ".join(each.code or "" for each in error.errors)
+    kind = trouble_of(error.status, f"{error.message} {codes}").kind
+    return Trouble(kind, error.status, plain(error.message)) if kind in ("key", "quota") else None
 
 
 Move = Literal["done", "submit", "realtime", "give_up"]

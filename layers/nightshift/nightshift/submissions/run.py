@@ -86,6 +86,8 @@ class SubmissionRun:
                 following = await self._begin(submission)
                 if isinstance(following, SliceResult):
                     return following
+            elif pause := await self._route_pause(submission):
+                return waiting(pause)
             else:
                 following = await self._steps.take(submission)
             await asyncio.to_thread(self._submissions.save, following)
@@ -99,6 +101,14 @@ class SubmissionRun:
                 return 0
             until = min(until, self._visit.times.close_at)
         return max(0, math.ceil(until - now))
+
+    async def _route_pause(self, submission: Submission) -> int:
+        """Seconds to wait because the route cannot be asked; 0 for none, and for what ends the submission."""
+        if submission.step == "deleting" or await self._steps.stop_due():
+            return 0
+        starts = submission.step in ("uploading", "creating")
+        pause = await asyncio.to_thread(self._visit.route.pause, starts=starts)
+        return min(pause, max(1, math.ceil(self._visit.times.close_at - self._clock())))
 
     # --- the next submission -----------------------------------------------------------------------------------
 
@@ -143,4 +153,6 @@ class SubmissionRun:
 
 def _may_wake(submission: Submission) -> bool:
     """Whether the end of the provider's time, or a cancel, ends the submission's pause: it waits for nothing else."""
+    if submission.step in ("uploading", "creating"):
+        return not submission.create_sent
     return submission.step in ("running", "ended") and not submission.stopping and not submission.failed_calls

@@ -28,6 +28,7 @@ from nightshift.submissions.decision import (
     retry_pause,
     seconds_left,
     seen,
+    trouble_in,
 )
 from nightshift.submissions.file import provider_lines, write_provider_file
 from nightshift.submissions.provider import LineError, ProviderBatch, ProviderError
@@ -95,19 +96,25 @@ class SubmissionSteps:
             "deleting": self._delete,
         }
         try:
-            return await steps[submission.step](submission)
+            after = await steps[submission.step](submission)
         except ProviderError as error:
             logger.warning(
                 "call to the provider failed", step=submission.step, provider_status=error.status, words=error.message
             )
             self.new = None
-            return self._failed(submission, error)
+            return await self._failed(submission, error)
+        if not after.failed_calls:
+            await asyncio.to_thread(self._visit.route.answers)
+        return after
 
-    def _failed(self, submission: Submission, error: ProviderError) -> Submission:
-        """The submission after a call that failed: the step is tried again after a growing pause."""
+    async def _failed(self, submission: Submission, error: ProviderError) -> Submission:
+        """The submission after a call that failed: the step is tried again after a growing pause, or the route's."""
         failed = submission.failed_calls + 1
-        not_before = self._clock() + retry_pause(failed, error.retry_after)
-        return replace(submission, failed_calls=failed, not_before=not_before, problem=error.message)
+        pause = retry_pause(failed, error.retry_after)
+        if (trouble := trouble_in(error)) is not None:
+            route_pause = await asyncio.to_thread(self._visit.route.report, trouble)
+            pause = pause if submission.step == "deleting" else route_pause  # nothing is left to answer
+        return replace(submission, failed_calls=failed, not_before=self._clock() + pause, problem=error.message)
 
     def over(self) -> bool:
         """Whether the invocation is about to end."""
@@ -135,12 +142,12 @@ class SubmissionSteps:
 
     async def _upload(self, submission: Submission) -> Submission:
         name = self._name(submission)
+        if await self.stop_due():
+            return _moved(submission, "deleting", self._clock())
         if self.new != submission.number:
             # An earlier visit may have uploaded the file without recording its id.
             for file_id in await self._provider.find_files(name):
                 await self._provider.delete_file(file_id)
-        if await self.stop_due():
-            return replace(submission, step="ended", since=self._clock())
         lines = await asyncio.to_thread(self._submissions.lines, submission.number)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "lines"
@@ -165,9 +172,9 @@ class SubmissionSteps:
             if not error.refused:
                 return replace(sent, not_before=self._clock() + FIRST_POLL_SECONDS, problem=error.message)
             refused = replace(sent, create_sent=False, problem=error.message)
-            if error.errors:
+            if error.errors and trouble_in(error) is None:
                 return await self._refused(refused, error.errors)
-            return self._failed(refused, error)
+            return await self._failed(refused, error)
         return self._running(sent, batch)
 
     async def _look_up(self, submission: Submission) -> Submission:
@@ -266,8 +273,10 @@ class SubmissionSteps:
 
     async def _delete(self, submission: Submission) -> Submission:
         """Delete the provider's copies of the files. What cannot be deleted does not hold the batch."""
-        ids = (submission.file_id, submission.output_file_id, submission.error_file_id)
+        ids = [submission.file_id, submission.output_file_id, submission.error_file_id]
         try:
+            if submission.file_id is None:
+                ids = [*await self._provider.find_files(self._name(submission))]
             for file_id in filter(None, ids):
                 await self._provider.delete_file(file_id)
         except ProviderError as error:

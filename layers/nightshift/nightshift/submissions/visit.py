@@ -6,25 +6,22 @@ from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
 from nightshift.chunks.chunk import Chunk, SliceResult
 from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.chunks.route_watch import RouteWatch
 from nightshift.core.errors import InvalidFileError, UnavailableError
 from nightshift.core.ids import new_id
 from nightshift.core.log import count
 from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.route import Route, choose
+from nightshift.routes.state import RouteState
 from nightshift.submissions.client import BatchClient
 from nightshift.submissions.decision import Times, Visit
 from nightshift.submissions.run import SubmissionRun
 from nightshift.submissions.store import SubmissionStore
-from nightshift.upstream.client import api_key
 
 
 async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, seconds: float) -> SliceResult | None:
-    """Go on with the chunk's submission for at most ``seconds``; None if its other lines are to go in real time.
-
-    Raises:
-        NoApiKeyError: the route has a secret without a key.
-    """
+    """Go on with the chunk's submission for at most ``seconds``; None if its other lines are to go in real time."""
     route = plan.route
     run_id = new_id("run")
     visit = Visit(
@@ -33,10 +30,11 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
         times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
         api=route.batch_api,
         endpoint=route.batch_endpoint(batch.endpoint),
+        route=RouteWatch(route, run_id, RouteState(route.id)),
         cancelled=lambda: _is_cancelled(batch),
         started=lambda: _start(batch),
     )
-    async with BatchClient(route, api_key(route)) as client:
+    async with BatchClient(route) as client:
         store = S3ChunkStore(task, batch.input_file_id, run_id)
         submissions = SubmissionStore(batch.id, task.chunk, run_id)
         return await SubmissionRun(chunk, store, submissions, client, visit).run()

@@ -1,0 +1,278 @@
+"""run_chunk on a batch-capable route: real stores, a real HTTP client, and the simulator's batch API."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from nightshift.batches import store as batches
+from nightshift.core import aws, settings
+from nightshift.files import store as files
+from nightshift.routes.route import Auth, Route
+from nightshift.routes.state import RouteState
+from nightshift.submissions import client as provider_client
+from nightshift.submissions import decision, steps
+from nightshift.submissions.client import BatchClient
+from nightshift.submissions.provider import ProviderError
+from nightshift.submissions.record import Submission
+from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError, SubmissionStore, load
+
+from tests.integration.simulator import Simulator
+from tests.integration.support import Caller, apply_route, input_lines, invoke, route, set_batch
+
+SECRET = "nightshift/provider"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is looked at with short pauses."""
+    monkeypatch.setattr(decision, "POLL_SHARE", 0.0)
+    monkeypatch.setattr(decision, "FIRST_POLL_SECONDS", 0.5)
+    monkeypatch.setattr(steps, "FIRST_POLL_SECONDS", 0.5)
+
+
+@pytest.fixture
+def provider(simulator: Simulator) -> Simulator:
+    """The simulator behind a batch-capable route with a key."""
+    aws.client("secretsmanager").create_secret(Name=SECRET, SecretString="sk-provider")
+    apply_route(simulator.url, mode="batch", auth=Auth(secret=SECRET))
+    return simulator
+
+
+def begun(alice: Caller, lines: int = 5) -> str:
+    """A batch whose chunk is ready for its provider."""
+    batch_id = alice.create(input_lines(lines))
+    invoke("validate_batch", alice.start(batch_id))
+    return batch_id
+
+
+def visit(alice: Caller, batch_id: str, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Visit the only chunk until the answer is as wanted."""
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        [answer] = alice.run_chunks(batch_id)
+        if until(answer):
+            return answer
+        time.sleep(0.01)
+    raise AssertionError(f"it never comes to that: {load(batch_id, 0)}")
+
+
+def to_the_end(alice: Caller, batch_id: str) -> dict[str, Any]:
+    visit(alice, batch_id, lambda answer: answer["state"] == "done")
+    return alice.finalize(batch_id)
+
+
+def ids(alice: Caller, batch: dict[str, Any]) -> list[str]:
+    return [line["custom_id"] for line in alice.lines(batch["output_file_id"])]
+
+
+# --- run_chunk --------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_is_answered_by_the_providers_batch(alice: Caller, provider: Simulator) -> None:
+    batch_id = begun(alice)
+    assert alice.batch(batch_id)["status"] == "validating", "until the provider starts"
+    batch = to_the_end(alice, batch_id)
+    assert batch["status"] == "completed"
+    assert batch["request_counts"] == {"total": 5, "completed": 5, "failed": 0}
+    assert ids(alice, batch) == [f"r{number}" for number in range(5)]
+    report = provider.report()
+    assert (report["batches_created"], report["received"], report["files_held"]) == (1, 0, 0)
+
+
+def test_a_cancel_reaches_the_provider(alice: Caller, provider: Simulator) -> None:
+    provider.set(batch_seconds=3600)
+    batch_id = begun(alice)
+    visit(alice, batch_id, lambda _: alice.batch(batch_id)["status"] == "in_progress")
+    assert alice("POST", f"/batches/{batch_id}/cancel").json["status"] == "cancelling"
+    batch = to_the_end(alice, batch_id)
+    assert batch["status"] == "cancelled"
+    assert provider.report()["cancels"] == 1
+
+
+def test_what_would_be_late_goes_in_real_time(alice: Caller, provider: Simulator) -> None:
+    provider.set(batch_seconds=3600)
+    apply_route(provider.url, mode="batch", auth=Auth(secret=SECRET), rescue_before_seconds=7200)
+    batch_id = begun(alice)
+    visit(alice, batch_id, lambda _: alice.batch(batch_id)["status"] == "in_progress")
+    set_batch(alice, batch_id, created_at=alice.batch(batch_id)["created_at"] - 84_000)
+    set_batch(alice, batch_id, expires_at=alice.batch(batch_id)["expires_at"] - 84_000)
+    batch = to_the_end(alice, batch_id)
+    assert batch["status"] == "completed"
+    assert ids(alice, batch) == [f"r{number}" for number in range(5)]
+    report = provider.report()
+    assert (report["cancels"], report["received"]) == (1, 5)
+
+
+def test_a_secret_without_a_key_waits_and_marks_the_route(
+    alice: Caller, provider: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.client("secretsmanager").put_secret_value(SecretId=SECRET, SecretString=" ")
+    batch_id = begun(alice)
+    [answer] = alice.run_chunks(batch_id)
+    assert answer["state"] in ("wait", "park")
+    trouble = RouteState(route(provider.url).id).read().health.trouble
+    assert trouble is not None
+    assert (trouble.kind, provider.report()["files_uploaded"]) == ("key", 0)
+
+    alice("POST", f"/batches/{batch_id}/cancel")
+    monkeypatch.setattr(steps, "DELETE_TRIES", 1)
+    assert alice.run_chunks(batch_id)[0]["state"] == "done", "nothing is at the provider"
+
+
+def test_an_input_that_is_deleted_holds_no_batch(alice: Caller, provider: Simulator) -> None:
+    batch_id = begun(alice)
+    batch = batches.get(alice.account_id, batch_id)
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=files.key(alice.account_id, batch.input_file_id))
+    ended = to_the_end(alice, batch_id)
+    assert ended["status"] in ("failed", "completed", "expired")
+    assert "deleted" in json.dumps(ended["errors"])
+    assert provider.report()["files_uploaded"] == 0
+
+
+# --- the claims -------------------------------------------------------------------------------------------------------
+
+
+def test_one_worker_has_the_claim() -> None:
+    first, second = SubmissionStore("batch_1", 0, "first"), SubmissionStore("batch_1", 0, "second")
+    one = Submission(number=1, step="uploading", since=0.0)
+    assert first.claim(1000.0)
+    assert first.claim(1001.0), "it is its own"
+    assert not second.claim(1001.0)
+    first.save(one)
+    with pytest.raises(ClaimLostError):
+        second.save(one)
+    assert second.claim(1001.0 + CLAIM_SECONDS + 1)
+    with pytest.raises(ClaimLostError):
+        first.save(one)
+    with pytest.raises(ClaimLostError):
+        first.renew(2000.0)
+    first.release()
+    assert not first.claim(1001.0 + CLAIM_SECONDS + 2), "it cannot give back what another has"
+    second.release()
+    assert first.claim(1001.0 + CLAIM_SECONDS + 3)
+    assert first.load() == one
+
+
+def test_a_claim_is_of_one_chunk() -> None:
+    assert SubmissionStore("batch_1", 0, "first").claim(1000.0)
+    assert SubmissionStore("batch_1", 1, "second").claim(1000.0)
+
+
+def test_a_visit_without_the_claim_does_nothing(alice: Caller, provider: Simulator) -> None:
+    batch_id = begun(alice)
+    assert SubmissionStore(batch_id, 0, "another").claim(10_000_000_000.0)
+    [answer] = alice.run_chunks(batch_id)
+    assert answer == answer | {"state": "wait", "wait_seconds": round(CLAIM_SECONDS / 2)}
+    assert provider.report()["files_uploaded"] == 0
+
+
+# --- the client -------------------------------------------------------------------------------------------------------
+
+Seen = list[tuple[str, str, str | None]]
+
+
+@contextmanager
+def answering(answer: Callable[[str, str], tuple[int, dict[str, str], bytes]]) -> Iterator[tuple[str, Seen]]:
+    """A server, and the method, path and credentials of each call to it."""
+    seen: Seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            seen.append((self.command, self.path, self.headers.get("Authorization")))
+            status, headers, body = answer(self.command, self.path)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 (the base class's name)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def key() -> None:
+    aws.client("secretsmanager").create_secret(Name=SECRET, SecretString="sk-provider")
+
+
+def ask(target: Route, question: Callable[[BatchClient], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with BatchClient(target) as client:
+            return await question(client)
+
+    return asyncio.run(run())
+
+
+async def lines_of(client: BatchClient) -> list[bytes]:
+    return [line async for line in client.read_lines("file-1")]
+
+
+@pytest.mark.usefixtures("key")
+def test_a_redirect_gets_no_credentials() -> None:
+    def answer(_: str, path: str) -> tuple[int, dict[str, str], bytes]:
+        return (200, {}, b"one\ntwo\n") if path == "/stored" else (302, {"Location": "/stored"}, b"")
+
+    with answering(answer) as (url, seen):
+        assert ask(route(url, auth=Auth(secret=SECRET)), lines_of) == [b"one", b"two"]
+    assert seen == [("GET", "/files/file-1/content", "Bearer sk-provider"), ("GET", "/stored", None)]
+
+
+def test_a_circle_of_redirects_ends() -> None:
+    with answering(lambda *_: (302, {"Location": "/again"}, b"")) as (url, seen), pytest.raises(ProviderError):
+        ask(route(url), lines_of)
+    assert len(seen) == 5
+
+
+def test_a_file_too_large_for_one_call_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_client, "UPLOAD_PART_BYTES", 4)
+
+    def answer(_: str, path: str) -> tuple[int, dict[str, str], bytes]:
+        if path == "/files":
+            return 413, {}, b'{"message": "Request Too Long"}'
+        whole = {"id": "upload-1"} | ({"file": {"id": "file-1"}} if path.endswith("/complete") else {})
+        return 200, {}, json.dumps(whole).encode()
+
+    (tmp_path / "lines").write_bytes(b"123456789")
+    with answering(answer) as (url, seen):
+        assert ask(route(url), lambda client: client.upload("name", tmp_path / "lines")) == "file-1"
+    paths = [path for _, path, _ in seen]
+    assert paths == ["/files", "/uploads", *["/uploads/upload-1/parts"] * 3, "/uploads/upload-1/complete"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"id": "../x"}', b'{"id": 5}', b"\xff", b'{"id": "' * 50_000])
+def test_an_answer_that_is_none_is_an_error_of_the_provider(body: bytes) -> None:
+    with answering(lambda *_: (200, {}, body)) as (url, _), pytest.raises(ProviderError):
+        ask(route(url), lambda client: client.get("batch-1"))
+
+
+def test_a_long_line_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_client, "MAX_LINE_BYTES", 100_000)
+    content = b"one\n" + b"x" * 500_000 + b"\ntwo"
+    with answering(lambda *_: (200, {}, content)) as (url, _):
+        assert ask(route(url), lines_of) == [b"one", b"two"]
+
+
+def test_a_cancel_that_comes_too_late_is_no_error() -> None:
+    with answering(lambda *_: (409, {}, b'{"error": {"message": "has ended"}}')) as (url, _):
+        ask(route(url), lambda client: client.cancel("batch-1"))
+        with pytest.raises(ProviderError, match="has ended"):
+            ask(route(url), lambda client: client.get("batch-1"))
