@@ -468,7 +468,7 @@ def test_a_crash_loses_no_dead_letter(alice: Caller, server: Server, monkeypatch
 def test_an_endless_response_is_cut_off(
     alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes, more: bytes, error: str | None
 ) -> None:
-    monkeypatch.setattr(sender, "WHOLE_SECONDS", 0.5)
+    monkeypatch.setattr(sender, "WHOLE_SECONDS", 2.0)
     hung_up = threading.Event()
 
     def behave(exchange: Exchange) -> None:
@@ -483,8 +483,8 @@ def test_an_endless_response_is_cut_off(
     server.behave = behave
     began = time.monotonic()
     assert not deliver(alice, server.url)[0]
-    assert hung_up.wait(5)
-    assert time.monotonic() - began < 4
+    assert hung_up.wait(20)
+    assert time.monotonic() - began < 15
     [attempt] = recorded(detail_for(alice, server.url)).attempts
     assert (attempt.status_code, attempt.error) == (None if error else 500, error)
 

@@ -9,7 +9,7 @@ from nightshift.batches.record import Batch
 from nightshift.chunks.place import Place
 from nightshift.core.errors import NotFoundError
 from nightshift.core.ids import new_id
-from nightshift.input.layout import WORKER_CONCURRENCY
+from nightshift.input import layout
 from nightshift.input.plan import Task
 from nightshift.routes import lease as leases
 from nightshift.routes.lease import Lease
@@ -36,7 +36,7 @@ def place_of(task: Task, batch: Batch, route: Route) -> Place:
 
 def wanted(lines: int) -> int:
     """What a worker with so many unfinished lines can have in flight."""
-    return min(WORKER_CONCURRENCY, lines)
+    return min(layout.WORKER_CONCURRENCY, lines)
 
 
 def wake(lease: Lease) -> None:
