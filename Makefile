@@ -33,19 +33,21 @@ logs: ## Follow every function's log
 
 ##@ Tests and checks
 
-check: install ## Check formatting, lint, types and the template
+check: install console/tests/files.json ## Check formatting, lint, types and the template
+	cd console && npx tsc
 	ruff format --check .
 	ruff check .
 	mypy
 	sam validate --lint
 
-unit: install ## Run the unit tests: rules, architecture, template
+unit: install console/tests/files.json ## Run the unit tests: rules, architecture, template, console
+	cd console && npx vitest run
 	pytest tests/unit
 
 integration: install ## Run stores and handlers on moto
 	pytest tests/integration
 
-e2e: install ## Test the real template on the emulator through the OpenAI SDKs
+e2e: install console/chromium ## Test the real template on the emulator through the OpenAI SDKs, and the console in Chromium
 	pytest tests/e2e
 
 chaos: install ## Run the chaos tests with 20,000 lines each
@@ -63,18 +65,22 @@ bench-%: install
 
 ##@ The rest
 
-openapi: install ## Generate the OpenAPI document from the code
+openapi: install ## Generate the OpenAPI document, and the console's rules, from the code
 	python -m tools.openapi
+	python -m tools.console_rules
 
 build: install ## Build the artifacts for AWS (arm64)
 	sam build
 
 NODE_MODULES := tests/e2e/node/node_modules
+SITE := functions/api/site/console.html
 
-install: .venv/installed .local/emulator/installed .local/clients/installed $(NODE_MODULES)/installed ## Install all dependencies
+console: $(SITE) ## Build the console and the API's reference
+
+install: .venv/installed .local/emulator/installed .local/clients/installed $(NODE_MODULES)/installed $(SITE) ## Install all dependencies
 
 clean: down ## Stop the stack and delete everything installed or built
-	rm -rf $(NODE_MODULES) .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(NODE_MODULES) console/node_modules functions/api/site .venv .uv .local .aws-sam .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' \
@@ -103,4 +109,20 @@ $(NODE_MODULES)/installed: tests/e2e/node/package.json tests/e2e/node/package-lo
 	npm ci --silent --no-audit --no-fund --prefix tests/e2e/node
 	touch $@
 
-.PHONY: bench build chaos check clean demo down e2e format help install integration logs openapi test unit up
+console/node_modules/installed: console/package.json console/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix console
+	touch $@
+
+console/chromium: console/node_modules/installed
+	console/chromium.sh
+
+# Files for the console's tests, with the faults that the server finds in them: new each time.
+console/tests/files.json: install
+	$(PYTHON) -m tools.console_rules
+
+# The pages that the API's function carries.
+$(SITE): console/node_modules/installed $(wildcard console/*.html console/*.ts) $(shell find console/src -type f)
+	npm run --silent build --prefix console
+	touch $@
+
+.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e format help install integration logs openapi test unit up

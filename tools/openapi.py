@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nightshift.api.app import PUBLIC_PATHS
+from nightshift.api.app import is_public
 from nightshift.api.content import Redirect
 from nightshift.api.resources import ErrorEnvelope
 from pydantic.json_schema import models_json_schema
@@ -89,13 +89,13 @@ def _operation(path: str, operation: Operation) -> Json:
         "summary": operation.summary,
         "parameters": _parameters(path, operation),
     }
-    if path in PUBLIC_PATHS:
+    if is_public(path):
         described["security"] = []
     content = _request_content(operation)
     if content:
         described["requestBody"] = {"required": True, "content": content}
     described["responses"] = {"200": _answer(operation)} | (_CONTENT if operation.redirects else {})
-    errors = operation.errors if path in PUBLIC_PATHS else operation.errors | _ERRORS_OF_EVERY_CALL
+    errors = operation.errors if is_public(path) else operation.errors | _ERRORS_OF_EVERY_CALL
     for status, description in sorted(errors.items()):
         described["responses"][str(status)] = _error(status, description, operation)
     return described

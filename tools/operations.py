@@ -8,6 +8,7 @@ from nightshift.api.bodies import (
     CreateBatch,
     CreateUpload,
     ExpectFile,
+    ExpectPart,
     FileForm,
     ListBatches,
     ListFiles,
@@ -21,6 +22,7 @@ from nightshift.files.resources import (
     FileDeletedResource,
     FileResource,
     PresignedFileResource,
+    PresignedPartResource,
     UploadPartResource,
     UploadResource,
 )
@@ -145,7 +147,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("post", "/uploads/{upload_id}/parts"): Operation(
         id="addUploadPart",
         summary="Send one part",
-        answers=(UploadPartResource,),
+        answers=(UploadPartResource, PresignedPartResource),
+        body=ExpectPart,
         form=Form(file_part="data"),
         errors=_BAD | _MISSING | _LARGE,
     ),
@@ -246,4 +249,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("get", "/openapi.json"): Operation(id="openapi", summary="This document"),
     ("get", "/docs"): Operation(id="docs", summary="This document as a page", media_type="text/html"),
+    ("get", "/console"): Operation(
+        id="console", summary="The console, unless the stack leaves it out", media_type="text/html", errors=_MISSING
+    ),
+    ("get", "/console/assets/{name}"): Operation(
+        id="consoleAsset", summary="A file of the console", media_type="text/javascript", errors=_MISSING
+    ),
 }

@@ -1,19 +1,20 @@
 """Every endpoint but create batch: files, batches, models, the account's webhook."""
 
-import re
 import time
 import urllib.parse
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from nightshift.api import site
 from nightshift.api.app import account_of, before_snapshot, create_app, json_response, serve
 from nightshift.api.content import content_response
-from nightshift.api.forms import parse_form
+from nightshift.api.forms import nested, parse_form
 from nightshift.api.pages import list_object
 from nightshift.api.requests import parse_body, parse_query, validate
-from nightshift.api.resources import ModelList, ModelResource
+from nightshift.api.resources import ModelList, model_object
 from nightshift.batches import inputs
 from nightshift.batches import store as batches
 from nightshift.batches.cancel import cancel
@@ -25,15 +26,16 @@ from nightshift.files import create, uploads
 from nightshift.files import store as files
 from nightshift.files.create import NewFile
 from nightshift.files.name import check_name
+from nightshift.files.record import Upload
 from nightshift.files.resources import (
     FileDeletedResource,
+    PresignedPartResource,
     UploadPartResource,
     file_object,
     presigned_file_object,
     upload_object,
 )
 from nightshift.routes import store as routes
-from nightshift.routes.route import Route, endpoints_of
 from nightshift.webhooks import addresses, deliveries, receivers
 from nightshift.webhooks.redeliver import redeliver
 from nightshift.webhooks.resources import (
@@ -46,8 +48,8 @@ from nightshift.webhooks.resources import (
 if TYPE_CHECKING:
     from nightshift.api.bodies import ExpectFile, FileForm
 
-# Python reads no number of thousands of digits.
-_SECONDS = re.compile(r"\d{1,18}", re.ASCII)
+# `make` builds it from console/.
+_SITE = Path(__file__).parent / "site"
 
 app = create_app(other_methods={r"/batches(/[^/]+/retry)?": "POST"})
 
@@ -68,10 +70,10 @@ def prepare() -> None:
 def create_file() -> Response[str]:
     from nightshift.api.bodies import FileForm
 
-    if app.current_event.headers.get("content-type", "").lower().startswith("application/json"):
+    if _is_json():
         return _create_presigned_file()
     form = parse_form(app, "file")
-    fields = validate(FileForm, _nested(form.fields))
+    fields = validate(FileForm, nested(form.fields))
     new = _new_file(fields, check_name(form.filename, "file"))
     return json_response(file_object(create.create_file(account_of(app), new, form.content)))
 
@@ -133,11 +135,32 @@ def create_upload() -> Response[str]:
 @app.post("/uploads/<upload_id>/parts")
 def add_upload_part(upload_id: str) -> Response[str]:
     upload = uploads.get(account_of(app), upload_id)
+    if _is_json():
+        return _create_presigned_part(upload)
     content = parse_form(app, "data").content
     if not content:
         raise BadRequestError("The part named 'data' is empty.", code="invalid_value", param="data")
     part_id = uploads.add_part(upload, content)
     return json_response(UploadPartResource(id=part_id, created_at=int(time.time()), upload_id=upload_id))
+
+
+def _create_presigned_part(upload: Upload) -> Response[str]:
+    from nightshift.api.bodies import ExpectPart
+
+    part = uploads.presign_part(upload, parse_body(app, ExpectPart).bytes)
+    return json_response(
+        PresignedPartResource(
+            id=part.id,
+            created_at=int(time.time()),
+            upload_id=upload.id,
+            upload_url=part.url,
+            upload_headers=part.headers,
+        )
+    )
+
+
+def _is_json() -> bool:
+    return app.current_event.headers.get("content-type", "").lower().startswith("application/json")
 
 
 @app.post("/uploads/<upload_id>/complete")
@@ -188,7 +211,7 @@ def redeliver_webhook(batch_id: str, delivery_id: str) -> Response[str]:
 def list_models() -> Response[str]:
     usable = [route for route in routes.all_routes() if route.is_usable]
     models = sorted({route.model for route in usable})
-    return json_response(ModelList(data=[_model(name, usable) for name in models]))
+    return json_response(ModelList(data=[model_object(name, usable) for name in models]))
 
 
 # A model's name may have slashes in it.
@@ -198,11 +221,7 @@ def retrieve_model() -> Response[str]:
     usable = [route for route in routes.for_model(model) if route.is_usable]
     if not usable:
         raise NotFoundError("No such model.", code="model_not_found", param="model")
-    return json_response(_model(model, usable))
-
-
-def _model(name: str, usable: list[Route]) -> ModelResource:
-    return ModelResource(id=name, endpoints=endpoints_of(route for route in usable if route.model == name))
+    return json_response(model_object(model, usable))
 
 
 @app.get("/webhook")
@@ -238,31 +257,28 @@ def rotate_webhook() -> Response[str]:
 
 @app.get("/openapi.json")
 def openapi() -> Response[str]:
-    return Response(200, content_type="application/json", body=_shipped("openapi.json"))
+    return Response(
+        200,
+        content_type="application/json",
+        body=resources.files("nightshift.api").joinpath("openapi.json").read_text(),
+    )
 
 
-@app.get("/docs")
+@app.get("/docs", compress=True)
 def docs() -> Response[str]:
-    return Response(200, content_type="text/html; charset=utf-8", body=_shipped("docs.html"))
+    return site.page(_SITE, "docs")
 
 
-def _shipped(name: str) -> str:
-    """A file that the package carries beside its modules."""
-    return resources.files("nightshift.api").joinpath(name).read_text(encoding="utf-8")
+@app.get("/console", compress=True)
+def console() -> Response[str]:
+    if not settings.has_console():
+        raise NotFoundError("Not found: this stack has no console.", code="unknown_url")
+    return site.page(_SITE, "console")
 
 
-def _nested(fields: dict[str, str]) -> dict[str, object]:
-    """A form's fields with ``name[part]`` as objects, and numbers where a number is meant."""
-    nested: dict[str, object] = {}
-    for name, value in fields.items():
-        outer, bracket, rest = name.partition("[")
-        if bracket and rest.endswith("]"):
-            inner = nested.setdefault(outer, {})
-            if isinstance(inner, dict):
-                inner[rest[:-1]] = int(value) if rest == "seconds]" and _SECONDS.fullmatch(value) else value
-        else:
-            nested[name] = value
-    return nested
+@app.get("/console/assets/<name>", compress=True)
+def console_asset(name: str) -> Response[str]:
+    return site.asset(_SITE, name)
 
 
 def _new_file(body: "FileForm | ExpectFile", filename: str) -> NewFile:

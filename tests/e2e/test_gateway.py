@@ -44,7 +44,7 @@ def test_missing_or_wrong_key_is_401(local: Local, header: str | None, path: str
     assert error["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/console"])
 def test_public_paths_need_no_key(local: Local, path: str) -> None:
     answer = httpx.get(local.description["base_url"] + path)
     assert answer.status_code == 200

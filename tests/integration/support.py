@@ -247,7 +247,7 @@ def input_lines(count: int) -> list[str]:
 
 
 def route(base_url: str = "http://127.0.0.1:9", **fields: Any) -> Route:
-    sku = Sku("demo-sku", active=fields.pop("active", True))
+    sku = fields.pop("sku", None) or Sku("demo-sku", active=fields.pop("active", True))
     named: dict[str, Any] = {
         "model": MODEL,
         "provider": "demo",

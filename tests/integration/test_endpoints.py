@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from nightshift.core import settings
 from nightshift.routes.endpoint import ENDPOINTS, EndpointPath
+from nightshift.routes.route import Sku
 
 from tests.integration.simulator import Simulator
 from tests.integration.support import MODEL, Caller, apply_route, input_lines, invoke, table_size
@@ -100,3 +101,16 @@ def test_models_show_their_endpoints(alice: Caller) -> None:
     shown = alice("GET", f"/models/{MODEL}").json
     assert shown["endpoints"] == ["/v1/chat/completions", "/v1/embeddings"]
     assert alice("GET", "/models").json["data"] == [shown]
+
+
+def test_models_show_the_prices_that_a_batch_would_have(alice: Caller) -> None:
+    priced = Sku("priced", input_per_million=0.5, output_per_million=2.0)
+    apply_route(sku=priced, mode="batch")
+    apply_route(provider="fallback", priority=50)
+    assert alice("GET", f"/models/{MODEL}").json["prices"] == {
+        "mode": "batch",
+        "input_per_million": 0.5,
+        "output_per_million": 2.0,
+    }
+    apply_route(provider="other", sku=priced)
+    assert alice("GET", f"/models/{MODEL}").json["prices"] is None, "it depends on the route"

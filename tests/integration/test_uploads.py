@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from nightshift.core import bucket, concat
@@ -186,3 +187,25 @@ def test_a_killed_request_is_repeated(pending: Pending, monkeypatch: pytest.Monk
             pending.complete()
     assert pending.complete() == COMPLETED
     assert pending.contents() == [ONE + TWO]
+
+
+def test_parts_may_go_straight_to_the_bucket(alice: Caller) -> None:
+    body = {"purpose": "batch", "filename": "in.jsonl", "bytes": len(ONE + TWO), "mime_type": "application/jsonl"}
+    upload_id = alice("POST", "/uploads", json_body=body).json["id"]
+    parts = [alice("POST", f"/uploads/{upload_id}/parts", json_body={"bytes": len(part)}).json for part in (ONE, TWO)]
+    for part, content in zip(parts, (ONE, TWO), strict=True):
+        assert part["upload_headers"]["Content-Length"] == str(len(content))
+        key = urlsplit(part["upload_url"]).path.partition("uploads/")[2]
+        bucket.put(f"uploads/{key}", content)
+    ended = alice("POST", f"/uploads/{upload_id}/complete", json_body={"part_ids": [each["id"] for each in parts]}).json
+    assert files.read_range(alice.account_id, ended["file"]["id"], 0, 1000) == ONE + TWO
+
+
+def test_presigned_parts_have_the_bounds_of_the_others(alice: Caller) -> None:
+    body = {"purpose": "batch", "filename": "in.jsonl", "bytes": 5, "mime_type": "application/jsonl"}
+    upload_id = alice("POST", "/uploads", json_body=body).json["id"]
+    path = f"/uploads/{upload_id}/parts"
+    assert alice("POST", path, json_body={"bytes": 200_000_000}).error["code"] == "upload_bytes_mismatch"
+    assert alice("POST", path, json_body={"bytes": 0}).status == 400
+    alice("POST", f"/uploads/{upload_id}/cancel")
+    assert alice("POST", path, json_body={"bytes": 5}).error["code"] == "upload_not_pending"

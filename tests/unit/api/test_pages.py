@@ -6,7 +6,7 @@ from nightshift.api.resources import ModelResource
 
 
 def models(*ids: str) -> list[ModelResource]:
-    return [ModelResource(id=name, endpoints=[]) for name in ids]
+    return [ModelResource(id=name, endpoints=[], prices=None) for name in ids]
 
 
 def test_a_page_names_its_ends() -> None:

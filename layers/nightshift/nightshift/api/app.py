@@ -18,11 +18,11 @@ from nightshift.core.ids import new_id
 from nightshift.core.log import logger
 
 # Every other path needs an API key.
-PUBLIC_PATHS = frozenset({"/openapi.json", "/docs"})
+_PUBLIC_PATH = re.compile(r"/openapi\.json|/docs|/console(/assets/[^/]+)?")
 
 
 def create_app(other_methods: Mapping[str, str] | None = None) -> APIGatewayRestResolver:
-    """A resolver that authenticates every call, except to ``PUBLIC_PATHS``, and returns errors in the envelope.
+    """A resolver that authenticates every call, except to public paths, and returns errors in the envelope.
 
     ``other_methods`` maps a pattern of paths to their one method that another function serves, so that 405 lists that
     method too.
@@ -93,6 +93,11 @@ def serve(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaCon
     return answer
 
 
+def is_public(path: str) -> bool:
+    """Whether a path needs no API key."""
+    return _PUBLIC_PATH.fullmatch(path) is not None
+
+
 def account_of(app: APIGatewayRestResolver) -> str:
     """The id of the account that the current call is authenticated for."""
     account_id: str = app.context["account_id"]
@@ -117,7 +122,7 @@ def _methods_of(app: APIGatewayRestResolver, path: str) -> set[str]:
 
 
 def _authenticate(app: APIGatewayRestResolver, next_middleware: NextMiddleware) -> Response[Any]:
-    if app.current_event.path not in PUBLIC_PATHS:
+    if not is_public(app.current_event.path):
         account_id = _account_id(app.current_event.headers.get("authorization") or "")
         app.append_context(account_id=account_id)  # type: ignore[no-untyped-call]
         logger.append_keys(account_id=account_id)

@@ -77,6 +77,12 @@ class FileForm(BaseModel):
     asset_group: AssetGroup | None = None
 
 
+class ExpectPart(_Body):
+    """The JSON body of ``POST /v1/uploads/{id}/parts``: a part whose bytes the caller puts into S3 itself."""
+
+    bytes: FileSize
+
+
 class CreateUpload(_Body):
     """The body of ``POST /v1/uploads``."""
 

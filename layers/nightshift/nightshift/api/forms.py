@@ -22,6 +22,8 @@ MAX_PARTS = 1_000
 MAX_HEADER_BYTES = 256 * 1024
 # An error names so many of the parts.
 _MAX_NAMES = 20
+# Python reads no number of thousands of digits.
+_SECONDS = re.compile(r"\d{1,18}", re.ASCII)
 # What Python's email package raises for parameters that do not follow RFC 2231: a character set that is none, or
 # pieces of which only some have a number.
 _UNDECODABLE = (TypeError, ValueError)
@@ -70,6 +72,20 @@ class _Part:
             case "quoted-printable":
                 return quopri.decodestring(bytes(self.content))
         return bytes(self.content)
+
+
+def nested(fields: dict[str, str]) -> dict[str, object]:
+    """A form's fields with ``name[part]`` as objects, and numbers where a number is meant."""
+    found: dict[str, object] = {}
+    for name, value in fields.items():
+        outer, bracket, rest = name.partition("[")
+        if bracket and rest.endswith("]"):
+            inner = found.setdefault(outer, {})
+            if isinstance(inner, dict):
+                inner[rest[:-1]] = int(value) if rest == "seconds]" and _SECONDS.fullmatch(value) else value
+        else:
+            found[name] = value
+    return found
 
 
 def parse_form(app: "APIGatewayRestResolver", file_part: str) -> Form:

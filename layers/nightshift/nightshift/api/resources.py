@@ -1,21 +1,33 @@
 """What the API shows besides files, batches and webhooks: models, and the envelope of errors."""
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 from nightshift.core.errors import Fault, InvalidFileError, NightshiftError
 from nightshift.routes.endpoint import EndpointPath
+from nightshift.routes.route import Route, endpoints_of
+
+
+class ModelPrices(Struct, frozen=True, kw_only=True):
+    """What the operator's routes say that the model costs, in dollars for a million tokens."""
+
+    mode: Literal["realtime", "batch"]
+    input_per_million: float
+    output_per_million: float
 
 
 class ModelResource(Struct, frozen=True, kw_only=True):
-    """A model that batches can use, each of them for one of its ``endpoints``."""
+    """A model that batches can use, each of them for one of its ``endpoints``. ``prices`` is null where they are not
+    known, or depend on the route that a batch gets."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "nightshift"
     endpoints: list[EndpointPath]
+    prices: ModelPrices | None
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
@@ -50,6 +62,26 @@ class FileErrorEnvelope(Struct, frozen=True, kw_only=True):
     """The body of the response to a batch whose input file has faults."""
 
     error: FileErrorBody
+
+
+def model_object(name: str, routes: Iterable[Route]) -> ModelResource:
+    """The model ``name`` as the API shows it; ``routes`` are those that batches can get, of any model."""
+    of_model = [route for route in routes if route.model == name]
+    return ModelResource(id=name, endpoints=endpoints_of(of_model), prices=_prices(of_model))
+
+
+def _prices(routes: Sequence[Route]) -> ModelPrices | None:
+    """The prices of the routes of the best priority, if they agree."""
+    best = min(route.priority for route in routes)
+    offers = {
+        (route.mode, route.sku.input_per_million, route.sku.output_per_million)
+        for route in routes
+        if route.priority == best
+    }
+    [(mode, per_input, per_output), *others] = offers
+    if others or per_input is None or per_output is None:
+        return None
+    return ModelPrices(mode=mode, input_per_million=per_input, output_per_million=per_output)
 
 
 def error_envelope(error: NightshiftError) -> ErrorEnvelope | FileErrorEnvelope:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
 
 from nightshift.core import aws, settings
 
@@ -76,6 +77,13 @@ def presigned_put(key: str, *, size: int, content_type: str, seconds: int) -> tu
         "put_object", Params={"Bucket": settings.bucket(), "Key": key, **signed}, ExpiresIn=seconds
     )
     return url, {"Content-Length": str(size), "Content-Type": content_type, "If-None-Match": "*"}
+
+
+def origin() -> str:
+    """Where presigned URLs lead: their scheme and host."""
+    url = aws.client("s3").generate_presigned_url("get_object", Params={"Bucket": settings.bucket(), "Key": "any"})
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def presigned_get(key: str, *, content_type: str, disposition: str, seconds: int, head: bool = False) -> str:

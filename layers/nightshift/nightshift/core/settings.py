@@ -51,6 +51,10 @@ def allow_local_webhooks() -> bool:
     return os.environ.get("ALLOW_LOCAL_WEBHOOKS") == "true"
 
 
+def has_console() -> bool:
+    return os.environ.get("CONSOLE") != "off"
+
+
 def webhook_queue_url() -> str:
     return os.environ["WEBHOOK_QUEUE_URL"]
 

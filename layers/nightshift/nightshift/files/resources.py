@@ -63,6 +63,13 @@ class UploadPartResource(Struct, frozen=True, kw_only=True):
     upload_id: str
 
 
+class PresignedPartResource(UploadPartResource, frozen=True, kw_only=True):
+    """A part whose bytes the caller puts into S3 with a presigned URL, within the upload's time."""
+
+    upload_url: Annotated[str, Meta(description="Takes one PUT of exactly `bytes` bytes.")]
+    upload_headers: Annotated[dict[str, str], Meta(description="Headers that the PUT has to carry.")]
+
+
 def file_object(file: File) -> FileResource:
     """A file as the API shows it."""
     return FileResource(

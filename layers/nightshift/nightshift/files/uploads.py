@@ -27,6 +27,14 @@ LIFETIME_SECONDS = 3600
 _UPLOADS = Table("files")
 
 
+class PresignedPart(msgspec.Struct, frozen=True):
+    """A part without its bytes, with the URL and the headers of the PUT that uploads them."""
+
+    id: str
+    url: str
+    headers: dict[str, str]
+
+
 def create(account_id: str, new: NewFile, *, size: int, mime_type: str) -> Upload:
     """Begin an upload of ``size`` bytes.
 
@@ -73,13 +81,25 @@ def add_part(upload: Upload, content: bytes) -> str:
         BadRequestError: the upload is not pending, or its parts have more than twice its bytes. Some more are allowed,
             because a client that lost a response sends the part again.
     """
-    _check_pending(upload)
-    if sum(_part_sizes(upload).values()) + len(content) > 2 * upload.size + MAX_CALL_BYTES:
-        message = f"The parts have more than twice the {upload.size} bytes that the upload was created for."
-        raise BadRequestError(message, code="upload_bytes_mismatch", param="data")
+    _check_room(upload, len(content), "data")
     part_id = new_id("part")
     bucket.put(_prefix(upload) + part_id, content)
     return part_id
+
+
+def presign_part(upload: Upload, size: int) -> PresignedPart:
+    """A part of ``size`` bytes that the caller puts into S3 itself.
+
+    Raises:
+        BadRequestError: the upload is not pending, or its parts would have more than twice its bytes.
+    """
+    _check_room(upload, size, "bytes")
+    part_id = new_id("part")
+    seconds = max(1, upload.expires_at - int(time.time()))
+    url, headers = bucket.presigned_put(
+        _prefix(upload) + part_id, size=size, content_type="application/octet-stream", seconds=seconds
+    )
+    return PresignedPart(part_id, url, headers)
 
 
 def complete(upload: Upload, part_ids: list[str], md5: str | None) -> tuple[Upload, File]:
@@ -125,6 +145,13 @@ def cancel(upload: Upload) -> Upload:
 def _check_pending(upload: Upload) -> None:
     if upload.status != "pending":
         raise _not_pending(upload)
+
+
+def _check_room(upload: Upload, more: int, param: str) -> None:
+    _check_pending(upload)
+    if sum(_part_sizes(upload).values()) + more > 2 * upload.size + MAX_CALL_BYTES:
+        message = f"The parts have more than twice the {upload.size} bytes that the upload was created for."
+        raise BadRequestError(message, code="upload_bytes_mismatch", param=param)
 
 
 def _not_pending(upload: Upload) -> BadRequestError:
