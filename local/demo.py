@@ -211,6 +211,7 @@ def demo(stack: Stack) -> None:
     print(f"""
 All {LINES} of {LINES} lines were answered. Next steps:
   nightshift run --local your.jsonl -o answers.jsonl    run your own batch (model {MODEL})
+  nightshift console --local                            see the batches in the browser
   README.md, docs/                                      how it works, and how to deploy it to AWS
   make logs                                             follow the functions' logs
   make down                                             stop the local stack""")

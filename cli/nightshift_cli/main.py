@@ -245,6 +245,29 @@ def retry(connection: Connection, batch_id: BatchId) -> None:
         _print(show.batch(job.retry(client, batch_id, Quiet())))
 
 
+@app.command()
+@with_options(connect)
+def console(
+    connection: Connection,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+) -> None:
+    """Open the console in the browser, signed in.
+
+    \b
+    Examples:
+      nightshift console
+      nightshift console --local
+    """
+    from nightshift_cli import console as page
+
+    if no_browser:
+        _print([page.address(connection)])
+    elif page.open_signed_in(connection):
+        _print([f"Opened {page.address(connection)}."])
+    else:
+        raise CliError(f"No browser opened the console. Open {page.address(connection)} and sign in with your key.")
+
+
 def _exit_with(problems: list[str]) -> None:
     """Print the problems and exit with 1, if there are any."""
     if problems:
