@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from nightshift.core import settings
+from nightshift.routes import store as routes
 from nightshift.routes.endpoint import ENDPOINTS, EndpointPath
 from nightshift.routes.route import Sku
 
 from tests.integration.simulator import Simulator
-from tests.integration.support import MODEL, Caller, apply_route, input_lines, invoke, table_size
+from tests.integration.support import MODEL, Caller, apply_route, input_lines, invoke, route, table_size
 
 PROMPTS: dict[EndpointPath, Any] = {
     "/v1/chat/completions": [{"role": "user", "content": "Good night."}],
@@ -105,12 +106,12 @@ def test_models_show_their_endpoints(alice: Caller) -> None:
 
 def test_models_show_the_prices_that_a_batch_would_have(alice: Caller) -> None:
     priced = Sku("priced", input_per_million=0.5, output_per_million=2.0)
-    apply_route(sku=priced, mode="batch")
-    apply_route(provider="fallback", priority=50)
+    best, fallback = route(sku=priced, mode="batch"), route(provider="fallback", priority=50)
+    routes.apply([best, fallback])
     assert alice("GET", f"/models/{MODEL}").json["prices"] == {
         "mode": "batch",
         "input_per_million": 0.5,
         "output_per_million": 2.0,
     }
-    apply_route(provider="other", sku=priced)
+    routes.apply([best, route(provider="other", sku=priced)])
     assert alice("GET", f"/models/{MODEL}").json["prices"] is None, "it depends on the route"
