@@ -100,6 +100,17 @@ def test_a_revoked_key_is_refused(alice: Caller) -> None:
     assert alice("GET", "/models").status == 401
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/models", 200), (f"/v1/models/{MODEL}", 200), ("/v1/openapi.json", 200), ("/v1", 404), ("/v1/v1/models", 404)],
+)
+def test_a_domain_with_a_base_path_has_the_same_routes(alice: Caller, path: str, status: int) -> None:
+    apply_route()
+    event = http_event("GET", path, headers={"Authorization": f"Bearer {alice.api_key}"})
+    event["requestContext"]["path"] = path
+    assert gateway(event).status == status
+
+
 @pytest.mark.parametrize("path", ["/nowhere", "/", "/batches/batch_1/nowhere", "/v1/batches"])
 def test_an_unknown_path_has_the_error_envelope(alice: Caller, path: str) -> None:
     reply = alice("GET", path)

@@ -82,9 +82,14 @@ def test_a_cached_key_needs_no_look_up(alice: Caller, monkeypatch: pytest.Monkey
     assert accounts.authenticate(alice.api_key) == alice.account_id
 
 
-@pytest.mark.parametrize("guess", ["", "sk-ns-", "account", "acct_1", "\u00e9"])
-def test_other_text_is_no_key(alice: Caller, guess: str) -> None:
+@pytest.mark.parametrize("guess", ["", "sk-ns-", "account", "acct_1", "\u00e9", "sk-ns-" + "a" * 42, "sk-ns-" + "é" * 43])
+def test_what_can_be_no_key_needs_no_look_up(guess: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCOUNTS_TABLE")
     assert accounts.authenticate(guess) is None
+
+
+def test_another_key_is_unknown(alice: Caller) -> None:
+    assert accounts.authenticate("sk-ns-" + "a" * 43) is None
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -300,8 +300,9 @@ def test_the_map_is_retried_after_any_error() -> None:
 
 def test_substitutions_match_the_definition() -> None:
     used = set(re.findall(r"\$\{(\w+)\}", json.dumps(MACHINE)))
-    given = RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"]
+    given = dict(RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"])
     assert used == set(given)
+    assert given.pop("Partition") == {"Ref": "AWS::Partition"}
     assert all({"GetAtt": f"{name.removesuffix('Arn')}.Arn"} == value for name, value in given.items())
 
 
@@ -332,7 +333,8 @@ def test_the_machine_may_invoke_its_functions() -> None:
     invoked = {
         policy["LambdaInvokePolicy"]["FunctionName"]["Ref"] for policy in policies if "LambdaInvokePolicy" in policy
     }
-    assert {f"{name}Arn" for name in invoked} == set(RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"])
+    given = RESOURCES["RunBatch"]["Properties"]["DefinitionSubstitutions"]
+    assert {f"{name}Arn" for name in invoked} == {name for name in given if name.endswith("Arn")}
 
 
 def test_a_failed_execution_is_closed() -> None:
@@ -401,10 +403,57 @@ def test_only_the_rule_may_send_to_the_queue() -> None:
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"GetAtt": "TerminalEvents.Arn"}}}
 
 
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+
+
 def test_failures_raise_alarms() -> None:
-    watched = {(alarm["Namespace"], alarm["MetricName"]) for alarm in of_type("AWS::CloudWatch::Alarm").values()}
-    assert {("AWS/ApiGateway", "5XXError"), ("AWS/States", "ExecutionsFailed")} <= watched
-    assert ("AWS/SQS", "ApproximateNumberOfMessagesVisible") in watched
+    names = {alarm["MetricName"] for alarm in ALARMS.values()}
+    assert {"5XXError", "ExecutionsFailed", "ExecutionsTimedOut", "FunctionErrors", "Throttles"} <= names
+    assert {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "IteratorAge"} <= names
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_reaches_somebody_and_is_of_this_stack(name: str) -> None:
+    topic = {"If": ["HasTopic", {"Ref": "AlarmTopicArn"}, {"Ref": "AlarmTopic"}]}
+    assert ALARMS[name]["AlarmActions"] == {"If": ["AlarmsReachSomebody", [topic], {"Ref": "AWS::NoValue"}]}
+    assert ALARMS[name]["AlarmDescription"]
+    values = [dimension["Value"] for dimension in ALARMS[name].get("Dimensions", [])]
+    assert any(isinstance(value, dict) for value in (ALARMS[name]["Namespace"], *values)), "else it counts other stacks"
+
+
+def test_every_alarm_is_explained() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    assert [name for name in ALARMS if f"`{name}`" not in text] == []
+    always = [name for name in ALARMS if "Condition" not in RESOURCES[name]]
+    assert f"{len(always)} alarms (${len(always) / 10:.2f})" in text
+
+
+def test_every_parameter_is_explained() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    assert [name for name in PARAMETERS if f"`{name}`" not in text] == []
+
+
+def test_the_silence_of_the_sweep_is_an_alarm() -> None:
+    assert ALARMS["SweepSilentAlarm"]["TreatMissingData"] == "breaching"
+
+
+def test_every_dead_letter_queue_has_an_alarm_and_an_output() -> None:
+    queues = {name for name in of_type("AWS::SQS::Queue") if name.endswith("DeadLetters")}
+    alarmed = {
+        dimension["Value"]["GetAtt"].partition(".")[0]
+        for alarm in ALARMS.values()
+        if alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
+        for dimension in alarm["Dimensions"]
+    }
+    assert queues == alarmed == {name for name in queues if f"{name}Url" in TEMPLATE["Outputs"]}
+
+
+@pytest.mark.parametrize("function", ["PublishEvents", "PurgeFile"])
+def test_a_bad_record_does_not_hold_up_its_stream(function: str) -> None:
+    (stream,) = [each["Properties"] for each in FUNCTIONS[function]["Events"].values() if each["Type"] == "DynamoDB"]
+    assert stream["BisectBatchOnFunctionError"] is True
+    assert stream["MaximumRecordAgeInSeconds"] < 24 * 3600, "the stream forgets its records then"
+    assert stream["DestinationConfig"]["OnFailure"]["Destination"] == {"GetAtt": "StreamDeadLetters.Arn"}
 
 
 # --- state ---------------------------------------------------------------------------------------------------------
@@ -463,6 +512,7 @@ def test_no_permission_is_for_everything() -> None:
             assert re.fullmatch(r"[a-z0-9]+:[A-Za-z]+", action), f"{statement['Sid']} allows {action}"
         for resource in as_list(statement["Resource"]):
             name = next(iter(resource.values())) if isinstance(resource, dict) else resource
+            name = name[0] if isinstance(name, list) else name
             assert not re.fullmatch(r"[*:]*|arn:.*:\*", name) or "${RunBatch.Name}:*" in name
         assert statement.get("Principal") != "*"
 
@@ -481,12 +531,14 @@ def test_attached_policies_exist() -> None:
 
 def test_every_reference_exists() -> None:
     names = set(RESOURCES) | set(PARAMETERS)
+    names |= {"Prefix", "Stage"}  # of a !Sub with values of its own
     for value in walk([RESOURCES, TEMPLATE["Outputs"], GLOBALS]):
         if not isinstance(value, dict) or len(value) != 1:
             continue
         kind, text = next(iter(value.items()))
+        text = text[0] if kind == "Sub" and isinstance(text, list) else text
         found = {
-            "Ref": lambda text: [text],
+            "Ref": lambda text: [text.removesuffix(".Stage")],
             "GetAtt": lambda text: [text.partition(".")[0]],
             "Sub": lambda text: [name.partition(".")[0] for name in re.findall(r"\$\{([\w.:]+)\}", text)],
         }.get(kind, lambda _: [])(text)

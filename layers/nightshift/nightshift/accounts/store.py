@@ -12,6 +12,7 @@ A key is stored as its SHA-256 alone. A slow hash would add nothing, because a k
 """
 
 import hashlib
+import re
 import secrets
 import time
 
@@ -21,6 +22,8 @@ from nightshift.core.ids import new_id
 from nightshift.core.table import Item, Table, transact
 
 KEY_PREFIX = "sk-ns-"
+# The prefix, and 256 random bits as base64url. What is no such key needs no look-up.
+_KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{43}", re.ASCII)
 # A key that was found stays valid for so long without another look-up: a revoked key stops working within this time.
 KEY_CACHE_SECONDS = 60
 _KEY_CACHE_SIZE = 1_000
@@ -111,6 +114,8 @@ def _account_not_found(name_or_id: str) -> NotFoundError:
 
 def authenticate(api_key: str) -> str | None:
     """The id of the account that ``api_key`` belongs to; None for an unknown or revoked key."""
+    if _KEY.fullmatch(api_key) is None:
+        return None
     hashed = _hash(api_key)
     now = time.monotonic()
     known = _known.get(hashed)

@@ -17,6 +17,7 @@ from nightshift.core.errors import AuthenticationError, MethodNotAllowedError, N
 from nightshift.core.ids import new_id
 from nightshift.core.log import logger
 
+_BASE_PATH = "/v1"
 # Every other path needs an API key.
 _PUBLIC_PATH = re.compile(r"/openapi\.json|/docs|/console(/assets/[^/]+)?")
 
@@ -79,7 +80,7 @@ def serve(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaCon
     logger.append_keys(request_id=request_id)
     started = time.perf_counter()
     try:
-        answer = app.resolve(event, context)
+        answer = app.resolve(event | {"path": _path(event)}, context)
         logger.info(
             "call answered",
             method=event.get("httpMethod"),
@@ -91,6 +92,18 @@ def serve(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaCon
         logger.remove_keys(["request_id", "account_id"])
     answer.setdefault("multiValueHeaders", {})["x-request-id"] = [request_id]
     return answer
+
+
+def _path(event: Mapping[str, Any]) -> str:
+    """The path below ``/v1``.
+
+    On API Gateway's own domain ``path`` is without the stage, and only ``requestContext.path`` has it. With a domain of the
+    stack's own, both have the base path of its mapping.
+    """
+    path: str = event["path"]
+    if event["requestContext"]["path"] == path and f"{path}/".startswith(f"{_BASE_PATH}/"):
+        return path.removeprefix(_BASE_PATH) or "/"
+    return path
 
 
 def is_public(path: str) -> bool:
@@ -136,7 +149,7 @@ def _account_id(authorization: str) -> str:
         AuthenticationError: there is no key, or it is malformed, unknown or revoked.
     """
     scheme, _, api_key = authorization.partition(" ")
-    if scheme.lower() == "bearer" and api_key.isascii() and 0 < len(api_key.strip()) <= 256:
+    if scheme.lower() == "bearer":
         account_id = accounts.authenticate(api_key.strip())
         if account_id is not None:
             return account_id

@@ -171,4 +171,5 @@ def _count_ways(batch: Batch) -> None:
     metrics: dict[str, float] = {"LinesByBatchApi": cost.batch.lines, "LinesInRealTime": cost.realtime.lines}
     if cost.dollars is not None:
         metrics["Dollars"] = cost.dollars
+        count({"Dollars": cost.dollars})
     count(metrics, route=f"{batch.plan.route.provider}/{batch.plan.route.model}")
