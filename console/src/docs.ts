@@ -18,6 +18,7 @@ const shown = SwaggerUI({
   defaultModelsExpandDepth: 0,
   tryItOutEnabled: true,
   validatorUrl: null,
+  syntaxHighlight: false, // its colours are too pale
   onComplete: () => {
     // Signed in to the console in this tab: "try it" has its key.
     if (key) shown.preauthorizeApiKey("apiKey", key);

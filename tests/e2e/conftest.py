@@ -93,6 +93,17 @@ class Local:
             aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
 
+    def admin(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """`nightshift admin` with these arguments, on this stack."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("nightshift")), "admin", *arguments, "--local"],
+            env=os.environ | {"NIGHTSHIFT_LOCAL_DIR": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
     def bucket(self) -> str:
         stacks = self.aws("cloudformation").describe_stacks(StackName=self.description["stack_name"])["Stacks"]
         return next(str(each["OutputValue"]) for each in stacks[0]["Outputs"] if each["OutputKey"] == "BucketName")

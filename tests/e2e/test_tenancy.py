@@ -17,8 +17,9 @@ from tools.operations import OPERATIONS
 # These differ between any two answers.
 VARYING = {"date", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-amzn-trace-id"}
 
-# Models belong to no account.
-WITH_IDS = [key for key in OPERATIONS if "{" in key[1] and key != ("get", "/models/{model}")]
+# Models and the console's files belong to no account.
+OF_NOBODY = {("get", "/models/{model}"), ("get", "/console/assets/{name}")}
+WITH_IDS = [key for key in OPERATIONS if "{" in key[1] and key not in OF_NOBODY]
 
 Owned = dict[str, str]
 

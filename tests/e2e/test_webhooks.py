@@ -241,6 +241,19 @@ def test_dead_letter_after_nine_tries_redelivers(local: Local, account: Account,
     assert unwrap(receiver.received[-1], secret).data.id == batch.id
 
 
+def test_an_operator_redrives_a_dead_letter(local: Local, account: Account, receive: Receive) -> None:
+    receiver = receive([500] * TRIES)
+    batch = account.create(callback_url=receiver.url)
+    assert over(account, batch)["status"] == "failed"
+
+    redriven = local.admin("dead-letters", "redrive", "--batch", batch.id)
+
+    assert redriven.stdout == "Dead letters sent again: 1.\n"
+    wait_for(lambda: len(receiver.received) == TRIES + 1)
+    wait_for(lambda: (delivery(account, batch) or {})["status"] == "succeeded")
+    all_the_same(receiver)
+
+
 # --- no delays for others, and no losses ---------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ def test_a_revoked_key_is_refused(alice: Caller) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/v1/models", 200), (f"/v1/models/{MODEL}", 200), ("/v1/openapi.json", 200), ("/v1", 404), ("/v1/v1/models", 404)],
+    [("/v1/models", 200), (f"/v1/models/{MODEL}", 200), ("/v1/openapi.json", 200), ("/v1", 404), ("/v1/v1/files", 404)],
 )
 def test_a_domain_with_a_base_path_has_the_same_routes(alice: Caller, path: str, status: int) -> None:
     apply_route()

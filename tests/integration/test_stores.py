@@ -82,7 +82,43 @@ def test_a_cached_key_needs_no_look_up(alice: Caller, monkeypatch: pytest.Monkey
     assert accounts.authenticate(alice.api_key) == alice.account_id
 
 
-@pytest.mark.parametrize("guess", ["", "sk-ns-", "account", "acct_1", "\u00e9", "sk-ns-" + "a" * 42, "sk-ns-" + "é" * 43])
+def test_a_key_ends_at_its_time(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    api_key, key = accounts.create_key(alice.account_id, int(now) + 10)
+    assert accounts.authenticate(api_key) == alice.account_id
+    assert key in accounts.list_keys(alice.account_id)
+    monkeypatch.setattr(time, "time", lambda: now + 10)
+    assert accounts.authenticate(api_key) is None, "in the cache too"
+    accounts._known.clear()
+    assert accounts.authenticate(api_key) is None
+
+
+def test_a_key_can_be_given_an_end_and_no_longer_one(alice: Caller) -> None:
+    api_key, key = accounts.create_key(alice.account_id)
+    accounts.expire_key(alice.account_id, key.id, 4_000_000_000)
+    assert accounts.authenticate(api_key) == alice.account_id
+    accounts._known.clear()
+    accounts.expire_key(alice.account_id, key.id, 1_000)
+    accounts.expire_key(alice.account_id, key.id, 4_000_000_000)
+    assert accounts.authenticate(api_key) is None
+    with pytest.raises(NotFoundError):
+        accounts.expire_key(alice.account_id, "key_unknown", 1_000)
+
+
+def test_the_keys_of_a_disabled_account_rest(alice: Caller, bob: Caller) -> None:
+    accounts.disable(alice.account_id)
+    assert accounts.get(alice.account_id).disabled_at
+    assert accounts.authenticate(alice.api_key) is None
+    assert accounts.authenticate(bob.api_key) == bob.account_id
+    accounts.enable(alice.account_id)
+    assert accounts.authenticate(alice.api_key) == alice.account_id
+    for change in (accounts.disable, accounts.enable):
+        with pytest.raises(NotFoundError):
+            change("acct_unknown")
+
+
+@pytest.mark.parametrize("guess", ["", "sk-ns-", "account", "acct_1", "sk-ns-" + "a" * 42, "sk-ns-" + "é" * 43])
 def test_what_can_be_no_key_needs_no_look_up(guess: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCOUNTS_TABLE")
     assert accounts.authenticate(guess) is None

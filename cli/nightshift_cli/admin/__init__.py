@@ -2,7 +2,7 @@
 
 import typer
 
-from nightshift_cli.admin import accounts, batches, keys, routes
+from nightshift_cli.admin import accounts, batches, cost, dead_letters, keys, routes
 
 HELP = """Operate a stack: its accounts, keys, routes and batches.
 
@@ -13,6 +13,8 @@ Examples:
   nightshift admin accounts create my-team
   nightshift admin keys create --account my-team
   nightshift admin batches show batch_...
+  nightshift admin cost --by account
+  nightshift admin dead-letters redrive
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
@@ -20,3 +22,5 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(routes.app, name="routes")
 app.add_typer(batches.app, name="batches")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command("cost")(cost.show_cost)

@@ -5,11 +5,14 @@ from typing import Annotated
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import Operator, operator_options, print_table
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
-app = typer.Typer(help="Accounts, their quotas and weights.", no_args_is_help=True)
+app = typer.Typer(help="Accounts, their quotas and weights; who may use the API.", no_args_is_help=True)
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")]
 
 
 @app.command("create")
@@ -27,23 +30,64 @@ def create_account(operator: Operator, name: Annotated[str, typer.Argument()]) -
 
 @app.command("list")
 @with_options(operator_options)
-def list_accounts(operator: Operator) -> None:
+def list_accounts(operator: Operator, as_json: AsJson = False) -> None:
     """List every account."""
     with operator:
         from nightshift.accounts import store as accounts
 
-        found = [(one.id, one.name, one.weight, show.moment(one.created_at)) for one in accounts.list_accounts()]
-    print_table(("ID", "NAME", "WEIGHT", "CREATED"), found)
+        found = accounts.list_accounts()
+    rows = [
+        (one.id, one.name, one.weight, "disabled" if one.disabled_at else "active", show.moment(one.created_at))
+        for one in found
+    ]
+    print_table(("ID", "NAME", "WEIGHT", "STATE", "CREATED"), rows, as_json)
+
+
+@app.command("disable")
+@with_options(operator_options)
+def disable_account(
+    operator: Operator,
+    name: Name,
+    keep_batches: Annotated[
+        bool, typer.Option("--keep-batches", help="Let its open batches run to their ends.")
+    ] = False,
+) -> None:
+    """Let no key of an account work, and cancel its open batches."""
+    with operator:
+        from nightshift.accounts import store as accounts
+        from nightshift.batches import store as batches
+        from nightshift.batches.cancel import cancel
+
+        account = accounts.find(name)
+        accounts.disable(account.id)
+        typer.echo(
+            f"{show.plain(name)} is disabled. Its keys stop working within {accounts.KEY_CACHE_SECONDS} seconds."
+        )
+        if not keep_batches:
+            cancelled = [cancel(account.id, batch.id).id for batch in batches.open_of(account.id)]
+            typer.echo(f"Batches cancelled: {len(cancelled)}. Requests in flight may still be answered and paid.")
+
+
+@app.command("enable")
+@with_options(operator_options)
+def enable_account(operator: Operator, name: Name) -> None:
+    """Let the keys of a disabled account work again."""
+    with operator:
+        from nightshift.accounts import store as accounts
+
+        accounts.enable(accounts.find(name).id)
+    typer.echo(f"{show.plain(name)} is enabled.")
 
 
 @app.command("quotas")
 @with_options(operator_options)
 def account_quotas(
     operator: Operator,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")],
+    name: Name,
     active_batches: Annotated[int | None, typer.Option(min=0, help="Batches that have not ended.")] = None,
     queued_requests: Annotated[int | None, typer.Option(min=0, help="Lines of batches that have not ended.")] = None,
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of all its files.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the quotas of an account. Each option changes one of them first."""
     given = {"active_batches": active_batches, "queued_requests": queued_requests, "stored_bytes": stored_bytes}
@@ -62,14 +106,14 @@ def account_quotas(
     rows = [
         (limit.replace("_", "-"), value, "account" if limit in own else "default") for limit, value in limits.items()
     ]
-    print_table(("LIMIT", "VALUE", "SET BY"), rows)
+    print_table(("LIMIT", "VALUE", "SET BY"), rows, as_json)
 
 
 @app.command("set")
 @with_options(operator_options)
 def set_account(
     operator: Operator,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")],
+    name: Name,
     weight: Annotated[int, typer.Option(min=1, max=1000, help="Its part of a route that accounts share.")],
 ) -> None:
     """Set the weight of an account: 2 gets twice as much of a busy route as 1."""

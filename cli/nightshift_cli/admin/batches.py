@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import Operator, operator_options, print_table
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
@@ -18,9 +18,49 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What callers do not see of their batches.", no_args_is_help=True)
 
 
+BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
+
+
+@app.command("list")
+@with_options(operator_options)
+def list_batches(
+    operator: Operator,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="Only the batches of this account.")] = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Only batches that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest of each account.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the batches of every account, newest first."""
+    with operator:
+        from nightshift.accounts import store as accounts
+        from nightshift.batches import store as batches
+        from nightshift.batches.status import TERMINAL
+
+        found = [
+            (one.name, batch)
+            for one in ([accounts.find(account)] if account else accounts.list_accounts())
+            for batch in batches.list_page(one.id, limit=limit, after=None)[0]
+            if not open_only or batch.status not in TERMINAL
+        ]
+    found.sort(key=lambda each: each[1].id, reverse=True)
+    head = ("ID", "ACCOUNT", "STATUS", "MODEL", "LINES", "CREATED", "COST")
+    print_table(head, [_row(*each) for each in found], as_json)
+
+
+@app.command("cancel")
+@with_options(operator_options)
+def cancel_batch(operator: Operator, batch_id: BatchId) -> None:
+    """Cancel a batch of whichever account has it. Answered lines are kept."""
+    with operator:
+        from nightshift.batches.cancel import cancel
+
+        batch = cancel(_find(batch_id).account_id, batch_id)
+    typer.echo(f"{batch.id} is {batch.status}.")
+
+
 @app.command("show")
 @with_options(operator_options)
-def show_batch(operator: Operator, batch_id: Annotated[str, typer.Argument(metavar="BATCH_ID")]) -> None:
+def show_batch(operator: Operator, batch_id: BatchId) -> None:
     """Show the route and the cost of a batch, and its batches at the provider."""
     with operator:
         from nightshift.batches import store as batches
@@ -66,6 +106,15 @@ def _find(batch_id: str) -> "Batch":
         if batch is not None:
             return batch
     raise CliError(f"There is no batch {batch_id}.")
+
+
+def _row(account: str, batch: "Batch") -> tuple[object, ...]:
+    from nightshift.batches.cost import cost_of
+
+    lines = batch.request_counts.total if batch.request_counts else batch.plan and batch.plan.lines
+    model = batch.plan.model if batch.plan else None
+    cost = None if batch.usage is None else _dollars(cost_of(batch).dollars)
+    return batch.id, account, batch.status, model, lines, show.moment(batch.created_at), cost
 
 
 def _way(name: str, cost: "Cost") -> tuple[object, ...]:

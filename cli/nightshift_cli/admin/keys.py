@@ -1,44 +1,81 @@
 """`nightshift admin keys`."""
 
+import re
+import time
 from typing import Annotated
 
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import Operator, operator_options, print_table
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
 from nightshift_cli.options import with_options
 
 app = typer.Typer(help="The API keys of an account.", no_args_is_help=True)
 
 Account = Annotated[str, typer.Option(metavar="NAME", help="The account's name or id.")]
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID")]
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,5})([mhd])", text)
+    if match is None:
+        raise typer.BadParameter("must be a number of minutes, hours or days, such as 90m, 24h or 30d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+Duration = Annotated[
+    int | None, typer.Option(metavar="30d", parser=_seconds, help="Minutes, hours or days: 90m, 24h, 30d.")
+]
 
 
 @app.command("create")
 @with_options(operator_options)
-def create_key(operator: Operator, account: Account) -> None:
+def create_key(operator: Operator, account: Account, expires_in: Duration = None) -> None:
     """Create a key and print it, only this once."""
     with operator:
         from nightshift.accounts import store as accounts
 
-        api_key, key = accounts.create_key(accounts.find(account).id)
+        expires_at = None if expires_in is None else int(time.time()) + expires_in
+        api_key, key = accounts.create_key(accounts.find(account).id, expires_at)
     typer.echo(api_key)
     typer.echo(f"{key.id} for {show.plain(account)}. Keep the key now: it cannot be shown again.", err=True)
 
 
 @app.command("list")
 @with_options(operator_options)
-def list_keys(operator: Operator, account: Account) -> None:
+def list_keys(operator: Operator, account: Account, as_json: AsJson = False) -> None:
     """List an account's keys. Of each key only a hint is shown."""
     with operator:
         from nightshift.accounts import store as accounts
 
         found = accounts.list_keys(accounts.find(account).id)
-    print_table(("ID", "KEY", "CREATED"), [(key.id, key.hint, show.moment(key.created_at)) for key in found])
+    rows = [
+        (key.id, key.hint, show.moment(key.created_at), show.moment(key.expires_at) if key.expires_at else None)
+        for key in found
+    ]
+    print_table(("ID", "KEY", "CREATED", "EXPIRES"), rows, as_json)
+
+
+@app.command("rotate")
+@with_options(operator_options)
+def rotate_key(operator: Operator, key_id: KeyId, account: Account, overlap: Duration = 86_400) -> None:
+    """Create a key in place of another one, which works on for the overlap, by default a day."""
+    with operator:
+        from nightshift.accounts import store as accounts
+
+        account_id = accounts.find(account).id
+        ends_at = int(time.time()) + (overlap or 0)
+        accounts.expire_key(account_id, key_id, ends_at)
+        api_key, key = accounts.create_key(account_id)
+    typer.echo(api_key)
+    typer.echo(f"{key.id} is in place of {key_id}, which ends at {show.moment(ends_at)} or before.", err=True)
+    typer.echo("Keep the key now: it cannot be shown again.", err=True)
 
 
 @app.command("revoke")
 @with_options(operator_options)
-def revoke_key(operator: Operator, key_id: Annotated[str, typer.Argument(metavar="KEY_ID")], account: Account) -> None:
+def revoke_key(operator: Operator, key_id: KeyId, account: Account) -> None:
     """Revoke a key of an account."""
     with operator:
         from nightshift.accounts import store as accounts

@@ -1,5 +1,6 @@
 """The stack that `nightshift admin` operates: the options that name it, and its tables for the package."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,8 +19,11 @@ OUTPUTS = {
     "ROUTES_TABLE": "RoutesTable",
     "ROUTE_STATE_TABLE": "RouteStateTable",
     "STATE_MACHINE": "StateMachineArn",
+    "WEBHOOK_QUEUE_URL": "WebhookQueueUrl",
+    "WEBHOOK_DEAD_LETTERS_URL": "WebhookDeadLettersUrl",
 }
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StackName = Annotated[str, typer.Option(help="The CloudFormation stack.")]
 Region = Annotated[str | None, typer.Option(help="The stack's AWS region. Default: the configured one.")]
 # A block in which the package's functions work on the tables of the chosen stack.
@@ -72,6 +76,11 @@ def _stack_tables(stack_name: str, region: str | None, local: bool) -> Iterator[
         raise CliError(f"AWS: {error}") from None
 
 
-def print_table(head: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
+def print_table(head: tuple[str, ...], rows: Sequence[Sequence[object]], as_json: bool = False) -> None:
+    """The rows below the head, or as a JSON array of objects whose fields are named as the columns."""
+    if as_json:
+        names = [name.lower().replace(" ", "_").replace("'", "") for name in head]
+        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        return
     for line in show.table([head, *rows]):
         typer.echo(line)

@@ -4,6 +4,7 @@ import { create, expect, jsonl, line, linesOf, look, open, simulate, stack, test
 test.beforeEach(() => simulate({}));
 
 test("a good file becomes a batch, which is watched to its end", async ({ page }) => {
+  test.slow();
   await simulate({ latency_ms: 5000 });
   await open(page, "work", "/new");
   await page.getByLabel("JSONL file").setInputFiles(jsonl("good.jsonl", linesOf(700)));

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import msgspec
@@ -35,6 +36,8 @@ OUTPUTS = {
     "RoutesTable": "routes-of-the-stack",
     "RouteStateTable": "route-state-of-the-stack",
     "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:of-the-stack",
+    "WebhookQueueUrl": "https://sqs.eu-west-1.amazonaws.com/123456789012/webhooks",
+    "WebhookDeadLettersUrl": "https://sqs.eu-west-1.amazonaws.com/123456789012/dead-letters",
 }
 stack_outputs = cli_stack.stack_outputs
 ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model: u, sku: {id: s}}"
@@ -55,8 +58,17 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                 TableName=name,
                 BillingMode="PAY_PER_REQUEST",
                 KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk")],
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in ("pk", "sk", "open")],
+                GlobalSecondaryIndexes=[
+                    {
+                        "IndexName": batches.OPEN_INDEX,
+                        "KeySchema": [{"AttributeName": "open", "KeyType": "HASH"}],
+                        "Projection": {"ProjectionType": "ALL"},
+                    }
+                ],
             )
+        for name in ("webhooks", "dead-letters"):
+            boto3.client("sqs", region_name="eu-west-1").create_queue(QueueName=name)
         monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: OUTPUTS)
         aws._client.cache_clear()
         yield
@@ -73,8 +85,8 @@ def test_account_is_created_and_listed() -> None:
     head, line = admin("accounts", "list").stdout.splitlines()
 
     assert created.stdout.startswith("acct_")
-    assert head.split() == ["ID", "NAME", "WEIGHT", "CREATED"]
-    assert line.split()[:3] == [created.stdout.strip(), "acme", "1"]
+    assert head.split() == ["ID", "NAME", "WEIGHT", "STATE", "CREATED"]
+    assert line.split()[:4] == [created.stdout.strip(), "acme", "1", "active"]
 
 
 def test_account_name_is_unique() -> None:
@@ -320,25 +332,26 @@ def test_status_shows_the_providers_words_and_who_waits(tmp_path: Path) -> None:
     assert shown[5].split() == ["acct_1", "1", "32", "32", "128", "1"]
 
 
-def ended_batch(account_id: str) -> Batch:
+def ended_batch(account_id: str, **fields: Any) -> Batch:
     usage = msgspec.convert(Usage(10, 0, 4, 0, 14).as_dict(), BatchUsage)
     half = msgspec.convert(Usage(5, 0, 2, 0, 7).as_dict(), BatchUsage)
     route = form.parse(yaml.safe_load(ROUTE) | {"mode": "batch", "sku": {"id": "s", "input_per_million": 100_000.0}})
-    return Batch(
-        account_id=account_id,
-        id="batch_1",
-        status="completed",
-        input_file_id="file_1",
-        endpoint="/v1/chat/completions",
-        completion_window="24h",
-        created_at=1,
-        expires_at=2,
-        plan=Planned("m", 4, 1, route),
-        request_counts=RequestCounts(4, 3, 1),
-        usage=usage,
-        batch_lines=2,
-        batch_usage=half,
-    )
+    given: dict[str, Any] = {
+        "account_id": account_id,
+        "id": "batch_1",
+        "status": "completed",
+        "input_file_id": "file_1",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "created_at": 1,
+        "expires_at": 2,
+        "plan": Planned("m", 4, 1, route),
+        "request_counts": RequestCounts(4, 3, 1),
+        "usage": usage,
+        "batch_lines": 2,
+        "batch_usage": half,
+    }
+    return Batch(**given | fields)
 
 
 def test_a_batch_shows_its_ways_and_the_providers_ids() -> None:
@@ -363,3 +376,142 @@ def test_an_unknown_batch_is_an_error() -> None:
     result = admin("batches", "show", "batch_2")
     assert result.exit_code != 0
     assert "There is no batch batch_2" in result.stderr
+
+
+def priced() -> Planned:
+    """A plan on a route whose tokens cost a dollar each."""
+    sku = {"id": "s", "input_per_million": 1e6, "output_per_million": 1e6}
+    return Planned("n", 4, 1, form.parse(yaml.safe_load(ROUTE) | {"sku": sku}))
+
+
+def three_batches() -> None:
+    """Two batches of acme, one of them without a price, and one of other, which has not ended."""
+    acme, other = (admin("accounts", "create", name).stdout.strip() for name in ("acme", "other"))
+    day = 86_400
+    batches.put(ended_batch(acme, created_at=19_000 * day))
+    batches.put(
+        ended_batch(acme, id="batch_2", created_at=19_001 * day, plan=priced(), batch_lines=0, batch_usage=None)
+    )
+    batches.put(ended_batch(other, id="batch_3", created_at=19_001 * day, status="in_progress", usage=None))
+
+
+def test_every_accounts_batches_are_listed() -> None:
+    three_batches()
+
+    everyone = json.loads(admin("batches", "list", "--json").stdout)
+    running = json.loads(admin("batches", "list", "--open", "--json").stdout)
+    of_acme = admin("batches", "list", "--account", "acme").stdout.splitlines()
+
+    assert [(one["id"], one["account"], one["cost"]) for one in everyone] == [
+        ("batch_3", "other", None),
+        ("batch_2", "acme", "$14.000000"),
+        ("batch_1", "acme", "unknown price"),
+    ]
+    assert [one["id"] for one in running] == ["batch_3"]
+    assert [line.split()[0] for line in of_acme] == ["ID", "batch_2", "batch_1"]
+
+
+def test_an_operator_cancels_any_batch() -> None:
+    three_batches()
+
+    assert admin("batches", "cancel", "batch_3").stdout == "batch_3 is cancelling.\n"
+    assert admin("batches", "cancel", "batch_2").stdout == "batch_2 is completed.\n"
+
+
+def test_a_disabled_account_stops() -> None:
+    three_batches()
+    api_key = admin("keys", "create", "--account", "other").stdout.strip()
+
+    disabled = admin("accounts", "disable", "other")
+
+    assert "Batches cancelled: 1." in disabled.stdout
+    assert accounts.authenticate(api_key) is None
+    assert "disabled" in admin("accounts", "list").stdout
+    assert batches.get(accounts.find("other").id, "batch_3").status == "cancelling"
+    assert admin("accounts", "enable", "other").exit_code == 0
+    assert accounts.authenticate(api_key) is not None
+
+
+def test_its_batches_may_run_to_their_ends() -> None:
+    three_batches()
+    admin("accounts", "disable", "other", "--keep-batches")
+    assert batches.get(accounts.find("other").id, "batch_3").status == "in_progress"
+
+
+def test_costs_are_summed() -> None:
+    three_batches()
+    range_ = ("--since", "2022-01-08", "--until", "2022-01-09")
+
+    whole = json.loads(admin("cost", *range_, "--json").stdout)
+    by_account = admin("cost", *range_, "--by", "account", "--csv")
+    one_day = json.loads(
+        admin("cost", "--since", "2022-01-09", "--until", "2022-01-09", "--by", "day", "--json").stdout
+    )
+
+    assert [(row["account"], row["model"], row["day"], row["dollars"]) for row in whole] == [
+        ("acme", "m", "2022-01-08", "0.000000"),
+        ("acme", "n", "2022-01-09", "14.000000"),
+    ]
+    assert by_account.stdout.splitlines() == [
+        "account,batches,lines,input_tokens,output_tokens,dollars",
+        "acme,2,8,20,8,14.000000",
+    ]
+    assert by_account.stderr == "1 batches have tokens whose route has no price, and are not in the dollars.\n"
+    assert [row["day"] for row in one_day] == ["2022-01-09"]
+
+
+def test_a_key_is_rotated_with_an_overlap() -> None:
+    admin("accounts", "create", "acme")
+    old = admin("keys", "create", "--account", "acme").stdout.strip()
+    (listed,) = json.loads(admin("keys", "list", "--account", "acme", "--json").stdout)
+
+    rotated = admin("keys", "rotate", listed["id"], "--account", "acme", "--overlap", "2h")
+
+    new = rotated.stdout.strip()
+    assert accounts.authenticate(old) == accounts.authenticate(new) == accounts.find("acme").id
+    assert new not in rotated.stderr
+    first, second = accounts.list_keys(accounts.find("acme").id)
+    assert abs((first.expires_at or 0) - time.time() - 7200) < 60
+    assert second.expires_at is None
+
+
+def test_a_key_has_an_end() -> None:
+    admin("accounts", "create", "acme")
+    admin("keys", "create", "--account", "acme", "--expires-in", "30d")
+    (key,) = accounts.list_keys(accounts.find("acme").id)
+    assert abs((key.expires_at or 0) - time.time() - 30 * 86_400) < 60
+    assert admin("keys", "create", "--account", "acme", "--expires-in", "soon").exit_code == 2
+
+
+def give_up(account_id: str, batch_id: str) -> None:
+    """Put a dead letter into its queue."""
+    batch = {"id": batch_id, "status": "completed", "callback_url": "https://up.test/hook"}
+    detail = {"id": f"evt_{batch_id}", "account_id": account_id, "created_at": 1, "batch": batch}
+    body = json.dumps({"detail": detail, "dead_letter": True})
+    boto3.client("sqs", region_name="eu-west-1").send_message(
+        QueueUrl=OUTPUTS["WebhookDeadLettersUrl"], MessageBody=body
+    )
+
+
+def test_dead_letters_are_redriven() -> None:
+    sqs = boto3.client("sqs", region_name="eu-west-1")
+    give_up(admin("accounts", "create", "acme").stdout.strip(), "batch_1")
+    give_up("acct_other", "batch_2")
+
+    redriven = admin("dead-letters", "redrive", "--account", "acme")
+
+    assert redriven.stdout == "Dead letters sent again: 1.\n"
+    (message,) = sqs.receive_message(QueueUrl=OUTPUTS["WebhookQueueUrl"])["Messages"]
+    assert json.loads(message["Body"])["detail"]["batch"]["id"] == "batch_1"
+    left = sqs.get_queue_attributes(QueueUrl=OUTPUTS["WebhookDeadLettersUrl"], AttributeNames=["All"])["Attributes"]
+    assert left["ApproximateNumberOfMessagesNotVisible"] == "1", "the other is hidden for a while"
+
+
+def test_dead_letters_are_listed() -> None:
+    assert json.loads(admin("dead-letters", "list", "--json").stdout) == []
+    give_up("acct_1", "batch_1")
+
+    (letter,) = json.loads(admin("dead-letters", "list", "--json").stdout)
+
+    assert (letter["batch"], letter["account"], letter["event"]) == ("batch_1", "acct_1", "batch.completed")
+    assert letter["callback_url"] == "https://up.test/hook"

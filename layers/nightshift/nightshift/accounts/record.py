@@ -16,6 +16,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     own_quotas: dict[str, int] = {}
     weight: int = 1
+    disabled_at: int | None = None
 
     @property
     def quotas(self) -> Quotas:
@@ -30,3 +31,4 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str
     hint: str
     created_at: int
+    expires_at: int | None = None

@@ -2,9 +2,9 @@
 
 | pk            | sk              | holds                                            |
 | ------------- | --------------- | ------------------------------------------------ |
-| ``acct_…``    | ``account``     | name, created_at, quotas, weight                 |
-| ``acct_…``    | ``key#key_…``   | the key's hash, hint and created_at              |
-| ``key#<hash>``| ``key``         | account_id, key_id                               |
+| ``acct_…``    | ``account``     | name, created_at, quotas, weight, disabled_at    |
+| ``acct_…``    | ``key#key_…``   | the key's hash, hint, created_at and expires_at  |
+| ``key#<hash>``| ``key``         | account_id, key_id, expires_at                   |
 
 ``webhooks/receivers.py`` keeps an account's webhook in the same table.
 
@@ -12,6 +12,7 @@ A key is stored as its SHA-256 alone. A slow hash would add nothing, because a k
 """
 
 import hashlib
+import math
 import re
 import secrets
 import time
@@ -29,8 +30,8 @@ KEY_CACHE_SECONDS = 60
 _KEY_CACHE_SIZE = 1_000
 
 _ACCOUNTS = Table("accounts")
-# When each key was looked up, and its account, by the key's hash.
-_known: dict[str, tuple[float, str]] = {}
+# When each key was looked up, its account, and when it expires, by the key's hash.
+_known: dict[str, tuple[float, str, float]] = {}
 
 
 # --- accounts -------------------------------------------------------------------------------------------------------
@@ -102,6 +103,7 @@ def _account(item: Item) -> Account:
         created_at=item["created_at"],
         own_quotas=item.get("quotas") or {},
         weight=item.get("weight", 1),
+        disabled_at=item.get("disabled_at"),
     )
 
 
@@ -109,31 +111,57 @@ def _account_not_found(name_or_id: str) -> NotFoundError:
     return NotFoundError(f"Account not found: {name_or_id}.")
 
 
+def disable(account_id: str) -> None:
+    """Let none of the account's keys work from ``KEY_CACHE_SECONDS`` on, until ``enable``.
+
+    Raises:
+        NotFoundError: there is no such account.
+    """
+    disabled = {"disabled_at": int(time.time())}
+    if _ACCOUNTS.update(account_id, "account", set=disabled, condition="attribute_exists(pk)") is None:
+        raise _account_not_found(account_id)
+
+
+def enable(account_id: str) -> None:
+    """Let the account's keys work again.
+
+    Raises:
+        NotFoundError: there is no such account.
+    """
+    if _ACCOUNTS.update(account_id, "account", remove=["disabled_at"], condition="attribute_exists(pk)") is None:
+        raise _account_not_found(account_id)
+
+
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
 def authenticate(api_key: str) -> str | None:
-    """The id of the account that ``api_key`` belongs to; None for an unknown or revoked key."""
+    """The id of the account that ``api_key`` belongs to; None for a key that is unknown, revoked or expired, or of a
+    disabled account."""
     if _KEY.fullmatch(api_key) is None:
         return None
     hashed = _hash(api_key)
     now = time.monotonic()
     known = _known.get(hashed)
     if known and now - known[0] < KEY_CACHE_SECONDS:
-        return known[1]
+        return known[1] if time.time() < known[2] else None
     _known.pop(hashed, None)
     # Consistent, because a key works from the moment it is printed.
     found = _ACCOUNTS.get(f"key#{hashed}", "key", consistent=True)
     if found is None:
         return None
     account_id: str = found["account_id"]
+    expires_at = found.get("expires_at") or math.inf
+    account = _ACCOUNTS.get(account_id, "account", consistent=True)
+    if account is None or account.get("disabled_at") or time.time() >= expires_at:
+        return None
     if len(_known) >= _KEY_CACHE_SIZE:
         _known.clear()
-    _known[hashed] = (now, account_id)
+    _known[hashed] = (now, account_id, expires_at)
     return account_id
 
 
-def create_key(account_id: str) -> tuple[str, Key]:
+def create_key(account_id: str, expires_at: int | None = None) -> tuple[str, Key]:
     """Make a key for the account. Only this call returns the key itself; it cannot be read again."""
     api_key = KEY_PREFIX + secrets.token_urlsafe(32)
     hashed = _hash(api_key)
@@ -142,9 +170,11 @@ def create_key(account_id: str) -> tuple[str, Key]:
         account_id=account_id,
         hint=f"{api_key[:9]}…{api_key[-4:]}",
         created_at=int(time.time()),
+        expires_at=expires_at,
     )
-    lookup = _lookup(hashed) | {"account_id": account_id, "key_id": key.id}
-    record = _record(account_id, key.id) | {"hash": hashed, "hint": key.hint, "created_at": key.created_at}
+    lookup = _lookup(hashed) | {"account_id": account_id, "key_id": key.id, "expires_at": expires_at}
+    times = {"created_at": key.created_at, "expires_at": expires_at}
+    record = _record(account_id, key.id) | {"hash": hashed, "hint": key.hint} | times
     transact(("Put", _ACCOUNTS, lookup), ("Put", _ACCOUNTS, record))
     return api_key, key
 
@@ -155,16 +185,34 @@ def list_keys(account_id: str) -> list[Key]:
     return [_key(item) for item in found]
 
 
+def expire_key(account_id: str, key_id: str, expires_at: int) -> None:
+    """Let a key end at that time, or at its own if that is sooner. Who has looked it up notices within
+    ``KEY_CACHE_SECONDS``.
+
+    Raises:
+        NotFoundError: the account has no such key.
+    """
+    found = _find_key(account_id, key_id)
+    at = min(expires_at, found.get("expires_at") or expires_at)
+    _ACCOUNTS.update(*_lookup(found["hash"]).values(), set={"expires_at": at}, condition="attribute_exists(pk)")
+    _ACCOUNTS.update(*_record(account_id, key_id).values(), set={"expires_at": at}, condition="attribute_exists(pk)")
+
+
 def revoke_key(account_id: str, key_id: str) -> None:
     """Delete a key; it stops working within ``KEY_CACHE_SECONDS``.
 
     Raises:
         NotFoundError: the account has no such key.
     """
+    found = _find_key(account_id, key_id)
+    transact(("Delete", _ACCOUNTS, _lookup(found["hash"])), ("Delete", _ACCOUNTS, _record(account_id, key_id)))
+
+
+def _find_key(account_id: str, key_id: str) -> Item:
     found = _ACCOUNTS.get(account_id, f"key#{key_id}")
     if found is None:
         raise NotFoundError(f"Key not found: the account {account_id} has no key {key_id}.")
-    transact(("Delete", _ACCOUNTS, _lookup(found["hash"])), ("Delete", _ACCOUNTS, _record(account_id, key_id)))
+    return found
 
 
 def _hash(api_key: str) -> str:
@@ -183,5 +231,9 @@ def _record(account_id: str, key_id: str) -> Item:
 
 def _key(item: Item) -> Key:
     return Key(
-        id=item["sk"].removeprefix("key#"), account_id=item["pk"], hint=item["hint"], created_at=item["created_at"]
+        id=item["sk"].removeprefix("key#"),
+        account_id=item["pk"],
+        hint=item["hint"],
+        created_at=item["created_at"],
+        expires_at=item.get("expires_at"),
     )

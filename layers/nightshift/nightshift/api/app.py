@@ -97,8 +97,8 @@ def serve(app: APIGatewayRestResolver, event: dict[str, Any], context: LambdaCon
 def _path(event: Mapping[str, Any]) -> str:
     """The path below ``/v1``.
 
-    On API Gateway's own domain ``path`` is without the stage, and only ``requestContext.path`` has it. With a domain of the
-    stack's own, both have the base path of its mapping.
+    On API Gateway's own domain ``path`` is without the stage, and only ``requestContext.path`` has it. With a domain of
+    the stack's own, both have the base path of its mapping.
     """
     path: str = event["path"]
     if event["requestContext"]["path"] == path and f"{path}/".startswith(f"{_BASE_PATH}/"):

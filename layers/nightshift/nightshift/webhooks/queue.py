@@ -1,13 +1,15 @@
 """The queue of webhooks in SQS: a message is one event, and its visibility timeout is the time of its next try."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from nightshift.core import aws, settings
 from nightshift.webhooks.message import Event
+
+_READING_SECONDS = 30
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +23,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body: str
     event: Event
     is_redriven: bool = False
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter: a webhook that no receiver took. ``sent_at`` is when it was given up."""
+
+    receipt_handle: str
+    body: str
+    event: Event
+    sent_at: int
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -57,3 +68,30 @@ def send_dead_letter(message: Message) -> None:
     """Send the message to the dead-letter queue, marked as a dead letter."""
     letter = json.dumps({**json.loads(message.body), "dead_letter": True}, ensure_ascii=False)
     aws.client("sqs").send_message(QueueUrl=settings.webhook_dead_letters_url(), MessageBody=letter)
+
+
+def dead_letters() -> Iterator[Letter]:
+    """Every dead letter. Each is hidden from other readers for ``_READING_SECONDS``, unless it is redriven."""
+    while True:
+        found = aws.client("sqs").receive_message(
+            QueueUrl=settings.webhook_dead_letters_url(),
+            MaxNumberOfMessages=10,
+            WaitTimeSeconds=1,  # asks all of SQS's servers, so that nothing means that there is nothing
+            VisibilityTimeout=_READING_SECONDS,
+            MessageSystemAttributeNames=["SentTimestamp"],
+        )
+        if not found.get("Messages"):
+            return
+        for message in found["Messages"]:
+            yield Letter(
+                receipt_handle=message["ReceiptHandle"],
+                body=message["Body"],
+                event=msgspec.json.decode(message["Body"], type=_Body).detail,
+                sent_at=int(message["Attributes"]["SentTimestamp"]) // 1000,
+            )
+
+
+def redrive(letter: Letter) -> None:
+    """Move a dead letter back to the queue: all of its tries begin anew."""
+    aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=letter.body)
+    aws.client("sqs").delete_message(QueueUrl=settings.webhook_dead_letters_url(), ReceiptHandle=letter.receipt_handle)
