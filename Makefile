@@ -16,8 +16,9 @@ demo: install ## Install, start the local stack, run a 200-line batch end to end
 	NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS=1 $(PYTHON) -m local.stack up
 	$(PYTHON) -m local.demo
 
-test: check ## Install, lint, type-check and run every test
-	$(MAKE) --jobs 2 unit integration
+test: ## Install, lint, type-check and run every test
+	$(MAKE) install
+	$(MAKE) --jobs 2 integration check unit
 	$(MAKE) e2e
 
 ##@ The local stack
@@ -47,8 +48,17 @@ unit: install console/tests/files.json ## Run the unit tests: rules, architectur
 integration: install ## Run stores and handlers on moto
 	pytest tests/integration
 
+# Two stacks side by side, because the tests mostly wait: one for what callers and operators use, one for the engine.
 e2e: install console/chromium ## Test the real template on the emulator through the OpenAI SDKs, and the console in Chromium
-	pytest tests/e2e
+	$(MAKE) --jobs 2 e2e-callers e2e-engine
+
+CALLERS := $(patsubst %,tests/e2e/test_%.py,clients console endpoints gateway node openapi operator sdk tenancy)
+
+e2e-callers:
+	NIGHTSHIFT_E2E_DIR=.local/e2e-callers pytest $(CALLERS)
+
+e2e-engine:
+	pytest tests/e2e $(CALLERS:%=--ignore=%)
 
 chaos: install ## Run the chaos tests with 20,000 lines each
 	CHAOS_LINES=20000 pytest tests/e2e/test_chaos.py -s --timeout 3000
@@ -125,4 +135,4 @@ $(SITE): console/node_modules/installed $(wildcard console/*.html console/*.ts) 
 	npm run --silent build --prefix console
 	touch $@
 
-.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e format help install integration logs openapi test unit up
+.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine format help install integration logs openapi test unit up

@@ -32,6 +32,7 @@ export interface Batch {
   expired_at: number | null;
   cancelled_at: number | null;
   request_counts: { total: number; completed: number; failed: number } | null;
+  answer_seconds: { p50: number; p90: number } | null;
   usage: Usage | null;
   metadata: Record<string, string> | null;
   callback_url: string | null;

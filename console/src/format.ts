@@ -18,6 +18,12 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
 }
 
+// A short time, to two digits.
+export function brief(seconds: number): string {
+  if (seconds < 1) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
+  return seconds < 10 ? `${seconds.toFixed(1)} s` : duration(Math.round(seconds));
+}
+
 export function age(seconds: number): string {
   if (seconds < 10) return "now";
   if (seconds < 60) return `${Math.floor(seconds)} s`;

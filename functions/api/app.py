@@ -292,4 +292,4 @@ def _new_file(body: "FileForm | ExpectFile", filename: str) -> NewFile:
 
 
 def _live(batch: Batch) -> BatchResource:
-    return batch_object(batch, batches.live_counts(batch))
+    return batch_object(batch, batches.progress(batch))

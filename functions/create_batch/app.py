@@ -56,7 +56,7 @@ def retry_batch(batch_id: str) -> Response[str]:
 
 
 def _shown(batch: Batch) -> Response[str]:
-    return json_response(batch_object(batch, batches.live_counts(batch)))
+    return json_response(batch_object(batch, batches.progress(batch)))
 
 
 def _idempotency_key() -> str | None:

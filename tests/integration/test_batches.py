@@ -5,6 +5,7 @@ import time
 import pytest
 from msgspec.structs import replace
 from nightshift.batches import store as batches
+from nightshift.batches.progress import AnswerSeconds
 from nightshift.batches.record import Batch, BatchUsage, InputTokensDetails, Outcome, OutputTokensDetails, RequestCounts
 from nightshift.batches.status import EDGES, TERMINAL, Status
 from nightshift.core.errors import NotFoundError
@@ -83,12 +84,20 @@ def test_a_record_survives_the_table(alice: Caller) -> None:
 
 def test_progress_is_absolute_and_never_falls(alice: Caller) -> None:
     batch = replace(put_batch(alice, "batch_1", lines=10), status="in_progress")
-    assert batches.live_counts(batch) == RequestCounts(10, 0, 0)
+    assert batches.progress(batch).counts == RequestCounts(10, 0, 0)
     for completed, failed in ((2, 1), (2, 1), (1, 0), (3, 2)):
         batches.put_progress("batch_1", 0, completed=completed, failed=failed)
     batches.put_progress("batch_1", 1, completed=0, failed=4)
     batches.put_progress("batch_2", 0, completed=9, failed=9)
-    assert batches.live_counts(batch) == RequestCounts(10, 3, 6)
+    assert batches.progress(batch).counts == RequestCounts(10, 3, 6)
+
+
+def test_progress_has_how_long_answers_took(alice: Caller) -> None:
+    batch = replace(put_batch(alice, "batch_1", lines=10), status="in_progress")
+    took = AnswerSeconds(1.5, 12.0)
+    batches.put_progress("batch_1", 0, completed=2, failed=0, answer_seconds=took)
+    batches.put_progress("batch_1", 1, completed=2, failed=0)
+    assert batches.progress(batch).answer_seconds == took
 
 
 def test_the_items_of_chunks_expire() -> None:
@@ -100,12 +109,12 @@ def test_the_items_of_chunks_expire() -> None:
 
 
 def test_counts_are_none_before_validation(alice: Caller) -> None:
-    assert batches.live_counts(put_batch(alice, "batch_1")) is None
+    assert batches.progress(put_batch(alice, "batch_1")).counts is None
 
 
 def test_stored_counts_are_the_counts(alice: Caller) -> None:
     stored = RequestCounts(3, 2, 1)
-    assert batches.live_counts(put_batch(alice, "batch_2", lines=9, request_counts=stored)) == stored
+    assert batches.progress(put_batch(alice, "batch_2", lines=9, request_counts=stored)).counts == stored
 
 
 def test_open_batches_are_found_until_they_end(alice: Caller, bob: Caller) -> None:

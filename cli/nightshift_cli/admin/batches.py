@@ -68,7 +68,7 @@ def show_batch(operator: Operator, batch_id: BatchId) -> None:
         from nightshift.submissions import store as submissions
 
         batch = _find(batch_id)
-        counts, cost = batches.live_counts(batch), cost_of(batch)
+        counts, cost = batches.progress(batch).counts, cost_of(batch)
         submitted = submissions.of_batch(batch.id)
     route = batch.plan.route if batch.plan else None
     rows: list[tuple[str, object]] = [

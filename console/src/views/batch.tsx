@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { cancelBatch, getBatch, listModels, retryBatch, type Batch } from "../api";
 import { cost, done, endedAt, hasEnded, rates, timeline, type Sample } from "../batch";
-import { count, dollars, duration, statusWords } from "../format";
+import { brief, count, dollars, duration, statusWords } from "../format";
 import { Chart } from "../parts/chart";
 import { Deliveries } from "../parts/deliveries";
 import { Failures } from "../parts/failures";
@@ -104,7 +104,7 @@ function Progress({ batch }: { batch: Batch }) {
     samples.current = [...samples.current.slice(-300), { at: Date.now() / 1000, done: lines }];
   }
   const points = rates(samples.current);
-  const counts = batch.request_counts;
+  const { request_counts: counts, answer_seconds: took } = batch;
   const end = endedAt(batch);
   const seconds = batch.in_progress_at === null ? null : (end ?? Date.now() / 1000) - batch.in_progress_at;
   const mean = seconds && lines ? (60 * lines) / seconds : null;
@@ -117,7 +117,8 @@ function Progress({ batch }: { batch: Batch }) {
         <Fact name="Answered" value={counts ? count(counts.completed) : "–"} />
         <Fact name="Failed" value={counts ? count(counts.failed) : "–"} />
         <Fact name="Lines a minute" value={mean === null ? "–" : count(Math.round(mean))} />
-        <Fact name="Seconds a line" value={mean ? (60 / mean).toPrecision(2) : "–"} />
+        {took && <Fact name="Half the answers take" value={brief(took.p50)} />}
+        {took && <Fact name="Nine of ten take" value={brief(took.p90)} />}
       </dl>
       {points.length > 1 && !hasEnded(batch) && (
         <figure>

@@ -16,6 +16,7 @@ test("a good file becomes a batch, which is watched to its end", async ({ page }
   await expect(page.locator("h1")).toContainText("batch_");
   await expect(page.locator(".head .status")).toHaveText("in progress");
   await expect(page.getByText("Lines a minute, since you opened this page")).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByText("Half the answers take")).toBeVisible();
   await look(page, "running");
   await expect(page.locator(".head .status")).toHaveText("completed", { timeout: 50_000 });
   await expect(page.getByText("run", { exact: true })).toBeVisible();

@@ -1,12 +1,13 @@
 // Numbers, times, addresses and excerpts.
 import { describe, expect, test } from "vitest";
-import { age, bytes, dollars, duration, percent } from "../../src/format";
+import { age, brief, bytes, dollars, duration, percent } from "../../src/format";
 import { excerpt, guessEndpoint, without } from "../../src/input/selection";
 import { nextPause } from "../../src/poll";
 import { batchesLink, placeOf } from "../../src/router";
 
 test.each([
   [duration(0.9), "0 s"], [duration(61), "1 min 1 s"], [duration(3_660), "1 h 1 min"], [duration(90_000), "1 d 1 h"],
+  [brief(0.0312), "31 ms"], [brief(0), "1 ms"], [brief(2.34), "2.3 s"], [brief(75.4), "1 min 15 s"],
   [age(3), "now"], [age(59), "59 s"], [age(3_599), "59 min"], [age(86_399), "23 h"], [age(86_400), "1 d"],
   [bytes(999), "999 B"], [bytes(1_500), "1.5 kB"], [bytes(209_715_200), "209.7 MB"],
   [dollars(0), "$0.00"], [dollars(0.00123), "$0.0012"], [dollars(12), "$12.00"],

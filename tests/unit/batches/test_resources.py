@@ -14,7 +14,7 @@ BATCH_FIELDS = {
     *("id", "object", "endpoint", "model", "errors", "input_file_id", "completion_window", "status"),
     *("output_file_id", "error_file_id", "created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at"),
     *("failed_at", "expired_at", "cancelling_at", "cancelled_at"),
-    *("request_counts", "usage", "metadata", "callback_url", "retry_of"),
+    *("request_counts", "answer_seconds", "usage", "metadata", "callback_url", "retry_of"),
 }
 REQUIRED = {"id", "object", "endpoint", "input_file_id", "completion_window", "status", "created_at", "expires_at"}
 COUNTS = RequestCounts(3, 2, 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from nightshift.batches.progress import AnswerSeconds
 from nightshift.chunks.chunk import Carry, Chunk, Deadlines, SliceResult
 from nightshift.chunks.chunk_run import ChunkRun
 from nightshift.chunks.run_limits import RunLimits
@@ -97,9 +98,10 @@ class Store:
         parts = self.result_parts(segment.first_line, segment.end_line)
         return self.seal(segment, [line for part in parts for line in part])
 
-    def record_progress(self, completed: int, failed: int) -> None:
+    def record_progress(self, completed: int, failed: int, answer_seconds: AnswerSeconds | None = None) -> None:
         self.before("record_progress")
         self.counts.append((completed, failed))
+        self.answer_seconds = answer_seconds
         self.after("record_progress")
 
     def in_progress(self) -> bool:

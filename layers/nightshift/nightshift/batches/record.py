@@ -140,13 +140,6 @@ class OpenBatch(msgspec.Struct, frozen=True, kw_only=True):
     lines: int | None = None
 
 
-class ChunkProgress(msgspec.Struct, frozen=True):
-    """How many lines of one chunk have ended so far."""
-
-    completed: int = 0
-    failed: int = 0
-
-
 def batch_of(item: Item) -> Batch:
     """The batch that an item of the table holds."""
     known: Item = {**item, "account_id": item["pk"], "id": item["sk"]}

@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from nightshift.batches.progress import AnswerSeconds, Progress
 from nightshift.batches.record import Batch, BatchUsage, RequestCounts
 from nightshift.batches.status import Status
 from nightshift.core.errors import Fault
@@ -40,16 +41,17 @@ class BatchResource(Struct, frozen=True, kw_only=True):
     expired_at: int | None
     cancelled_at: int | None
     request_counts: RequestCounts | None
+    answer_seconds: AnswerSeconds | None
     usage: BatchUsage | None
     metadata: dict[str, str] | None
     callback_url: str | None
     retry_of: str | None
 
 
-def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchResource:
-    """A batch as the API shows it; ``counts`` are its live ``request_counts``."""
+def batch_object(batch: Batch, progress: Progress | None = None) -> BatchResource:
+    """A batch as the API shows it; ``progress`` is how far it is now."""
     plan = batch.plan
-    counts = counts or batch.request_counts or RequestCounts(plan.lines if plan else 0)
+    counts = (progress and progress.counts) or batch.request_counts or RequestCounts(plan.lines if plan else 0)
     return BatchResource(
         id=batch.id,
         endpoint=batch.endpoint,
@@ -70,6 +72,7 @@ def batch_object(batch: Batch, counts: RequestCounts | None = None) -> BatchReso
         expired_at=batch.expired_at,
         cancelled_at=batch.cancelled_at,
         request_counts=None if batch.status == "validating" else counts,
+        answer_seconds=progress.answer_seconds if progress else None,
         usage=batch.usage,
         metadata=batch.metadata,
         callback_url=batch.callback_url,

@@ -17,9 +17,9 @@ import time
 
 import msgspec
 
+from nightshift.batches.progress import AnswerSeconds, ChunkProgress, Progress, summed
 from nightshift.batches.record import (
     Batch,
-    ChunkProgress,
     OpenBatch,
     Outcome,
     Planned,
@@ -209,16 +209,19 @@ def files_written_at(batch: Batch) -> int:
 # --- what the chunks record -------------------------------------------------------------------------------------
 
 
-def put_progress(batch_id: str, chunk: int, *, completed: int, failed: int) -> None:
+def put_progress(
+    batch_id: str, chunk: int, *, completed: int, failed: int, answer_seconds: AnswerSeconds | None = None
+) -> None:
     """Record how many lines of a chunk have ended, as totals that never fall.
 
     A worker that runs twice counts nothing twice, and a slower copy of it takes nothing back.
     """
     done = completed + failed
+    times = {"answer_seconds": answer_seconds and msgspec.to_builtins(answer_seconds)}
     _TABLE.update(
         batch_id,
         f"chunk#{chunk:04d}",
-        set={"completed": completed, "failed": failed, "done": done} | _expiring(),
+        set={"completed": completed, "failed": failed, "done": done} | times | _expiring(),
         condition="attribute_not_exists(#done) OR #done <= :done",
     )
 
@@ -271,18 +274,13 @@ def _progress(batch_id: str) -> list[ChunkProgress]:
     return [msgspec.convert(item, ChunkProgress) for item in items]
 
 
-def live_counts(batch: Batch) -> RequestCounts | None:
-    """The batch's ``request_counts`` now: the stored ones at its end, the sum over its chunks before."""
+def progress(batch: Batch) -> Progress:
+    """How far the batch is now: the stored counts at its end, the sum over its chunks before."""
     if batch.request_counts is not None or batch.plan is None:
-        return batch.request_counts
+        return Progress(batch.request_counts)
     if batch.status == "validating":
-        return RequestCounts(batch.plan.lines)
-    chunks = _progress(batch.id)
-    return RequestCounts(
-        batch.plan.lines,
-        completed=sum(chunk.completed for chunk in chunks),
-        failed=sum(chunk.failed for chunk in chunks),
-    )
+        return Progress(RequestCounts(batch.plan.lines))
+    return summed(batch.plan.lines, _progress(batch.id))
 
 
 # --- batches that have not ended --------------------------------------------------------------------------------

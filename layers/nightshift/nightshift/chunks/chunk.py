@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from nightshift.batches.progress import AnswerSeconds
 from nightshift.chunks.line_queue import CarriedLine
 from nightshift.input.layout import Segment
 from nightshift.results.completion import replace_model, set_fields
@@ -54,8 +55,8 @@ class ChunkStore(Protocol):
         """Seal a segment whose lines are all in result parts."""
         ...
 
-    def record_progress(self, completed: int, failed: int) -> None:
-        """Record how many lines of the chunk are stored, sealed ones included."""
+    def record_progress(self, completed: int, failed: int, answer_seconds: AnswerSeconds | None = None) -> None:
+        """Record how many lines of the chunk are stored, sealed ones included, and how long recent answers took."""
         ...
 
     def in_progress(self) -> bool:

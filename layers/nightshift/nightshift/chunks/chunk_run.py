@@ -70,7 +70,7 @@ class ChunkRun:
         self._throttle = Throttle(chunk.concurrency, carry, tenure, self._limits.backoff, rng or random.Random())
         self._queue = LineQueue(carry.lines)
         self._ledger = Ledger(self._limits)
-        self._storing = Storing(self._ledger, store, budget)
+        self._storing = Storing(self._ledger, store, budget, self._throttle.answer_seconds)
         self._reader = Reader(chunk, store, self._ledger, self._queue, self._limits.store_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = self._ended = False

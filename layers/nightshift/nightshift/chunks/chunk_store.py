@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from nightshift.batches import store as batches
+from nightshift.batches.progress import AnswerSeconds
 from nightshift.chunks.chunk import InputGoneError
 from nightshift.core.errors import NotFoundError
 from nightshift.files import store as files
@@ -50,8 +51,11 @@ class S3ChunkStore:
     def seal_from_parts(self, segment: Segment) -> SealSummary:
         return results.seal_from_parts(self._task.batch_id, self._task.chunk, segment)
 
-    def record_progress(self, completed: int, failed: int) -> None:
-        batches.put_progress(self._task.batch_id, self._task.chunk, completed=completed, failed=failed)
+    def record_progress(self, completed: int, failed: int, answer_seconds: AnswerSeconds | None = None) -> None:
+        task = self._task
+        batches.put_progress(
+            task.batch_id, task.chunk, completed=completed, failed=failed, answer_seconds=answer_seconds
+        )
 
     def in_progress(self) -> bool:
         self.superseded = not batches.is_last_run(self._task.batch_id, self._task.chunk, self._run_id)

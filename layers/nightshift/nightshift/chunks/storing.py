@@ -1,7 +1,9 @@
 """How a ledger and a chunk store meet: the ledger starts from what is stored, and what it finishes is stored."""
 
 import asyncio
+from collections.abc import Callable
 
+from nightshift.batches.progress import AnswerSeconds
 from nightshift.chunks.chunk import ChunkStore
 from nightshift.chunks.ledger import Ledger
 from nightshift.core.log import logger
@@ -12,14 +14,23 @@ from nightshift.upstream.byte_budget import ByteBudget
 class Storing:
     """Stores what ``ledger`` has finished in ``store``, and discharges it from ``budget``.
 
+    ``answer_seconds`` gives what is recorded with the progress.
+
     While the store fails, finished lines stay in memory; ``failing`` says so, because nothing more should be sent then.
     """
 
-    def __init__(self, ledger: Ledger, store: ChunkStore, budget: ByteBudget) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: ChunkStore,
+        budget: ByteBudget,
+        answer_seconds: Callable[[], AnswerSeconds | None] = lambda: None,
+    ) -> None:
         self.failing = False
         self._ledger = ledger
         self._store = store
         self._budget = budget
+        self._answer_seconds = answer_seconds
         self._spilled: list[Segment] = []  # complete, and in result parts
 
     def restore(self, segments: list[Segment]) -> None:
@@ -70,4 +81,4 @@ class Storing:
         while self._spilled:
             await asyncio.to_thread(self._store.seal_from_parts, self._spilled[0])
             del self._spilled[0]
-        await asyncio.to_thread(self._store.record_progress, *self._progress)
+        await asyncio.to_thread(self._store.record_progress, *self._progress, self._answer_seconds())

@@ -43,10 +43,14 @@ class Latencies:
 
         None without any answer.
         """
+        if 0 < self._total < _ENOUGH:
+            return 2 * math.exp(max(self._counts) * _STEP)
+        return self.observed(share)
+
+    def observed(self, share: float) -> float | None:
+        """The time within which ``share`` of the answers came, within an eighth. None without any answer."""
         if not self._total:
             return None
-        if self._total < _ENOUGH:
-            return 2 * math.exp(max(self._counts) * _STEP)
         left = share * self._total
         for bucket in sorted(self._counts):
             left -= self._counts[bucket]

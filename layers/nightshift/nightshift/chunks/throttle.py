@@ -8,6 +8,7 @@ import random
 
 from msgspec.structs import replace
 
+from nightshift.batches.progress import AnswerSeconds
 from nightshift.chunks.chunk import Carry
 from nightshift.chunks.tail import Latencies, Tail
 from nightshift.chunks.tenure import Tenure
@@ -106,6 +107,11 @@ class Throttle:
             wanted_soon = min(wanted, max(0, round(lines - answers)))
             await self._tenure.renew(wanted, in_use, self._pacer.level, wanted_soon)
             self._follow_permit(now)
+
+    def answer_seconds(self) -> AnswerSeconds | None:
+        """How long recent answers took; None without any."""
+        p50, p90 = self._latencies.observed(0.5), self._latencies.observed(0.9)
+        return AnswerSeconds(round(p50, 3), round(p90, 3)) if p50 and p90 else None
 
     def carry(self, now: float) -> Carry:
         """What the next slice starts from, but for the lines."""
