@@ -80,6 +80,7 @@ def test_a_new_batch_has_every_field(alice: Caller) -> None:
         "cancelling_at": None,
         "cancelled_at": None,
         "request_counts": None,
+        "answer_seconds": None,
         "usage": None,
         "metadata": {"team": "search"},
         "callback_url": None,

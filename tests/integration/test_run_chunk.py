@@ -393,9 +393,9 @@ def test_a_crash_resends_only_unstored_lines(alice: Caller, upstream: Server, mo
     kept, stuck = threading.Event(), "Text 3."
     progress = batches.put_progress
 
-    def crash_when_kept(batch_id: str, number: int, *, completed: int, failed: int) -> None:
-        progress(batch_id, number, completed=completed, failed=failed)
-        if completed == 4:
+    def crash_when_kept(*chunk: Any, **done: Any) -> None:
+        progress(*chunk, **done)
+        if done["completed"] == 4:
             kept.set()
             raise KilledError
 

@@ -2,6 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { call, type ApiFile, type Batch } from "../api";
 import { bytes, count, percent } from "../format";
 import { checkFile, type Checked } from "../input/check";
+import { remedyOf } from "../input/remedies";
 import { endpointOf, RULES } from "../input/rules";
 import { excerpt, guessEndpoint, without } from "../input/selection";
 import { Bar, Problem } from "../parts/pieces";
@@ -143,7 +144,13 @@ function Wrong({ file, wrong }: { file: File; wrong: Checked["wrong"][number] })
   return (
     <li>
       <span class="tag">line {count(wrong.line)}</span>
-      <ul>{wrong.faults.map((fault, number) => <li key={number}>{fault.message} <code>{fault.code}</code></li>)}</ul>
+      <ul>
+        {wrong.faults.map((fault, number) => (
+          <li key={number}>
+            {fault.message} <code>{fault.code}</code> <span class="quiet">{remedyOf(fault.code)}</span>
+          </li>
+        ))}
+      </ul>
       <pre tabIndex={0} aria-label={`Line ${wrong.line}`}>{text}</pre>
     </li>
   );

@@ -40,6 +40,7 @@ test("wrong lines are shown with what to do, and removed", async ({ page }) => {
   await page.getByLabel("JSONL file").setInputFiles(jsonl("bad.jsonl", lines));
   await expect(page.getByRole("alert")).toContainText("4 of 6 lines are wrong");
   await expect(page.getByText("Duplicate custom_id: 'a' is used by an earlier line.")).toBeVisible();
+  await expect(page.getByText("Give each line a custom_id of its own")).toBeVisible();
   await expect(page.getByLabel("Line 5", { exact: true })).toHaveText('{"custom_id": "c"}');
   await look(page, "wrong-lines");
   await page.getByRole("button", { name: "Remove 4 wrong lines" }).click();

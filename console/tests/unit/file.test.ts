@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { FileCheck } from "../../src/input/file";
 import type { Fault } from "../../src/input/line";
+import { knows } from "../../src/input/remedies";
 import { endpointOf, RULES } from "../../src/input/rules";
 import files from "../files.json";
 
@@ -41,6 +42,12 @@ test.each(files)("without its wrong lines a file is right: $endpoint, file %#", 
   const again = check(file.endpoint, Uint8Array.from(kept), 100);
   expect(again.wrong).toEqual([]);
   expect(again.lines).toBe(lines - wrong.length);
+});
+
+test("for each fault there is something to do", () => {
+  const codes = new Set(files.flatMap((file) => file.faults.map((fault) => fault.code)));
+  expect([...codes].filter((code) => !knows(code))).toEqual([]);
+  expect(codes.size).toBeGreaterThan(8);
 });
 
 test("a line may be too long", () => {
