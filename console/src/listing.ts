@@ -5,6 +5,8 @@ import { hasEnded } from "./batch";
 import { usePoll } from "./poll";
 
 const PAGE = 50;
+// Who looks back looks far: the most that the API gives at once.
+const OLDER_PAGE = 100;
 
 export function useBatches(status: string) {
   const [older, setOlder] = useState<Batch[]>([]);
@@ -33,7 +35,7 @@ export function useBatches(status: string) {
   const last = batches.at(-1)?.id ?? null;
   const more = useCallback(async () => {
     try {
-      const page = await listBatches(status, last, PAGE);
+      const page = await listBatches(status, last, OLDER_PAGE);
       setOlder((before) => merged(before, page.data));
       setOlderHasMore(page.has_more);
       setMoreError(null);

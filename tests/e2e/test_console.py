@@ -56,7 +56,7 @@ def _copy(item: dict[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("operator")
 def test_the_console(local: Local) -> None:
     npx = shutil.which("npx")
@@ -87,7 +87,7 @@ def test_the_console(local: Local) -> None:
             env=os.environ | {"CONSOLE_STACK": json.dumps(stack)},
             capture_output=True,
             text=True,
-            timeout=560,
+            timeout=880,
             check=False,
         )
     finally:

@@ -28,7 +28,10 @@ CONFIG = {
     },
     "operations": [
         # A form has only strings: the true or 7 that its schema refuses is a string in the body.
-        {"include-name": "POST /files", "checks": {"negative_data_rejection": {"enabled": False}}},
+        *(
+            {"include-name": name, "checks": {"negative_data_rejection": {"enabled": False}}}
+            for name in ("POST /files", "POST /uploads/{upload_id}/parts")
+        ),
     ],
 }
 

@@ -4,25 +4,25 @@ import { create, expect, jsonl, line, linesOf, look, open, simulate, stack, test
 test.beforeEach(() => simulate({}));
 
 test("a good file becomes a batch, which is watched to its end", async ({ page }) => {
-  test.slow();
   await simulate({ latency_ms: 5000 });
   await open(page, "work", "/new");
-  await page.getByLabel("JSONL file").setInputFiles(jsonl("good.jsonl", linesOf(700)));
-  await expect(page.getByText("All 700 lines are right")).toBeVisible();
+  await page.getByLabel("JSONL file").setInputFiles(jsonl("good.jsonl", linesOf(2_000)));
+  await expect(page.getByText("All 2,000 lines are right")).toBeVisible();
   await page.getByLabel("Metadata").fill("team=search\nrun = nightly");
   await page.getByLabel("Webhook").fill(stack.receiver_url);
   await look(page, "new");
-  await page.getByRole("button", { name: "Send 700 lines" }).click();
+  await page.getByRole("button", { name: "Send 2,000 lines" }).click();
   await expect(page.locator("h1")).toContainText("batch_");
   await expect(page.locator(".head .status")).toHaveText("in progress");
-  await expect(page.getByText("Lines a minute, since you opened this page")).toBeVisible({ timeout: 40_000 });
+  await expect(page.getByText("Lines a minute, since you opened this page")).toBeVisible();
   await expect(page.getByText("Half the answers take")).toBeVisible();
   await look(page, "running");
-  await expect(page.locator(".head .status")).toHaveText("completed", { timeout: 50_000 });
+  await simulate({}); // it has been seen to run: the rest may be quick
+  await expect(page.locator(".head .status")).toHaveText("completed");
   await expect(page.getByText("run", { exact: true })).toBeVisible();
-  await expect(page.locator(".deliveries .status")).toHaveText("succeeded", { timeout: 30_000 });
+  await expect(page.locator(".deliveries .status")).toHaveText("succeeded");
   await page.getByRole("button", { name: "Send again" }).click();
-  await expect(page.locator(".deliveries > li ol li")).toHaveCount(2, { timeout: 30_000 });
+  await expect(page.locator(".deliveries > li ol li")).toHaveCount(2);
   await look(page, "batch");
 
   await page.getByRole("link", { name: "Results" }).click();
@@ -51,7 +51,7 @@ test("wrong lines are shown with what to do, and removed", async ({ page }) => {
 
 test("a batch is cancelled, and what is left is retried", async ({ page }) => {
   await simulate({ latency_ms: 3000 });
-  const id = await create(linesOf(600));
+  const id = await create(linesOf(4_000));
   await open(page, "work", `/batches/${id}`);
   await expect(page.locator(".head .status")).toHaveText("in progress");
   await page.getByRole("button", { name: "Cancel" }).click();
@@ -62,13 +62,13 @@ test("a batch is cancelled, and what is left is retried", async ({ page }) => {
   await expect(dialog).toBeHidden();
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByRole("button", { name: "Cancel the batch" }).click();
-  await expect(page.locator(".head .status")).toHaveText("cancelled", { timeout: 40_000 });
+  await expect(page.locator(".head .status")).toHaveText("cancelled");
   await expect(page.getByRole("heading", { name: "batch_cancelled" })).toBeVisible();
   await simulate({});
   await page.getByRole("button", { name: "Retry failed lines" }).click();
   await page.getByRole("button", { name: "Retry them" }).click();
   await expect(page.locator("h1")).not.toContainText(id);
-  await expect(page.locator(".head .status")).toHaveText("completed", { timeout: 40_000 });
+  await expect(page.locator(".head .status")).toHaveText("completed");
 });
 
 test("failed lines are grouped, and files are downloaded", async ({ page }) => {
