@@ -8,10 +8,11 @@ import re
 
 _REPLACEMENT = rb"\ufffd"
 _SURROGATE = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
-_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-# Everything before the next lone surrogate, then all that follow one another from there (group 1). Either may be empty,
-# because a search that finds nothing begins again at each byte, which takes quadratic time.
-_LONE = re.compile(rb"(?:[^\\]++|%b|\\(?!%b).)*+((?:(?!%b)\\%b)*+)" % (_PAIR, _SURROGATE, _PAIR, _SURROGATE), re.DOTALL)
+_PAIR = rb"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+# A backslash with what it escapes, where that looks like a surrogate or hides one; lone surrogates that follow one
+# another are group 1, without their first backslash, and not too many of them, because each takes memory. Possessive
+# quantifiers would be quicker, but before Python 3.11.5 they find wrong matches (python/cpython#106052).
+_LONE = re.compile(rb"\\(?:\\|%b|(%b(?:\\(?!%b)%b){0,999}))" % (_PAIR, _SURROGATE, _PAIR, _SURROGATE))
 
 
 def without_lone_surrogates(body: bytes) -> bytes:
@@ -21,8 +22,8 @@ def without_lone_surrogates(body: bytes) -> bytes:
     mended = bytearray(body)
     for found in _LONE.finditer(body):
         start, end = found.span(1)
-        if start < end:
-            mended[start:end] = _REPLACEMENT * ((end - start) // len(_REPLACEMENT))
+        if start >= 0:
+            mended[start - 1 : end] = _REPLACEMENT * ((end - start + 1) // len(_REPLACEMENT))
     return bytes(mended)
 
 
