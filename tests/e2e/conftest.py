@@ -79,9 +79,20 @@ class Local:
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         self.folder = folder
         self.description = description
-        self.client = OpenAI(base_url=description["base_url"], api_key=description["api_key"])
-        self.other = OpenAI(base_url=description["base_url"], api_key=description["other_api_key"])
+        self._opened: list[OpenAI] = []
+        self.client = self.openai(description["api_key"], max_retries=2)
+        self.other = self.openai(description["other_api_key"], max_retries=2)
         self.upstream = Upstream(description["upstream_control_url"])
+
+    def openai(self, api_key: str, max_retries: int = 0) -> OpenAI:
+        """A client of the stack, whose connections ``close`` closes."""
+        client = OpenAI(base_url=self.description["base_url"], api_key=api_key, max_retries=max_retries)
+        self._opened.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._opened:
+            client.close()
 
     def aws(self, service: str) -> Any:
         """A boto3 client with the operator's permissions."""
@@ -166,7 +177,9 @@ def local_stack() -> Iterator[Local]:
 
     stack("up")
     try:
-        yield Local(folder, json.loads((folder / "stack.json").read_text()))
+        made = Local(folder, json.loads((folder / "stack.json").read_text()))
+        yield made
+        made.close()
     finally:
         stack("down")
 
@@ -263,7 +276,7 @@ class Account:
 
         self.id = accounts.create_account("of a test")
         self.key = accounts.create_key(self.id)[0]
-        self.client = OpenAI(base_url=local.description["base_url"], api_key=self.key, max_retries=0)
+        self.client = local.openai(self.key)
 
     def upload(self, content: bytes | None = None, **extra: Any) -> str:
         """The id of a new input file; by default with one valid line."""

@@ -4,13 +4,13 @@ import json
 import uuid
 
 import pytest
-from openai import AuthenticationError, OpenAI
+from nightshift.batches import store as batches
+from nightshift.routes import form
+from nightshift.routes import store as routes
+from openai import AuthenticationError, RateLimitError
 
-from tests.e2e.conftest import Local, batch_file, wait_for
-
-
-def client(local: Local, api_key: str) -> OpenAI:
-    return OpenAI(base_url=local.description["base_url"], api_key=api_key, max_retries=0)
+from local.settings import SECRET
+from tests.e2e.conftest import Account, Local, batch_file, wait_for
 
 
 def test_from_an_account_to_its_end(local: Local) -> None:
@@ -19,11 +19,11 @@ def test_from_an_account_to_its_end(local: Local) -> None:
     first = local.admin("keys", "create", "--account", name).stdout.strip()
     (key,) = json.loads(local.admin("keys", "list", "--account", name, "--json").stdout)
 
-    file = client(local, first).files.create(file=("input.jsonl", batch_file(2)), purpose="batch")
-    batch = client(local, first).batches.create(
+    file = local.openai(first).files.create(file=("input.jsonl", batch_file(2)), purpose="batch")
+    batch = local.openai(first).batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
     )
-    wait_for(lambda: client(local, first).batches.retrieve(batch.id).status == "completed")
+    wait_for(lambda: local.openai(first).batches.retrieve(batch.id).status == "completed")
 
     (listed,) = json.loads(local.admin("batches", "list", "--account", name, "--json").stdout)
     assert (listed["id"], listed["status"], listed["lines"]) == (batch.id, "completed", 2)
@@ -31,18 +31,59 @@ def test_from_an_account_to_its_end(local: Local) -> None:
     assert (spent["model"], spent["batches"], spent["lines"]) == ("demo-model", 1, 2)
 
     second = local.admin("keys", "rotate", key["id"], "--account", name, "--overlap", "1h").stdout.strip()
-    assert client(local, first).batches.retrieve(batch.id).id == batch.id
-    assert client(local, second).batches.retrieve(batch.id).id == batch.id
+    assert local.openai(first).batches.retrieve(batch.id).id == batch.id
+    assert local.openai(second).batches.retrieve(batch.id).id == batch.id
 
     local.upstream.set(latency_ms=5_000)
-    running = client(local, second).batches.create(
+    running = local.openai(second).batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
     )
     unused = local.admin("keys", "create", "--account", name).stdout.strip()
     assert "Batches cancelled: 1." in local.admin("accounts", "disable", name).stdout
     # One that no function has looked up: others are known for a minute.
     with pytest.raises(AuthenticationError):
-        client(local, unused).models.list()
+        local.openai(unused).models.list()
     local.admin("accounts", "enable", name)
-    assert client(local, unused).models.list().data
-    wait_for(lambda: client(local, unused).batches.retrieve(running.id).status == "cancelled")
+    assert local.openai(unused).models.list().data
+    wait_for(lambda: local.openai(unused).batches.retrieve(running.id).status == "cancelled")
+
+
+IN_FLIGHT = 4
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_spend_limit_holds_a_batch_until_it_is_raised(local: Local) -> None:
+    model = f"priced-{uuid.uuid4().hex[:8]}"
+    entry = {
+        "model": model,
+        "provider": "simulator",
+        "base_url": local.description["upstream_url"],
+        "upstream_model": "simulated-model",
+        "sku": {"id": "priced", "input_per_million": 0, "output_per_million": 100_000},
+        "api_key_secret": SECRET,
+        "max_concurrency": IN_FLIGHT,
+    }
+    routes.apply([form.parse(entry)])
+    account = Account(local)
+    local.admin("accounts", "quotas", account.id, "--dollars-a-day", "5")
+    batch = account.create(account.upload(batch_file(200, model=model)))
+
+    def spent() -> float:
+        rows = json.loads(local.admin("accounts", "quotas", account.id, "--json").stdout)
+        return float(next(row["used"] for row in rows if row["limit"] == "dollars-a-day"))
+
+    wait_for(lambda: batches.get(account.id, batch.id).parked_until)
+    counts = account.client.batches.retrieve(batch.id).request_counts
+    assert counts is not None
+    dollars_an_answer = spent() / counts.completed
+    assert 5 <= spent() < 5 + IN_FLIGHT * dollars_an_answer
+    with pytest.raises(RateLimitError, match=r"spent its limit of \$5.00 a day"):
+        account.create(account.upload(batch_file(1, model=model)))
+
+    local.admin("accounts", "quotas", account.id, "--reset", "dollars-a-day")
+    ended = account.ended(batch)
+    assert ended.status == "completed"
+    assert ended.output_file_id is not None
+    lines = account.client.files.content(ended.output_file_id).text.splitlines()
+    assert [json.loads(line)["custom_id"] for line in lines] == [f"request-{number}" for number in range(200)]
+    assert spent() == pytest.approx(200 * dollars_an_answer)

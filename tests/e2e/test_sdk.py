@@ -629,5 +629,4 @@ def test_both_secrets_sign_the_default_webhook(account: Account, receive: Callab
 
 def test_unknown_key_is_401(local: Local) -> None:
     for key in ("sk-nobody", "sk-ns-" + "a" * 43, "x" * 5000):
-        client = OpenAI(base_url=local.description["base_url"], api_key=key, max_retries=0)
-        refused(AuthenticationError, client.batches.list, "invalid_api_key", None)
+        refused(AuthenticationError, local.openai(key).batches.list, "invalid_api_key", None)

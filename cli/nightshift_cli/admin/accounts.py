@@ -87,26 +87,58 @@ def account_quotas(
     active_batches: Annotated[int | None, typer.Option(min=0, help="Batches that have not ended.")] = None,
     queued_requests: Annotated[int | None, typer.Option(min=0, help="Lines of batches that have not ended.")] = None,
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of all its files.")] = None,
+    dollars_a_day: Annotated[float | None, typer.Option(min=0, help="At the routes' prices; days in UTC.")] = None,
+    dollars_a_month: Annotated[float | None, typer.Option(min=0, help="At the routes' prices; in UTC.")] = None,
+    reset: Annotated[list[str] | None, typer.Option(metavar="LIMIT", help="Back to its default. May repeat.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the quotas of an account. Each option changes one of them first."""
-    given = {"active_batches": active_batches, "queued_requests": queued_requests, "stored_bytes": stored_bytes}
-    changes = {limit: value for limit, value in given.items() if value is not None}
+    """Show the quotas of an account, and what it has spent. Each option changes one of them first.
+
+    An account that has spent its dollars sends no more requests: its batches wait until the next day, the next month
+    or a higher limit, and expire at their deadlines. Requests in flight are still answered and paid.
+    """
+    given: dict[str, float | None] = {
+        "active_batches": active_batches,
+        "queued_requests": queued_requests,
+        "stored_bytes": stored_bytes,
+        "dollars_a_day": dollars_a_day,
+        "dollars_a_month": dollars_a_month,
+    }
+    resets = {limit.replace("-", "_") for limit in reset or []}
+    if unknown := resets - given.keys():
+        raise CliError(f"There is no limit {min(unknown).replace('_', '-')}.")
     with operator:
         import msgspec
         from nightshift.accounts import store as accounts
         from nightshift.accounts.quotas import Quotas
+        from nightshift.accounts.spend import DOLLAR
+        from nightshift.batches import charges
 
         account = accounts.find(name)
         # Only limits that were set for this account are stored. The others follow the defaults.
-        own = {**account.own_quotas, **changes}
-        if changes:
-            accounts.set_quotas(account.id, own)
+        own = {limit: value for limit, value in account.own_quotas.items() if limit not in resets}
+        own |= {limit: value for limit, value in given.items() if value is not None}
+        if own != account.own_quotas:
+            _set_quotas(account.id, own)
         limits = msgspec.to_builtins(msgspec.convert(own, Quotas))
+        spend = charges.spent(account.id)
+    used = {"dollars_a_day": spend.day / DOLLAR, "dollars_a_month": spend.month / DOLLAR}
     rows = [
-        (limit.replace("_", "-"), value, "account" if limit in own else "default") for limit, value in limits.items()
+        (limit.replace("_", "-"), value, "account" if limit in own else "default", used.get(limit))
+        for limit, value in limits.items()
     ]
-    print_table(("LIMIT", "VALUE", "SET BY"), rows, as_json)
+    print_table(("LIMIT", "VALUE", "SET BY", "USED"), rows, as_json)
+
+
+def _set_quotas(account_id: str, quotas: dict[str, float]) -> None:
+    """Set the quotas, and wake the batches that may wait for a higher limit."""
+    from nightshift.accounts import store as accounts
+    from nightshift.batches import executions
+    from nightshift.batches import store as batches
+
+    accounts.set_quotas(account_id, quotas)
+    for batch in batches.open_of(account_id):
+        executions.wake_parked(account_id, batch.id)
 
 
 @app.command("set")

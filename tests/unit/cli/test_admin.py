@@ -15,6 +15,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
+from nightshift.batches import charges, executions
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, BatchUsage, Planned, RequestCounts
 from nightshift.core import aws
@@ -107,12 +108,14 @@ def test_quotas_have_defaults() -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
 
     assert quotas() == {
-        "LIMIT": ["VALUE", "SET", "BY"],
-        "active-batches": ["100", "default"],
-        "queued-requests": ["5000000", "default"],
-        "stored-bytes": ["107374182400", "default"],
+        "LIMIT": ["VALUE", "SET", "BY", "USED"],
+        "active-batches": ["100", "default", "-"],
+        "queued-requests": ["5000000", "default", "-"],
+        "stored-bytes": ["107374182400", "default", "-"],
+        "dollars-a-day": ["-", "default", "0.0"],
+        "dollars-a-month": ["-", "default", "0.0"],
     }
-    assert quotas("--active-batches", "0")["active-batches"] == ["0", "account"]
+    assert quotas("--active-batches", "0")["active-batches"][:2] == ["0", "account"]
     assert accounts.get(account_id).own_quotas == {"active_batches": 0}
 
 
@@ -125,6 +128,32 @@ def test_setting_a_quota_keeps_the_others() -> None:
     assert [shown[name][0] for name in ("active-batches", "queued-requests", "stored-bytes")] == ["7", "8", "100"]
     assert shown == quotas()
     assert accounts.get(account_id).quotas == Quotas(active_batches=7, queued_requests=8, stored_bytes=100)
+
+
+def test_spend_limit_is_set_shown_and_reset() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    assert charges.ChunkCharges(account_id, "batch_1", 0).charge(0, 1_250_000_000)
+
+    shown = quotas("--dollars-a-day", "2.5")
+
+    assert shown["dollars-a-day"] == ["2.5", "account", "1.25"]
+    assert accounts.get(account_id).quotas.dollars_a_day == 2.5
+    assert quotas("--reset", "dollars-a-day")["dollars-a-day"] == ["-", "default", "1.25"]
+    assert accounts.get(account_id).own_quotas == {}
+    wrong = admin("accounts", "quotas", "acme", "--reset", "dollars")
+    assert (wrong.exit_code, wrong.stderr) == (2, "Error: There is no limit dollars.\n")
+
+
+def test_new_limit_wakes_batches_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    batches.put(ended_batch(account_id, status="in_progress"))
+    woken: list[tuple[str, str]] = []
+    monkeypatch.setattr(executions, "wake_parked", lambda *batch: woken.append(batch))
+
+    quotas("--dollars-a-month", "100")
+    quotas("--dollars-a-month", "100")
+
+    assert [account for account, _ in woken] == [account_id]
 
 
 def test_negative_quota_is_wrong_usage() -> None:

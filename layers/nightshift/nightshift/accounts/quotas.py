@@ -15,6 +15,13 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     active_batches: int = 100
     queued_requests: int = 5_000_000
     stored_bytes: int = 100 * 1024**3
+    # At the prices of the routes, by days and months in UTC; None for no limit.
+    dollars_a_day: float | None = None
+    dollars_a_month: float | None = None
+
+    @property
+    def limit_spending(self) -> bool:
+        return self.dollars_a_day is not None or self.dollars_a_month is not None
 
     def check_active(self, active: int) -> None:
         """Check that one more batch is allowed beside ``active`` batches.
@@ -23,7 +30,7 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             LimitExceededError: ``quota_exceeded``.
         """
         if active >= self.active_batches:
-            raise _exceeded(
+            raise exceeded(
                 f"The account has {active} active batches; the limit is {self.active_batches}. "
                 "Wait for one to end, or cancel one."
             )
@@ -35,7 +42,7 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             LimitExceededError: ``quota_exceeded``.
         """
         if queued + more > self.queued_requests:
-            raise _exceeded(
+            raise exceeded(
                 f"The account has {queued} queued requests, and the batch has {more}; the limit is "
                 f"{self.queued_requests}. Wait for a batch to end, or split the file."
             )
@@ -47,11 +54,12 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             LimitExceededError: ``quota_exceeded``.
         """
         if stored + more > self.stored_bytes:
-            raise _exceeded(
+            raise exceeded(
                 f"The account stores {stored} bytes and cannot store {more} more; the limit is {self.stored_bytes}. "
                 "Delete files."
             )
 
 
-def _exceeded(message: str) -> LimitExceededError:
+def exceeded(message: str) -> LimitExceededError:
+    """The error of a request over a quota, with when it may be tried again."""
     return LimitExceededError(message, retry_after=RETRY_AFTER_SECONDS)

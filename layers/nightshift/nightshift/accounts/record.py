@@ -14,7 +14,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     created_at: int
-    own_quotas: dict[str, int] = {}
+    own_quotas: dict[str, float] = {}
     weight: int = 1
     disabled_at: int | None = None
 

@@ -16,6 +16,7 @@ import math
 import re
 import secrets
 import time
+from collections.abc import Mapping
 
 from nightshift.accounts.record import Account, Key
 from nightshift.core.errors import NotFoundError
@@ -76,13 +77,13 @@ def find(name_or_id: str) -> Account:
     return matches[0]
 
 
-def set_quotas(account_id: str, quotas: dict[str, int]) -> None:
+def set_quotas(account_id: str, quotas: Mapping[str, float]) -> None:
     """Set the account's own quotas, in place of those that it had.
 
     Raises:
         NotFoundError: there is no such account.
     """
-    if _ACCOUNTS.update(account_id, "account", set={"quotas": quotas}, condition="attribute_exists(pk)") is None:
+    if _ACCOUNTS.update(account_id, "account", set={"quotas": dict(quotas)}, condition="attribute_exists(pk)") is None:
         raise _account_not_found(account_id)
 
 

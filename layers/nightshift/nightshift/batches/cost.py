@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from nightshift.batches.record import Batch, BatchUsage, Planned
+from nightshift.batches.record import Batch, BatchUsage, Outcome, Planned
 
 _MILLION = 1_000_000
+# A dollar for a million tokens is so many nano-dollars for one.
+_NANO_PER_MILLIONTH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,26 @@ def cost_of(batch: Batch) -> BatchCost:
         _cost(batch.batch_lines, by_batch, _batch_prices(plan)),
         _cost(lines - batch.batch_lines, rest, _realtime_prices(batch, plan)),
     )
+
+
+def nano_dollars(batch: Batch, tokens: tuple[int, int], by_batch: tuple[int, int]) -> int:
+    """What input and output tokens cost, of which the provider's batch API has used ``by_batch``.
+
+    Tokens whose price is not known cost nothing here.
+    """
+    rest = (tokens[0] - by_batch[0], tokens[1] - by_batch[1])
+    ways = ((by_batch, _batch_prices(batch.plan)), (rest, _realtime_prices(batch, batch.plan)))
+    return sum(
+        round(count * price * _NANO_PER_MILLIONTH)
+        for counts, prices in ways
+        for count, price in zip(counts, prices, strict=True)
+        if price is not None
+    )
+
+
+def total_nano_dollars(batch: Batch, outcome: Outcome) -> int:
+    """What the batch costs that ends so."""
+    return nano_dollars(batch, _tokens(outcome.usage), _tokens(outcome.batch_usage))
 
 
 def _tokens(usage: BatchUsage | None) -> tuple[int, int]:

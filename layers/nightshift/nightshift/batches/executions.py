@@ -57,6 +57,13 @@ def wake(batch: Batch) -> bool:
     return True
 
 
+def wake_parked(account_id: str, batch_id: str) -> None:
+    """Let a batch go on at once if all of it waits."""
+    batch = batches.get(account_id, batch_id)
+    if (batch.parked_until or 0) > time.time():
+        wake(batch)
+
+
 def running() -> set[str]:
     """The ids of all batches of which an execution is running."""
     pages = aws.client("stepfunctions").get_paginator("list_executions")

@@ -1,7 +1,9 @@
 """An account's quotas on batches, checked against what it has queued."""
 
+from nightshift.accounts import spend
 from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
+from nightshift.batches import charges
 from nightshift.batches import store as batches
 from nightshift.batches.record import OpenBatch
 
@@ -19,6 +21,8 @@ def check(account_id: str, lines: int | None, *, besides: str | None = None) -> 
     active = [batch for batch in batches.open_of(account_id) if batch.id != besides]
     if besides is None:
         quotas.check_active(len(active))
+        if quotas.limit_spending:
+            spend.check(quotas, charges.spent(account_id))
     if lines is not None:
         quotas.check_queued(_queued(active, lines, quotas), lines)
 

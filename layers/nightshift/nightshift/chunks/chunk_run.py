@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from nightshift.chunks.breaker import Breaker
 from nightshift.chunks.chunk import NO_CARRY, Carry, ChunkStore, SliceResult, waiting
 from nightshift.chunks.ledger import Ledger
 from nightshift.chunks.line_queue import Line, LineQueue
+from nightshift.chunks.meter import Meter
 from nightshift.chunks.output import output_line
 from nightshift.chunks.reading import Reader
 from nightshift.chunks.run_limits import RunLimits
@@ -36,7 +38,7 @@ class ChunkRun:
 
     ``budget`` is the one from which ``upstream`` reserves long answers. Finished lines are charged to it until they are
     stored, and no request starts while they fill it. ``carry`` is that of the previous slice. ``tenure`` is the run's
-    part of its route, which the run renews when it stores; without one, the chunk's concurrency alone bounds it.
+    part of its route; without one, the chunk's concurrency alone bounds it. ``meter`` bounds its cost, if there is one.
 
     Example:
         result = await ChunkRun(chunk, store, upstream, deadlines, budget, carry).run()
@@ -52,6 +54,7 @@ class ChunkRun:
         carry: Carry = NO_CARRY,
         *,
         tenure: Tenure | None = None,
+        meter: Meter | None = None,
         limits: RunLimits | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -67,9 +70,11 @@ class ChunkRun:
         self._expires_at = deadlines.batch_expires_at
         # A request that has no answer then is left to the next slice.
         self._last_answer_at = deadlines.slice_ends_at - self._limits.slice_margin_seconds
-        self._throttle = Throttle(chunk.concurrency, carry, tenure, self._limits.backoff, rng or random.Random())
+        self._throttle = Throttle(chunk.concurrency, carry, tenure, self._limits.backoff, rng or random.Random(), meter)
         self._queue = LineQueue(carry.lines)
         self._ledger = Ledger(self._limits)
+        if meter:
+            meter.follow(self._ledger)
         self._storing = Storing(self._ledger, store, budget, self._throttle.answer_seconds)
         self._reader = Reader(chunk, store, self._ledger, self._queue, self._limits.store_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,6 +153,8 @@ class ChunkRun:
             return SliceResult("more", carry=self._carry())
         if self._tenure and not self._tenure.ceiling:
             return waiting(self._tenure.pause, self._carry())
+        if spent_pause := self._throttle.spent_pause:
+            return waiting(spent_pause, self._carry())
         pause = self._next_start_at(now) - now
         if pause <= self._limits.long_pause_seconds:
             return None
@@ -177,6 +184,8 @@ class ChunkRun:
         if self._stopped or self._budget.full or self._storing.failing or now >= self._expires_at:
             return None
         if not self._throttle.may_start(now, self._queue.in_flight):
+            if self._throttle.ran_dry:
+                self._storing_due.set()  # the meter takes another portion
             return None
         line = self._queue.next(now)
         if line and self._tenure and self._queue.empty and self._reader.ended:
@@ -226,8 +235,8 @@ class ChunkRun:
         self._throttle.answered(line.body, answer, started_at, now)
         if verdict == "retry":
             self.statistics.retried += 1
-            pause = min(answer.retry_after or 0.0, MAX_RETRY_AFTER)
-            self._queue.delay(line, now + max(pause, self._throttle.delay(line.tries)))
+            pause = max(min(answer.retry_after or 0.0, MAX_RETRY_AFTER), self._throttle.delay(line.tries))
+            self._queue.delay(line, now + pause)
             return
         self._queue.finish(line)
         output = output_line(self._chunk, line, answer)
@@ -286,8 +295,6 @@ class ChunkRun:
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
     """Wait for ``event``, but not longer than ``seconds``."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        return

@@ -13,6 +13,7 @@ from nightshift.chunks.run_limits import RunLimits
 from nightshift.input.layout import Segment
 from nightshift.results.line import OutputLine
 from nightshift.results.seals import SealSummary
+from nightshift.results.usage import Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,8 @@ class Unstored:
 class Ledger:
     """The finished lines of one run. ``completed`` and ``failed`` count every finished line of the chunk.
 
-    ``held_bytes`` is the size of the finished lines in memory.
+    ``held_bytes`` is the size of the finished lines in memory. ``usage`` sums the tokens of every finished line, and
+    ``batch_usage`` those of the lines that a provider's batch API has answered.
 
     Example:
         ledger.record(line)
@@ -76,6 +78,8 @@ class Ledger:
         self.held_bytes = 0
         self.completed = 0
         self.failed = 0
+        self.usage = Usage()
+        self.batch_usage = Usage()
 
     # --- what earlier runs stored ----------------------------------------------------------------------------
 
@@ -85,6 +89,8 @@ class Ledger:
             if seal is not None:
                 self.completed += seal.completed
                 self.failed += seal.failed
+                self.usage.add(seal.usage)
+                self.batch_usage.add(seal.batch_usage)
         unsealed = [segment for segment, seal in zip(segments, seals, strict=True) if seal is None]
         self._segments = [OpenSegment(segment) for segment in unsealed]
         self._first_lines = [segment.first_line for segment in unsealed]
@@ -175,6 +181,10 @@ class Ledger:
             self.completed += 1
         else:
             self.failed += 1
+        if line.usage is not None:
+            self.usage.add(line.usage)
+            if line.by_batch:
+                self.batch_usage.add(line.usage)
         if segment.complete:
             self._complete.append(segment)
 

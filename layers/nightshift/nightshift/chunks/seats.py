@@ -1,16 +1,19 @@
-"""Where a task's worker gets its place at its route, and who wakes the batches that wait there."""
+"""Where a task's worker gets its place at its route and its account's purse, and who wakes the batches that wait."""
 
 import time
 
 from nightshift.accounts import store as accounts
 from nightshift.batches import executions
-from nightshift.batches import store as batches
+from nightshift.batches.charges import ChunkCharges
+from nightshift.batches.cost import nano_dollars
 from nightshift.batches.record import Batch
+from nightshift.chunks.meter import Meter
 from nightshift.chunks.place import Place
 from nightshift.core.errors import NotFoundError
 from nightshift.core.ids import new_id
 from nightshift.input import layout
 from nightshift.input.plan import Task
+from nightshift.results.usage import Usage
 from nightshift.routes import lease as leases
 from nightshift.routes.lease import Lease
 from nightshift.routes.route import Route
@@ -34,6 +37,22 @@ def place_of(task: Task, batch: Batch, route: Route) -> Place:
     return Place(route, lease, RouteState(route.id), wake)
 
 
+def meter_of(task: Task, batch: Batch, run_id: str | None = None) -> Meter | None:
+    """What bounds the cost of the task's chunk; None where its account has no limit. ``run_id``: of ``begin_run``."""
+    charges = ChunkCharges(batch.account_id, batch.id, task.chunk, run_id)
+    if not charges.quotas().limit_spending:
+        return None  # the end of the batch charges all of it
+
+    def price(usage: Usage, batch_usage: Usage) -> int:
+        return nano_dollars(
+            batch,
+            (usage.input_tokens, usage.output_tokens),
+            (batch_usage.input_tokens, batch_usage.output_tokens),
+        )
+
+    return Meter(charges, price)
+
+
 def wanted(lines: int) -> int:
     """What a worker with so many unfinished lines can have in flight."""
     return min(layout.WORKER_CONCURRENCY, lines)
@@ -44,9 +63,7 @@ def wake(lease: Lease) -> None:
 
     A chunk whose batch works otherwise looks again by itself soon.
     """
-    batch = batches.get(lease.account_id, lease.batch_id)
-    if (batch.parked_until or 0) > time.time():
-        executions.wake(batch)
+    executions.wake_parked(lease.account_id, lease.batch_id)
 
 
 def wake_first(route: Route) -> int:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from nightshift.batches.progress import AnswerSeconds
 from nightshift.chunks.chunk import Carry
+from nightshift.chunks.meter import Meter
 from nightshift.chunks.tail import Latencies, Tail
 from nightshift.chunks.tenure import Tenure
 from nightshift.routes.lease import NEWCOMER_SECONDS
@@ -19,7 +20,7 @@ from nightshift.upstream.rate import RateBudget, needed_tokens, used_tokens
 
 
 class Throttle:
-    """The bounds of one run. ``concurrency`` is its ceiling where it has no ``tenure``.
+    """The bounds of one run. ``concurrency`` is its ceiling where it has no ``tenure``; a ``meter`` bounds its cost.
 
     Example:
         if throttle.may_start(now, in_flight):
@@ -34,8 +35,10 @@ class Throttle:
         tenure: Tenure | None,
         backoff: Backoff,
         rng: random.Random,
+        meter: Meter | None = None,
     ) -> None:
         self._tenure = tenure
+        self._meter = meter
         self._latencies = Latencies(carry.latencies)
         self._pacer = Pacer(tenure.permit.ceiling if tenure else concurrency, carry.level, backoff=backoff, rng=rng)
         self._rates = RateBudget()
@@ -52,7 +55,19 @@ class Throttle:
     @property
     def limit(self) -> int:
         """The number of requests that may be in flight."""
+        if self._meter and not self._meter.allows():
+            return 0
         return min(self._pacer.limit, self._tenure.ceiling) if self._tenure else self._pacer.limit
+
+    @property
+    def ran_dry(self) -> bool:
+        """Whether nothing may be sent because the account's portion is spent, and a renewal may bring another."""
+        return self._meter is not None and not self._meter.spent_up and not self._meter.allows()
+
+    @property
+    def spent_pause(self) -> int:
+        """Seconds to wait because the account may spend no more; 0 while it may."""
+        return self._meter.pause if self._meter and self._meter.spent_up else 0
 
     @property
     def last_start_at(self) -> float:
@@ -98,10 +113,12 @@ class Throttle:
         return self._pacer.delay(failures)
 
     async def renew(self, lines: int, wanted: int, in_use: int, now: float) -> None:
-        """Renew the tenure, if there is one, and tell the route's workers what was learned.
+        """Renew the meter's portion and the tenure, if there are any, and tell the route's workers what was learned.
 
         ``lines`` are unfinished, ``wanted`` of them could be in flight, and ``in_use`` are.
         """
+        if self._meter:
+            await self._meter.renew()
         if self._tenure:
             answers = self._latencies.answers_within(NEWCOMER_SECONDS, in_use)
             wanted_soon = min(wanted, max(0, round(lines - answers)))

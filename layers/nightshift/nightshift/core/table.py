@@ -168,7 +168,6 @@ def put_together(table: Table, *puts: tuple[Item, str, Mapping[str, Any]]) -> bo
 
     Two such calls for the same item at the same time may both put nothing.
     """
-    dynamodb = aws.client("dynamodb")
     actions: list[Any] = [
         {
             "Put": {
@@ -179,6 +178,11 @@ def put_together(table: Table, *puts: tuple[Item, str, Mapping[str, Any]]) -> bo
         }
         for item, condition, values in puts
     ]
+    return _write_together(actions)
+
+
+def _write_together(actions: list[Any]) -> bool:
+    dynamodb = aws.client("dynamodb")
     try:
         dynamodb.transact_write_items(TransactItems=actions)
     except dynamodb.exceptions.TransactionCanceledException as error:
@@ -187,6 +191,32 @@ def put_together(table: Table, *puts: tuple[Item, str, Mapping[str, Any]]) -> bo
             raise
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change of one item by an update ``expression``, if ``condition`` holds."""
+
+    table: Table
+    key: Sequence[str]
+    expression: str
+    condition: str | None
+    values: Mapping[str, Any]
+
+
+def update_together(*updates: Update) -> bool:
+    """Change several items, all or none. False where a condition did not hold, or another call changed one of them."""
+    actions: list[Any] = [
+        {
+            "Update": {
+                "TableName": settings.table(one.table.name),
+                "Key": encode(dict(zip(one.table.keys, one.key, strict=True))),
+                **_expressions(one.values, UpdateExpression=one.expression, ConditionExpression=one.condition),
+            }
+        }
+        for one in updates
+    ]
+    return _write_together(actions)
 
 
 def encode(item: Item) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from nightshift.batches import charges
 from nightshift.batches import store as batches
-from nightshift.batches.cost import cost_of
+from nightshift.batches.cost import cost_of, total_nano_dollars
 from nightshift.batches.record import Batch, Outcome
 from nightshift.batches.status import TERMINAL, Status
 from nightshift.batches.validate import TOO_LATE
@@ -95,6 +96,7 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
         batch_lines=settlement.batch_lines,
         batch_usage=settlement.batch_usage,
     )
+    charges.settle(batch, total_nano_dollars(batch, outcome))
     ended = batches.transition(batch, terminal, outcome=outcome)
     if ended is not None:
         _count(terminal, outcome)

@@ -14,6 +14,7 @@ from nightshift.chunks import seats
 from nightshift.chunks.chunk import Carry, Chunk, Deadlines, InputGoneError, SliceResult, waiting
 from nightshift.chunks.chunk_run import ChunkRun
 from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.chunks.meter import Meter
 from nightshift.chunks.permit import Permit
 from nightshift.chunks.place import Place
 from nightshift.chunks.run_limits import RunLimits
@@ -60,13 +61,18 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
             return result
         if batch.status == "cancelling":
             return SliceResult("done")
-        route = routes.current(rescue_route(batch, plan))
+        rescue = rescue_route(batch, plan)
+        batch, route = replace(batch, rescue_route=rescue), routes.current(rescue)
     return await _run_realtime(task, carry, batch, plan, route, ends_at)
 
 
 async def _run_realtime(
     task: Task, carry: Carry, batch: Batch, plan: Planned, route: Route, ends_at: float
 ) -> SliceResult:
+    run_id = new_id("run")
+    meter = seats.meter_of(task, batch, run_id)
+    if meter and not await asyncio.to_thread(meter.may_begin):
+        return waiting(meter.pause, carry)
     place = seats.place_of(task, batch, route)
     wanted = seats.wanted(sum(segment.lines for segment in task.segments))
     permit = await _first_permit(place, wanted, ends_at)
@@ -83,13 +89,12 @@ async def _run_realtime(
         place.leave("wait", wanted, pause)
         return waiting(pause, carry)
     concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
-    budget = ByteBudget(ANSWER_BYTES)
-    store = S3ChunkStore(task, batch.input_file_id, new_id("run"))
+    budget, tenure = ByteBudget(ANSWER_BYTES), Tenure(place, permit, scout=task.scout)
+    store = S3ChunkStore(task, batch.input_file_id, run_id)
     store.begin()
     seconds = request_seconds(route.timeout_seconds, ends_at - time.time() - LIMITS.slice_margin_seconds)
     deadlines = Deadlines(ends_at, batch.expires_at, seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
-    tenure = Tenure(place, permit, scout=task.scout)
     async with Upstream(route, key, concurrency, budget, endpoint=batch.endpoint, timeout_seconds=seconds) as upstream:
         run = ChunkRun(
             Chunk(batch.id, plan.model, route.upstream_model, task.segments, concurrency, extra_body),
@@ -99,12 +104,11 @@ async def _run_realtime(
             budget,
             carry,
             tenure=tenure,
+            meter=meter,
             limits=LIMITS,
         )
         result = await run.run()
-    if run.trouble is not None:
-        result = waiting(place.report(run.trouble), result.carry)
-    _leave(place, result, run.wanted, tenure.answered_at)
+    result = await _leave_route(run, result, place, tenure, meter)
     if store.superseded:
         # The chunk is not done, and it is the newer run that says when it is.
         result = SliceResult("more")
@@ -122,6 +126,20 @@ async def _first_permit(place: Place, wanted: int, ends_at: float) -> Permit:
         if permit.ceiling or not permit.is_near or time.time() >= give_up_at:
             return permit
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _leave_route(
+    run: ChunkRun, result: SliceResult, place: Place, tenure: Tenure, meter: Meter | None
+) -> SliceResult:
+    """Tell the account and the route what the run did. Returns how the slice ends."""
+    if run.trouble is not None:
+        result = waiting(place.report(run.trouble), result.carry)
+    if meter:
+        await asyncio.to_thread(meter.settle)
+    # Who may spend no more does not wait for room at the route.
+    spent_up = meter is not None and meter.spent_up
+    _leave(place, SliceResult("done") if spent_up else result, run.wanted, tenure.answered_at)
+    return result
 
 
 def _leave(place: Place, result: SliceResult, wanted: int, answered_at: float) -> None:

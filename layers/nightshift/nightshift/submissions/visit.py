@@ -1,12 +1,17 @@
 """One visit to a chunk that is answered by the provider's own batch API, and what happens to the rest of its lines."""
 
+import asyncio
 import time
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
+from nightshift.chunks import seats
 from nightshift.chunks.chunk import Chunk, SliceResult
 from nightshift.chunks.chunk_store import S3ChunkStore
+from nightshift.chunks.ledger import Ledger
+from nightshift.chunks.meter import Meter
 from nightshift.chunks.route_watch import RouteWatch
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.core.errors import InvalidFileError, UnavailableError
 from nightshift.core.ids import new_id
 from nightshift.core.log import count
@@ -24,20 +29,48 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
     """Go on with the chunk's submission for at most ``seconds``; None if its other lines are to go in real time."""
     route = plan.route
     run_id = new_id("run")
+    meter = seats.meter_of(task, batch)
     visit = Visit(
         chunk_number=task.chunk,
         ends_at=time.time() + seconds,
         times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
         api=route.batch_api,
         endpoint=route.batch_endpoint(batch.endpoint),
-        route=RouteWatch(route, run_id, RouteState(route.id)),
+        route=_Gate(RouteWatch(route, run_id, RouteState(route.id)), meter),
         cancelled=lambda: _is_cancelled(batch),
         started=lambda: _start(batch),
     )
     async with BatchClient(route) as client:
         store = S3ChunkStore(task, batch.input_file_id, run_id)
         submissions = SubmissionStore(batch.id, task.chunk, run_id)
-        return await SubmissionRun(chunk, store, submissions, client, visit).run()
+        result = await SubmissionRun(chunk, store, submissions, client, visit).run()
+    if meter and result and result.state == "done":
+        await asyncio.to_thread(_settle, meter, store, task)
+    return result
+
+
+class _Gate:
+    """The route as ``watch`` knows it, and the account's limit: who has spent it up starts no submission."""
+
+    def __init__(self, watch: RouteWatch, meter: Meter | None) -> None:
+        self._watch = watch
+        self._meter = meter
+        self.answers = watch.answers
+        self.report = watch.report
+
+    def pause(self, *, starts: bool) -> int:
+        pause = self._watch.pause(starts=starts)
+        if pause or not starts or self._meter is None or self._meter.may_begin():
+            return pause
+        return self._meter.pause
+
+
+def _settle(meter: Meter, store: S3ChunkStore, task: Task) -> None:
+    """Charge what the chunk's answers have cost."""
+    ledger = Ledger(RunLimits())
+    ledger.restore_seals(task.segments, store.seals(task.segments))
+    meter.follow(ledger)
+    meter.settle()
 
 
 def rescue_route(batch: Batch, plan: Planned) -> Route:
