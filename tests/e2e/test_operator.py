@@ -1,16 +1,18 @@
 """What an operator does with `nightshift admin`, and what callers notice of it."""
 
 import json
+import time
 import uuid
 
 import pytest
 from nightshift.batches import store as batches
+from nightshift.core.table import Table
 from nightshift.routes import form
 from nightshift.routes import store as routes
 from openai import AuthenticationError, RateLimitError
 
 from local.settings import SECRET
-from tests.e2e.conftest import Account, Local, batch_file, wait_for
+from tests.e2e.conftest import Account, Local, Receiver, batch_file, wait_for
 
 
 def test_from_an_account_to_its_end(local: Local) -> None:
@@ -87,3 +89,38 @@ def test_a_spend_limit_holds_a_batch_until_it_is_raised(local: Local) -> None:
     lines = account.client.files.content(ended.output_file_id).text.splitlines()
     assert [json.loads(line)["custom_id"] for line in lines] == [f"request-{number}" for number in range(200)]
     assert spent() == pytest.approx(200 * dollars_an_answer)
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_purged_account_leaves_no_trace(local: Local) -> None:
+    gone, other = Account(local), Account(local)
+    receiver = Receiver([])
+    try:
+        done = [one.ended(one.create(callback_url=receiver.url)) for one in (gone, other)]
+        wait_for(lambda: len(receiver.received) == 2)
+    finally:
+        receiver.close()
+    running = gone.create(gone.upload(batch_file(50)))
+    # Long enough ago that no function remembers its keys.
+    Table("accounts").update(gone.id, "account", set={"disabled_at": int(time.time()) - 100})
+
+    report = json.loads(local.admin("accounts", "purge", gone.id, "--yes", "--json").stdout)
+
+    assert {row["what"] for row in report if row["deleted"]} >= {"files", "batches, chunks and deliveries"}
+    stored = everything(local)
+    assert not [name for name in (gone.id, done[0].id, running.id) if name in stored]
+    assert other.id in stored
+    assert other.client.batches.retrieve(done[1].id).status == "completed"
+    assert gone.id not in local.admin("accounts", "list").stdout
+
+
+def everything(local: Local) -> str:
+    """All items of the stack's tables, and all keys of its bucket, as text."""
+    stacks = local.aws("cloudformation").describe_stacks(StackName=local.description["stack_name"])["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
+    found: list[object] = []
+    for name in (value for key, value in outputs.items() if key.endswith("Table")):
+        found += [page["Items"] for page in local.aws("dynamodb").get_paginator("scan").paginate(TableName=name)]
+    for page in local.aws("s3").get_paginator("list_objects_v2").paginate(Bucket=outputs["BucketName"]):
+        found += [each["Key"] for each in page.get("Contents", [])]
+    return str(found)

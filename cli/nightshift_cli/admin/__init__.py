@@ -2,7 +2,7 @@
 
 import typer
 
-from nightshift_cli.admin import accounts, batches, cost, dead_letters, keys, routes
+from nightshift_cli.admin import accounts, batches, cost, dead_letters, keys, purge, routes
 
 HELP = """Operate a stack: its accounts, keys, routes and batches.
 
@@ -11,6 +11,7 @@ Examples:
   nightshift admin routes apply docs/routes.example.yaml
   nightshift admin routes status
   nightshift admin accounts create my-team
+  nightshift admin accounts quotas my-team --dollars-a-day 20
   nightshift admin keys create --account my-team
   nightshift admin batches show batch_...
   nightshift admin cost --by account
@@ -18,6 +19,7 @@ Examples:
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
+accounts.app.command("purge")(purge.purge_account)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(routes.app, name="routes")

@@ -16,6 +16,9 @@ from nightshift_cli.errors import CliError
 OUTPUTS = {
     "ACCOUNTS_TABLE": "AccountsTable",
     "BATCHES_TABLE": "BatchesTable",
+    "FILES_TABLE": "FilesTable",
+    "IDEMPOTENCY_KEYS_TABLE": "IdempotencyKeysTable",
+    "BUCKET": "BucketName",
     "ROUTES_TABLE": "RoutesTable",
     "ROUTE_STATE_TABLE": "RouteStateTable",
     "STATE_MACHINE": "StateMachineArn",

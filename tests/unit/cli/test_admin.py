@@ -34,6 +34,9 @@ from typer.testing import CliRunner, Result
 OUTPUTS = {
     "AccountsTable": "accounts-of-the-stack",
     "BatchesTable": "batches-of-the-stack",
+    "FilesTable": "files-of-the-stack",
+    "IdempotencyKeysTable": "idempotency-keys-of-the-stack",
+    "BucketName": "bucket-of-the-stack",
     "RoutesTable": "routes-of-the-stack",
     "RouteStateTable": "route-state-of-the-stack",
     "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:of-the-stack",
@@ -54,7 +57,13 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     with mock_aws():
-        for name in (output for key, output in OUTPUTS.items() if key.endswith("Table")):
+        boto3.client("dynamodb", region_name="eu-west-1").create_table(
+            TableName=OUTPUTS["IdempotencyKeysTable"],
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        )
+        for name in (output for key, output in OUTPUTS.items() if key.endswith("Table") and "Idempotency" not in key):
             boto3.client("dynamodb", region_name="eu-west-1").create_table(
                 TableName=name,
                 BillingMode="PAY_PER_REQUEST",
@@ -68,6 +77,9 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                     }
                 ],
             )
+        boto3.client("s3", region_name="eu-west-1").create_bucket(
+            Bucket=OUTPUTS["BucketName"], CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
         for name in ("webhooks", "dead-letters"):
             boto3.client("sqs", region_name="eu-west-1").create_queue(QueueName=name)
         monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: OUTPUTS)

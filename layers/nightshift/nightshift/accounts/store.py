@@ -57,6 +57,11 @@ def get(account_id: str) -> Account:
     return _account(found)
 
 
+def exists(account_id: str) -> bool:
+    """Whether there is such an account, disabled or not."""
+    return _ACCOUNTS.get(account_id, "account") is not None
+
+
 def list_accounts() -> list[Account]:
     """Every account, oldest first."""
     found = _ACCOUNTS.scan(filter="sk = :account", account="account")
@@ -95,6 +100,17 @@ def set_weight(account_id: str, weight: int) -> None:
     """
     if _ACCOUNTS.update(account_id, "account", set={"weight": weight}, condition="attribute_exists(pk)") is None:
         raise _account_not_found(account_id)
+
+
+def forget(account_id: str) -> int:
+    """Delete the account with its keys and its webhook. Returns how many items that were.
+
+    The account itself goes last, so that a call that was killed can be repeated.
+    """
+    found = list(_ACCOUNTS.query("pk = :account_id", account_id=account_id))
+    lookups = [tuple(_lookup(item["hash"]).values()) for item in found if "hash" in item]
+    others = [(account_id, item["sk"]) for item in found if item["sk"] != "account"]
+    return _ACCOUNTS.delete_all([*lookups, *others]) + _ACCOUNTS.delete_all([(account_id, "account")])
 
 
 def _account(item: Item) -> Account:

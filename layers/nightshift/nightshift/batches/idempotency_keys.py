@@ -17,9 +17,15 @@ KEY_SECONDS = 24 * 3600
 _TABLE = Table("idempotency_keys", keys=("id",))
 
 
+def forget(account_id: str) -> int:
+    """Delete the account's keys. Returns how many there were."""
+    found = _TABLE.scan(filter="begins_with(#id, :prefix)", prefix=_prefix(account_id))
+    return _TABLE.delete_all((item["id"],) for item in found)
+
+
 def batch_id_for(account_id: str, key: str) -> str:
     """The id of the batch that ``key`` makes, or has made within the last ``KEY_SECONDS``."""
-    record_id = f"batch#{account_id}#{hashlib.sha256(key.encode()).hexdigest()}"
+    record_id = f"{_prefix(account_id)}{hashlib.sha256(key.encode()).hexdigest()}"
     batch_id = new_id("batch")
     now = int(time.time())
     record = {"id": record_id, "batch_id": batch_id, "expiration": now + KEY_SECONDS}
@@ -27,3 +33,7 @@ def batch_id_for(account_id: str, key: str) -> str:
         return batch_id
     found = _TABLE.get(record_id, consistent=True)
     return str(found["batch_id"]) if found else batch_id
+
+
+def _prefix(account_id: str) -> str:
+    return f"batch#{account_id}#"

@@ -5,8 +5,9 @@ a table of names. A condition that fails is an answer (False or None), not an er
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from nightshift.core import aws, settings
@@ -89,6 +90,17 @@ class Table:
             return False
         return True
 
+    def delete_all(self, keys: Iterable[Sequence[str]]) -> int:
+        """Delete the items with these keys. Returns how many keys there were."""
+        dynamodb = aws.client("dynamodb")
+        count = 0
+        for some in batched(keys, 25):
+            count += len(some)
+            requests: Any = {self._table: [{"DeleteRequest": {"Key": encode(self._key(key))}} for key in some]}
+            while requests:
+                requests = dynamodb.batch_write_item(RequestItems=requests).get("UnprocessedItems")
+        return count
+
     def query(
         self,
         condition: str,
@@ -152,6 +164,13 @@ class Table:
 
     def _key(self, key: Sequence[str]) -> Item:
         return dict(zip(self.keys, key, strict=True))
+
+
+def batched(values: Iterable[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:
+    """``values`` in lists of at most ``size``."""
+    left = iter(values)
+    while some := list(islice(left, size)):
+        yield some
 
 
 def transact(*writes: tuple[Literal["Put", "Delete"], Table, Item]) -> None:

@@ -92,6 +92,12 @@ class RouteState:
         return item | {"pk": self.route_id, "sk": _lease_key(lease), "ttl": int(lease.expires_at) + _KEPT_SECONDS}
 
 
+def forget(account_id: str) -> int:
+    """Delete an account's leases and turns at all routes. Returns how many there were."""
+    found = _TABLE.scan(filter="#account_id = :account OR #sk = :turn", account=account_id, turn=f"turn#{account_id}")
+    return _TABLE.delete_all((item["pk"], item["sk"]) for item in found)
+
+
 def controls(route_ids: Iterable[str]) -> dict[str, Control]:
     """What the operator said of each route; a route that is missing is open."""
     found = {route_id: _TABLE.get(route_id, "health") for route_id in route_ids}

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from nightshift.accounts import store as accounts
 from nightshift.core import settings
 from nightshift.core.log import logger
 from nightshift.webhooks import deliveries, queue, receivers
@@ -26,6 +27,8 @@ def deliver(message: Message, *, send: Send, clock: Clock) -> bool:
     in the dead-letter queue.
     """
     event = message.event
+    if not accounts.exists(event.account_id):
+        return True  # it was purged, and nothing of it is to be written again
     receiver = receivers.get(event.account_id)
     url = event.callback_url or receiver.url
     if url is None:

@@ -91,7 +91,12 @@ def dead_letters() -> Iterator[Letter]:
             )
 
 
+def forget(letter: Letter) -> None:
+    """Delete a dead letter."""
+    aws.client("sqs").delete_message(QueueUrl=settings.webhook_dead_letters_url(), ReceiptHandle=letter.receipt_handle)
+
+
 def redrive(letter: Letter) -> None:
     """Move a dead letter back to the queue: all of its tries begin anew."""
     aws.client("sqs").send_message(QueueUrl=settings.webhook_queue_url(), MessageBody=letter.body)
-    aws.client("sqs").delete_message(QueueUrl=settings.webhook_dead_letters_url(), ReceiptHandle=letter.receipt_handle)
+    forget(letter)

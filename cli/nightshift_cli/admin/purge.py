@@ -1,0 +1,126 @@
+"""`nightshift admin accounts purge`: every trace of an account deleted, with a report."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+
+from nightshift_cli import show
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
+from nightshift_cli.errors import CliError
+from nightshift_cli.options import with_options
+
+# A cancelled batch ends within minutes, one at a provider's batch API within a quarter of an hour.
+_ENDS_WITHIN_SECONDS = 1200
+_LOOK_SECONDS = 5
+_REMAINS = (
+    "What remains: ids in the logs (30 days), backups of the tables (35 days), messages in the event dead-letter queue "
+    "(14 days), and what providers and receivers of webhooks keep."
+)
+
+
+@with_options(operator_options)
+def purge_account(
+    operator: Operator,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an account with all that it has: files, batches, results, keys, webhooks. This cannot be undone.
+
+    Its keys stop working and its batches are cancelled first. If this is interrupted, repeat it with the account's id.
+    """
+    if not yes:
+        typer.confirm(f"Delete {show.plain(name)} with all its files, batches and results?", abort=True, err=True)
+    with operator:
+        from nightshift.accounts import store as accounts
+
+        account_id = accounts.find(name).id
+        _bring_to_rest(account_id)
+        rows = [(what, forget(account_id)) for what, forget in _forgetting()]
+    print_table(("WHAT", "DELETED"), rows, as_json)
+    typer.echo(_REMAINS, err=True)
+
+
+def _bring_to_rest(account_id: str) -> None:
+    """Disable the account and end its batches, so that nothing of it is written any more."""
+    from nightshift.accounts import store as accounts
+    from nightshift.batches import store as batches
+    from nightshift.batches.cancel import cancel
+
+    if accounts.get(account_id).disabled_at is None:
+        accounts.disable(account_id)
+    disabled_at = accounts.get(account_id).disabled_at or 0
+    time.sleep(max(0.0, disabled_at + accounts.KEY_CACHE_SECONDS + 1 - time.time()))
+    give_up_at = time.time() + _ENDS_WITHIN_SECONDS
+    while still_open := [cancel(account_id, batch.id) for batch in batches.open_of(account_id)]:
+        if time.time() > give_up_at:
+            raise CliError(f"{len(still_open)} batches have not ended yet. Nothing was deleted; try again later.")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _forgetting() -> Iterator[tuple[str, Callable[[str], int]]]:
+    """What there is of an account, and how it is deleted, in this order: the account itself is last."""
+    from nightshift.accounts import store as accounts
+    from nightshift.core import bucket
+
+    yield "intermediate results", _results
+    yield "batches, chunks and deliveries", _batches
+    yield "files", lambda account_id: bucket.delete_all(f"files/{account_id}/")
+    yield "uploaded parts", lambda account_id: bucket.delete_all(f"uploads/{account_id}/")
+    yield "file and upload records", _file_records
+    yield "idempotency keys", _idempotency_keys
+    yield "places at routes", _places
+    yield "dead letters", _dead_letters
+    yield "keys, webhook and account", accounts.forget
+
+
+def _batch_ids(account_id: str) -> list[str]:
+    from nightshift.core.table import Table
+
+    found = Table("batches").query("#pk = :pk AND begins_with(#sk, :prefix)", pk=account_id, prefix="batch_")
+    return [item["sk"] for item in found]
+
+
+def _results(account_id: str) -> int:
+    from nightshift.core import bucket
+
+    return sum(bucket.delete_all(f"work/{batch_id}/") for batch_id in _batch_ids(account_id))
+
+
+def _batches(account_id: str) -> int:
+    """The batches' own partitions first, because the account's partition leads to them."""
+    from nightshift.core.table import Table
+
+    table = Table("batches")
+    partitions = [*_batch_ids(account_id), account_id]
+    return sum(table.delete_all((pk, item["sk"]) for item in table.query("#pk = :pk", pk=pk)) for pk in partitions)
+
+
+def _file_records(account_id: str) -> int:
+    from nightshift.core.table import Table
+
+    table = Table("files")
+    return table.delete_all((account_id, item["sk"]) for item in table.query("#pk = :pk", pk=account_id))
+
+
+def _idempotency_keys(account_id: str) -> int:
+    from nightshift.batches import idempotency_keys
+
+    return idempotency_keys.forget(account_id)
+
+
+def _places(account_id: str) -> int:
+    from nightshift.routes import state
+
+    return state.forget(account_id)
+
+
+def _dead_letters(account_id: str) -> int:
+    from nightshift.webhooks import queue
+
+    letters = [letter for letter in list(queue.dead_letters()) if letter.event.account_id == account_id]
+    for letter in letters:
+        queue.forget(letter)
+    return len(letters)
