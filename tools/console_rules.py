@@ -129,7 +129,9 @@ def _file(*lines: bytes) -> bytes:
 
 def main() -> None:
     for path, content in documents().items():
-        path.write_text(content)
+        # What is as it was keeps its time, so that make does not build the console again.
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import httpx
 
 from nightshift_cli.connection import Connection
 from nightshift_cli.errors import ApiError, CliError, UnreachableError
-from nightshift_cli.resources import Batch, BatchPage, File, Upload, Webhook
+from nightshift_cli.resources import Batch, BatchPage, Delivery, File, Upload, Webhook
 
 # How long a failing call is retried, in seconds of waiting.
 READ_RETRY_SECONDS = 3.0
@@ -112,6 +112,12 @@ class Client:
     def batch(self, batch_id: str, *, retry_seconds: float = READ_RETRY_SECONDS, notice: Notice = _ignore) -> Batch:
         batch: Batch = self._get(f"/batches/{quote(batch_id, safe='')}", retry_seconds, notice)
         return batch
+
+    def deliveries(self, batch_id: str) -> list[Delivery]:
+        """The deliveries of the batch's webhook, with their tries."""
+        path = f"/batches/{quote(batch_id, safe='')}/webhook_deliveries"
+        found: list[Delivery] = self._get(path, READ_RETRY_SECONDS, _ignore)["data"]
+        return found
 
     def batches(self) -> BatchPage:
         """The first page of batches, newest first."""

@@ -109,7 +109,7 @@ def run(
     job.check_source(source, output)
     job.check_output(output)
     retries.check_part(source, output)
-    settings = job.BatchSettings(endpoint or job.endpoint_of(source), callback_url, _pairs(metadata or []))
+    settings = job.BatchSettings(endpoint or job.endpoint_of(source), callback_url, job.pairs(metadata or []))
     display = Display.of(quiet)
     with Client(connection) as client:
         file_id = _upload(client, source, display)
@@ -190,6 +190,8 @@ def download(connection: Connection, batch_id: BatchId, output: Output, quiet: I
 def status(
     connection: Connection,
     batch_id: Annotated[str | None, typer.Argument(metavar="BATCH_ID", help="Default: list the newest.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show its progress until it has ended.")] = False,
+    as_timeline: Annotated[bool, typer.Option("--timeline", help="Draw its steps with their times.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's object unchanged.")] = False,
 ) -> None:
     """Show a batch, or list the newest ones.
@@ -197,18 +199,21 @@ def status(
     \b
     Examples:
       nightshift status
+      nightshift status batch_… --watch --timeline
       nightshift status batch_… --json
     """
+    from nightshift_cli import run as job
     from nightshift_cli.client import Client
 
+    if not batch_id and (watch or as_timeline):
+        raise CliError("--watch and --timeline need a BATCH_ID.")
     with Client(connection) as client:
         if batch_id:
-            batch = client.batch(batch_id)
-            _print([_as_json(batch)] if as_json else show.batch(batch))
+            _print(job.status(client, batch_id, is_watched=watch, as_timeline=as_timeline, as_json=as_json))
             return
         page = client.batches()
     if as_json:
-        _print([_as_json(page)])
+        _print([show.as_json(page)])
     else:
         _print(show.batches(page["data"]) if page["data"] else ["There are no batches yet."])
 
@@ -275,19 +280,6 @@ def _exit_with(problems: list[str]) -> None:
         raise typer.Exit(1)
 
 
-def _pairs(given: list[str]) -> dict[str, str]:
-    pairs = dict(pair.partition("=")[::2] for pair in given)
-    if any("=" not in pair for pair in given) or "" in pairs:
-        raise typer.BadParameter("must be KEY=VALUE", param_hint="--metadata")
-    return pairs
-
-
 def _print(lines: list[str]) -> None:
     for line in lines:
         typer.echo(line)
-
-
-def _as_json(content: object) -> str:
-    import json
-
-    return json.dumps(content, indent=2)

@@ -33,6 +33,17 @@ class Batch(TypedDict):
     errors: Errors | None
 
 
+class Attempt(TypedDict):
+    attempted_at: int
+    status_code: int | None
+    error: str | None
+
+
+class Delivery(TypedDict):
+    next_attempt_at: int | None
+    attempts: list[Attempt]
+
+
 class BatchPage(TypedDict):
     data: list[Batch]
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import sleep
+from time import sleep, time
 
 import msgspec
+import typer
 from nightshift.batches.status import TERMINAL
 from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.input.file_check import MAX_FILE_BYTES
@@ -17,8 +18,9 @@ from nightshift.routes.endpoint import DEFAULT, ENDPOINTS
 from nightshift_cli import show
 from nightshift_cli.client import WATCH_RETRY_SECONDS, Client
 from nightshift_cli.errors import CliError, UnreachableError
-from nightshift_cli.progress import Progress
+from nightshift_cli.progress import Display, Progress
 from nightshift_cli.resources import Batch
+from nightshift_cli.timeline import timeline
 
 LONGEST_POLL_SECONDS = 5.0
 POLL_GROWTH = 1.1
@@ -37,6 +39,14 @@ class BatchSettings:
         chosen = {"callback_url": self.callback_url, "metadata": self.metadata}
         required = {"input_file_id": file_id, "endpoint": self.endpoint}
         return required | {name: value for name, value in chosen.items() if value}
+
+
+def pairs(given: list[str]) -> dict[str, str]:
+    """The metadata of options such as ``team=search``."""
+    found = dict(pair.partition("=")[::2] for pair in given)
+    if any("=" not in pair for pair in given) or "" in found:
+        raise typer.BadParameter("must be KEY=VALUE", param_hint="--metadata")
+    return found
 
 
 def errors_path(output: Path) -> Path:
@@ -119,6 +129,17 @@ def watch(client: Client, batch: Batch, poll_seconds: float, progress: Progress)
         batch = client.batch(batch["id"], retry_seconds=WATCH_RETRY_SECONDS, notice=progress.say)
         progress.update(batch)
     return batch
+
+
+def status(client: Client, batch_id: str, *, is_watched: bool, as_timeline: bool, as_json: bool) -> list[str]:
+    """A batch as lines of text, now or at its end."""
+    batch = client.batch(batch_id)
+    if is_watched:
+        with Display.of(quiet=as_json).batch() as progress:
+            batch = watch(client, batch, 1.0, progress)
+    if as_timeline:
+        return timeline(batch, client.deliveries(batch_id), time())
+    return [show.as_json(batch)] if as_json else show.batch(batch)
 
 
 def fetch(client: Client, batch_id: str, output: Path, progress: Progress) -> Batch:

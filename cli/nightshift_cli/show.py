@@ -1,10 +1,15 @@
 """Batches and tables as plain text: the same on a terminal, in a file and in a CI log."""
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from nightshift_cli.resources import Batch, FileError
+
+
+def as_json(content: object) -> str:
+    return json.dumps(content, indent=2)
 
 
 def plain(value: object) -> str:

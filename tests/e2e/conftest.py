@@ -22,7 +22,7 @@ from openai.types import Batch
 
 from local.deployment import admin_environment
 from local.processes import free_port, workers
-from local.settings import ROOT, ROOT_CREDENTIALS
+from local.settings import ROOT, ROOT_CREDENTIALS, SECRET
 
 T = TypeVar("T")
 MODEL = "demo-model"
@@ -45,8 +45,12 @@ def request_line(custom_id: str, text: str = "Hello.", model: str = MODEL, **bod
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": request})
 
 
+# Each prompt of these tests ends so, and no log or table may hold it.
+PROMPT_END = "And more."
+
+
 def batch_file(count: int, model: str = MODEL) -> bytes:
-    lines = (request_line(f"request-{number}", f"Sentence {number}. And more.", model) for number in range(count))
+    lines = (request_line(f"request-{number}", f"Sentence {number}. {PROMPT_END}", model) for number in range(count))
     return "\n".join(lines).encode()
 
 
@@ -80,6 +84,7 @@ class Local:
         self.folder = folder
         self.description = description
         self._opened: list[OpenAI] = []
+        self._keys: list[str] = []
         self.client = self.openai(description["api_key"], max_retries=2)
         self.other = self.openai(description["other_api_key"], max_retries=2)
         self.upstream = Upstream(description["upstream_control_url"])
@@ -88,7 +93,40 @@ class Local:
         """A client of the stack, whose connections ``close`` closes."""
         client = OpenAI(base_url=self.description["base_url"], api_key=api_key, max_retries=max_retries)
         self._opened.append(client)
+        self._keys.append(api_key)
         return client
+
+    def stored(self) -> str:
+        """All items of the stack's tables, and all keys of its bucket, as text."""
+        stacks = self.aws("cloudformation").describe_stacks(StackName=self.description["stack_name"])["Stacks"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
+        found: list[object] = []
+        for name in (value for key, value in outputs.items() if key.endswith("Table")):
+            found += [page["Items"] for page in self.aws("dynamodb").get_paginator("scan").paginate(TableName=name)]
+        for page in self.aws("s3").get_paginator("list_objects_v2").paginate(Bucket=outputs["BucketName"]):
+            found += [each["Key"] for each in page.get("Contents", [])]
+        return str(found)
+
+    def told(self) -> str:
+        """Every line that a function has logged, its metrics among them."""
+        logs = self.aws("logs")
+        pages = logs.get_paginator("filter_log_events")
+        return "\n".join(
+            event["message"]
+            for group in logs.describe_log_groups()["logGroups"]
+            for page in pages.paginate(logGroupName=group["logGroupName"])
+            for event in page["events"]
+        )
+
+    def assert_secrets_were_kept(self) -> None:
+        """No prompt, no API key and no provider's key is in a log, a metric, an error or a table."""
+        secret = self.aws("secretsmanager").get_secret_value(SecretId=SECRET)["SecretString"]
+        kept = {"a prompt": PROMPT_END, "the provider's key": secret}
+        kept |= {f"the API key {key[:12]}…": key for key in self._keys if key.startswith("sk-ns-") and len(key) > 40}
+        told, stored = self.told(), self.stored()
+        assert "call answered" in told
+        assert not [name for name, text in kept.items() if text in told]
+        assert not [name for name, text in kept.items() if text in stored]
 
     def close(self) -> None:
         for client in self._opened:
@@ -104,7 +142,7 @@ class Local:
             aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def admin(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def admin(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """`nightshift admin` with these arguments, on this stack."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("nightshift")), "admin", *arguments, "--local"],
@@ -112,7 +150,7 @@ class Local:
             capture_output=True,
             text=True,
             timeout=60,
-            check=True,
+            check=check,
         )
 
     def bucket(self) -> str:
@@ -179,6 +217,7 @@ def local_stack() -> Iterator[Local]:
     try:
         made = Local(folder, json.loads((folder / "stack.json").read_text()))
         yield made
+        made.assert_secrets_were_kept()
         made.close()
     finally:
         stack("down")

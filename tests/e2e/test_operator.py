@@ -107,20 +107,26 @@ def test_a_purged_account_leaves_no_trace(local: Local) -> None:
     report = json.loads(local.admin("accounts", "purge", gone.id, "--yes", "--json").stdout)
 
     assert {row["what"] for row in report if row["deleted"]} >= {"files", "batches, chunks and deliveries"}
-    stored = everything(local)
+    stored = local.stored()
     assert not [name for name in (gone.id, done[0].id, running.id) if name in stored]
     assert other.id in stored
     assert other.client.batches.retrieve(done[1].id).status == "completed"
     assert gone.id not in local.admin("accounts", "list").stdout
 
 
-def everything(local: Local) -> str:
-    """All items of the stack's tables, and all keys of its bucket, as text."""
-    stacks = local.aws("cloudformation").describe_stacks(StackName=local.description["stack_name"])["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
-    found: list[object] = []
-    for name in (value for key, value in outputs.items() if key.endswith("Table")):
-        found += [page["Items"] for page in local.aws("dynamodb").get_paginator("scan").paginate(TableName=name)]
-    for page in local.aws("s3").get_paginator("list_objects_v2").paginate(Bucket=outputs["BucketName"]):
-        found += [each["Key"] for each in page.get("Contents", [])]
-    return str(found)
+def test_the_doctor_tries_everything_and_leaves_nothing(local: Local) -> None:
+    receiver = Receiver([])
+    try:
+        report = local.admin(
+            "doctor", "--spend", "--model", "demo-model", "--webhook", receiver.url, "--json", check=False
+        )
+    finally:
+        receiver.close()
+    assert report.stdout, report.stderr
+    found = {(row["check"], row["state"]): row["what"] for row in json.loads(report.stdout)}
+    names = {check for check, _ in found}
+    assert {"stack", "functions", "concurrency", "alarms", "dead letters", "api", "clock", "storage"} <= names
+    assert not {check for check, state in found if state == "fail"}, found
+    assert found["webhook", "ok"]
+    assert any(check.startswith("route demo-model") and "answered a line" in what for (check, _), what in found.items())
+    assert "doctor-" not in local.admin("accounts", "list").stdout + local.admin("routes", "list").stdout

@@ -2,9 +2,14 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.core
+import typer.main
+from nightshift_cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for folder in (".", "docs", "docs/adr", "bench") for path in (ROOT / folder).glob("*.md"))
@@ -38,6 +43,36 @@ def test_make_targets_exist(page: Path) -> None:
     for command in (one or other for one, other in code):
         for target in re.findall(r"^(?:\w+=\S+ )*make ([a-z_0-9-]+)(?!<)", command):
             assert target in targets or target == "bench-", command
+
+
+COMMANDS = sorted(
+    {
+        (page.name, command.partition("#")[0].strip())
+        for page in PAGES
+        for command in re.findall(r"nightshift (admin [a-z][^\n`|;]*)", page.read_text())
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: value)
+def test_commands_of_the_docs_are_ones_that_exist(page: str, command: str) -> None:
+    """Each is parsed as it is written, and not run."""
+    words = shlex.split(command)
+    if words[-1] in ("…", "...") or "FILE.yaml" in words:
+        words = [word for word in words if word not in ("…", "...", "FILE.yaml")]
+    found: Any = typer.main.get_command(app)
+    context = None
+    while isinstance(found, typer.core.TyperGroup):
+        assert words, f"{page}: {command}"
+        context = typer.Context(found, parent=context)
+        name = words.pop(0)
+        sub = found.get_command(context, name)
+        if sub is None and not words:
+            return  # the name of a group in a sentence
+        assert sub is not None, f"{page}: {command}: no command {name}"
+        found = sub
+    if words:
+        found.make_context("nightshift", words, parent=context)
 
 
 @pytest.mark.parametrize("path", json.loads(OPENAPI.read_text())["paths"])

@@ -464,6 +464,7 @@ def test_tables_are_encrypted_and_restorable(table: str) -> None:
     properties = RESOURCES[table]["Properties"]
     assert properties["SSESpecification"] == {"SSEEnabled": True}
     assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert properties["DeletionProtectionEnabled"] == {"If": ["IsProtected", True, False]}
     assert properties["BillingMode"] == "PAY_PER_REQUEST"
     assert RESOURCES[table]["DeletionPolicy"] == "RetainExceptOnCreate"
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from nightshift_cli.admin import accounts, batches, cost, dead_letters, keys, purge, routes
+from nightshift_cli.admin import accounts, audit, batches, cost, dead_letters, doctor, keys, purge, restore, routes
 
 HELP = """Operate a stack: its accounts, keys, routes and batches.
 
@@ -16,6 +16,7 @@ Examples:
   nightshift admin batches show batch_...
   nightshift admin cost --by account
   nightshift admin dead-letters redrive
+  nightshift admin doctor --spend
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
@@ -26,3 +27,6 @@ app.add_typer(routes.app, name="routes")
 app.add_typer(batches.app, name="batches")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("cost")(cost.show_cost)
+app.command("audit")(audit.show_audit)
+app.command("doctor")(doctor.run_doctor)
+app.command("restore")(restore.restore_table)

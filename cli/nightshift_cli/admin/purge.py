@@ -38,9 +38,14 @@ def purge_account(
 
         account_id = accounts.find(name).id
         _bring_to_rest(account_id)
-        rows = [(what, forget(account_id)) for what, forget in _forgetting()]
+        rows = forget(account_id)
     print_table(("WHAT", "DELETED"), rows, as_json)
     typer.echo(_REMAINS, err=True)
+
+
+def forget(account_id: str) -> list[tuple[str, int]]:
+    """Delete all of an account that nothing works for any more. Returns what and how much that was."""
+    return [(what, delete(account_id)) for what, delete in _forgetting()]
 
 
 def _bring_to_rest(account_id: str) -> None:

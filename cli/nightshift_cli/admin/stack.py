@@ -4,11 +4,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from nightshift_cli import show
+from nightshift_cli.admin import journal
 from nightshift_cli.connection import Local, read_stack
 from nightshift_cli.errors import CliError
 
@@ -29,13 +31,29 @@ OUTPUTS = {
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StackName = Annotated[str, typer.Option(help="The CloudFormation stack.")]
 Region = Annotated[str | None, typer.Option(help="The stack's AWS region. Default: the configured one.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The chosen stack: its name, its outputs, and the address of its API."""
+
+    stack_name: str
+    outputs: dict[str, str]
+    base_url: str
+
+
 # A block in which the package's functions work on the tables of the chosen stack.
-Operator = AbstractContextManager[None]
+Operator = AbstractContextManager[Deployment]
 
 
-def operator_options(stack_name: StackName = "nightshift", region: Region = None, local: Local = False) -> Operator:
+def operator_options(
+    context: typer.Context = None,  # type: ignore[assignment]  # Typer gives it
+    stack_name: StackName = "nightshift",
+    region: Region = None,
+    local: Local = False,
+) -> Operator:
     """The options of every command here."""
-    return _stack_tables(stack_name, region, local)
+    return _stack_tables(stack_name, region, local, journal.change(context))
 
 
 def stack_outputs(stack_name: str) -> dict[str, str]:
@@ -47,13 +65,18 @@ def stack_outputs(stack_name: str) -> dict[str, str]:
 
 
 @contextmanager
-def _stack_tables(stack_name: str, region: str | None, local: bool) -> Iterator[None]:
-    """Point the package at the stack's tables, and turn its errors and those of AWS into a ``CliError``."""
+def _stack_tables(
+    stack_name: str, region: str | None, local: bool, change: dict[str, str] | None
+) -> Iterator[Deployment]:
+    """Point the package at the stack's tables, and turn its errors and those of AWS into a ``CliError``.
+
+    A ``change`` is recorded before it is made.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
     from nightshift.core.errors import NightshiftError
 
+    stack = read_stack() if local else {}
     if local:
-        stack = read_stack()
         stack_name = stack["stack_name"]
         # Settings for AWS must not reach the emulator, and the emulator's must not reach AWS.
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -72,7 +95,9 @@ def _stack_tables(stack_name: str, region: str | None, local: bool) -> Iterator[
             if name not in outputs:
                 raise CliError(f"The stack {stack_name} has no output {name}. It is not a complete Nightshift stack.")
             os.environ[variable] = outputs[name]
-        yield
+        if change:
+            journal.record(outputs["LogGroupName"], change)
+        yield Deployment(stack_name, outputs, stack["base_url"] if local else outputs.get("BaseUrl", ""))
     except NightshiftError as error:
         raise CliError(error.message) from None
     except (BotoCoreError, ClientError) as error:

@@ -37,6 +37,7 @@ OUTPUTS = {
     "FilesTable": "files-of-the-stack",
     "IdempotencyKeysTable": "idempotency-keys-of-the-stack",
     "BucketName": "bucket-of-the-stack",
+    "LogGroupName": "/nightshift/of-the-stack",
     "RoutesTable": "routes-of-the-stack",
     "RouteStateTable": "route-state-of-the-stack",
     "StateMachineArn": "arn:aws:states:eu-west-1:123456789012:stateMachine:of-the-stack",
@@ -77,6 +78,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                     }
                 ],
             )
+        boto3.client("logs", region_name="eu-west-1").create_log_group(logGroupName=OUTPUTS["LogGroupName"])
         boto3.client("s3", region_name="eu-west-1").create_bucket(
             Bucket=OUTPUTS["BucketName"], CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
         )

@@ -5,8 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-from nightshift_cli import client
+from nightshift_cli import client, run
 from nightshift_cli.main import app
+from nightshift_cli.timeline import timeline
 from typer.testing import CliRunner, Result
 
 BATCH: dict[str, Any] = {
@@ -154,3 +155,65 @@ def test_missing_connection_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, name
 
     assert result.exit_code == 2
     assert name in result.stderr
+
+
+ENDED = {
+    "id": "batch_1",
+    "status": "completed",
+    "created_at": 1000,
+    "in_progress_at": 1010,
+    "finalizing_at": 1090,
+    "completed_at": 1100,
+}
+
+
+def test_a_timeline_has_each_step_on_one_scale() -> None:
+    attempts = [
+        {"attempted_at": 1105, "status_code": 500, "error": None},
+        {"attempted_at": 1160, "status_code": None, "error": "timeout"},
+    ]
+    lines = timeline(ENDED, [{"attempts": attempts, "next_attempt_at": 1200}], now=9_999)
+    steps = [line.split("  ")[0] for line in lines]
+    assert steps == [
+        *("STEP", "validating", "in_progress", "finalizing", "completed"),
+        *("webhook, try 1", "webhook, try 2", "webhook, next try"),
+    ]
+    assert ["10 s" in lines[1], "1 min 20 s" in lines[2], "500" in lines[5], "timeout" in lines[6]] == [True] * 4
+    bars = [line.count("█") for line in lines[1:4]]
+    assert sum(bars) == 25  # 100 of the 160 seconds
+    assert bars[1] == max(bars)
+    assert [line.count("●") for line in lines[4:7]] == [1, 1, 1]
+
+
+def test_steps_of_one_second_are_in_the_order_of_a_life() -> None:
+    at_once = ENDED | {"in_progress_at": 1000, "finalizing_at": 1000, "completed_at": 1000}
+    steps = [line.split("  ")[0] for line in timeline(at_once, [], now=9_999)]
+    assert steps == ["STEP", "validating", "in_progress", "finalizing", "completed"]
+
+
+def test_a_step_that_goes_on_lasts_until_now() -> None:
+    running = {"id": "batch_1", "status": "in_progress", "created_at": 1000, "in_progress_at": 1000, "expires_at": 8200}
+    lines = timeline(running, [], now=1000 + 3600)
+    assert "1 h 00 min" in lines[2]
+    assert lines[2].count("█") == 40
+    assert lines[3].split("  ")[0] == "expires"
+    assert "in 1 h 00 min" in lines[3]
+
+
+def test_a_batch_is_watched_to_its_end(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "sleep", lambda _: None)
+    statuses = iter(["in_progress", "in_progress"])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=BATCH | {"status": next(statuses, "completed")})
+
+    monkeypatch.setattr(client, "Client", partial(client.Client, transport=httpx.MockTransport(answer)))
+    shown = invoke("status", "batch_1", "--watch").stdout
+    assert shown.startswith("in_progress: ")
+    assert "status          completed" in shown
+
+
+@pytest.mark.parametrize("option", ["--watch", "--timeline"])
+def test_a_list_has_no_timeline(option: str) -> None:
+    refused = invoke("status", option)
+    assert (refused.exit_code, refused.stderr) == (2, "Error: --watch and --timeline need a BATCH_ID.\n")

@@ -87,6 +87,11 @@ class RouteState:
     def put_control(self, control: Control) -> None:
         _TABLE.update(self.route_id, "health", set={"control": control})
 
+    def forget(self) -> None:
+        """Delete all of the state."""
+        found = _TABLE.query("pk = :route", route=self.route_id)
+        _TABLE.delete_all((self.route_id, item["sk"]) for item in found)
+
     def _lease(self, lease: Lease) -> Item:
         item: Item = msgspec.to_builtins(lease)
         return item | {"pk": self.route_id, "sk": _lease_key(lease), "ttl": int(lease.expires_at) + _KEPT_SECONDS}

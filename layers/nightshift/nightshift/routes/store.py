@@ -50,6 +50,11 @@ def apply(routes: Iterable[Route]) -> tuple[int, int]:
     return len(given), len(stale)
 
 
+def delete(route: Route) -> None:
+    """Delete one route. Batches that are locked to it go on with their copy."""
+    _TABLE.delete(route.model, _sort_key(route))
+
+
 def _sort_key(route: Route) -> str:
     return f"{route.provider}\n{route.sku.id}"
 

@@ -1,0 +1,201 @@
+"""What `nightshift admin doctor` looks at without spending anything. Each check tells what it found, and what to do."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from nightshift_cli.admin.stack import Deployment
+
+if TYPE_CHECKING:
+    import httpx
+    from nightshift.routes.route import Route
+
+State = Literal["ok", "warn", "fail"]
+
+# Lambda's own default for an account, of which a worker takes one for each 256 requests in flight.
+_SPARE_CONCURRENCY = 50
+_MAX_SKEW_SECONDS = 60
+_QUEUES = ("WebhookDeadLettersUrl", "EventDeadLettersUrl", "StreamDeadLettersUrl")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found. ``words`` say what to do, unless all is well."""
+
+    check: str
+    state: State
+    words: str
+
+
+def aws_client(service: str) -> Any:
+    import boto3
+
+    return boto3.client(service)  # type: ignore[call-overload]
+
+
+# --- the stack ------------------------------------------------------------------------------------------------------
+
+
+def check_stack(deployment: Deployment) -> Iterator[Finding]:
+    """The deployment went through, and every function runs what was deployed."""
+    cloudformation = aws_client("cloudformation")
+    status = cloudformation.describe_stacks(StackName=deployment.stack_name)["Stacks"][0]["StackStatus"]
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        yield Finding("stack", "fail", f"It is {status}. Its events in CloudFormation say why; deploy again.")
+    else:
+        yield Finding("stack", "ok", status)
+    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=deployment.stack_name)
+    names = [
+        resource["PhysicalResourceId"]
+        for page in pages
+        for resource in page["StackResourceSummaries"]
+        if resource["ResourceType"] == "AWS::Lambda::Function"
+    ]
+    idle = []
+    for name in names:
+        found = aws_client("lambda").get_function_configuration(FunctionName=name)
+        states = (found.get("State", "Active"), found.get("LastUpdateStatus", "Successful"))
+        if states != ("Active", "Successful"):
+            reason = found.get("LastUpdateStatusReason") or found.get("StateReason")
+            idle.append(f"{name}: {' '.join(states)} ({reason})")
+    if idle:
+        yield Finding("functions", "fail", "; ".join(idle))
+    else:
+        yield Finding("functions", "ok", f"{len(names)} are active.")
+
+
+def check_concurrency(_: Deployment) -> Iterator[Finding]:
+    """The account may run as many workers at once as the routes ask for."""
+    from nightshift.input.layout import WORKER_CONCURRENCY
+    from nightshift.routes import store as routes
+
+    limits = aws_client("lambda").get_account_settings()["AccountLimit"]
+    workers = sum(math.ceil(route.max_concurrency / WORKER_CONCURRENCY) for route in routes.all_routes())
+    needed = workers + _SPARE_CONCURRENCY
+    free = limits["UnreservedConcurrentExecutions"]
+    if free < needed:
+        words = (
+            f"Lambda runs {free} at once that nobody reserves; the routes ask for {workers} workers beside the API. "
+            f"Ask AWS for a quota of {max(1000, needed)} concurrent executions, or lower max_concurrency."
+        )
+        yield Finding("concurrency", "warn", words)
+    else:
+        yield Finding("concurrency", "ok", f"{free} at once; the routes ask for {workers} workers.")
+
+
+def check_alarms(deployment: Deployment) -> Iterator[Finding]:
+    """Alarms reach somebody, and none is raised."""
+    pages = aws_client("cloudwatch").get_paginator("describe_alarms")
+    found = [
+        alarm for page in pages.paginate(AlarmNamePrefix=f"{deployment.stack_name}-") for alarm in page["MetricAlarms"]
+    ]
+    topics = {action for alarm in found for action in alarm.get("AlarmActions", []) if ":sns:" in action}
+    if not topics:
+        yield Finding("alarms", "warn", "They reach nobody. Deploy with AlarmEmail or AlarmTopicArn.")
+    for topic in sorted(topics):
+        yield _subscriptions(topic)
+    raised = [alarm["AlarmName"] for alarm in found if alarm.get("StateValue") == "ALARM"]
+    if raised:
+        yield Finding("alarms", "warn", f"Raised now: {', '.join(raised)}. docs/operations.md explains each.")
+
+
+def _subscriptions(topic: str) -> Finding:
+    arns = [
+        found["SubscriptionArn"]
+        for page in aws_client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+        for found in page["Subscriptions"]
+    ]
+    confirmed = [arn for arn in arns if arn.startswith("arn:")]
+    if confirmed:
+        return Finding("alarms", "ok", f"{topic} has {len(confirmed)} subscribers.")
+    words = "nobody has confirmed: open AWS's e-mail" if arns else "nobody subscribes"
+    return Finding("alarms", "warn", f"{topic}: {words}.")
+
+
+def check_dead_letters(deployment: Deployment) -> Iterator[Finding]:
+    """No queue of what could not be delivered or processed has anything in it."""
+    waiting = {}
+    for output in _QUEUES:
+        found = aws_client("sqs").get_queue_attributes(
+            QueueUrl=deployment.outputs[output], AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        waiting[output.removesuffix("Url")] = int(found["Attributes"]["ApproximateNumberOfMessages"])
+    full = [f"{name} has {count}" for name, count in waiting.items() if count]
+    if full:
+        yield Finding("dead letters", "warn", f"{', '.join(full)}. docs/operations.md says what to do.")
+    else:
+        yield Finding("dead letters", "ok", "There are none.")
+
+
+# --- the API --------------------------------------------------------------------------------------------------------
+
+
+def check_api(deployment: Deployment, http: "httpx.Client") -> Iterator[Finding]:
+    """The API answers under its name, refuses who has no key, and its clock is this machine's."""
+    answer = http.get(f"{deployment.base_url}/openapi.json")
+    if answer.status_code != 200:
+        yield Finding("api", "fail", f"{deployment.base_url} answers {answer.status_code}. Check DomainName.")
+        return
+    refused = http.get(f"{deployment.base_url}/batches", headers={"Authorization": "Bearer none"})
+    if refused.status_code != 401:
+        yield Finding("api", "fail", f"A call without a key got {refused.status_code} and not 401.")
+        return
+    yield Finding("api", "ok", f"{deployment.base_url} answers.")
+    told = answer.headers.get("Date")
+    skew = abs(parsedate_to_datetime(told).timestamp() - time.time()) if told else 0.0
+    if skew > _MAX_SKEW_SECONDS:
+        yield Finding("clock", "warn", f"This machine's clock is {skew:.0f} s off, and AWS may refuse its calls.")
+    else:
+        yield Finding("clock", "ok", f"Within {_MAX_SKEW_SECONDS} s of the API's.")
+
+
+# --- the routes -----------------------------------------------------------------------------------------------------
+
+
+def routes_of(model: str | None) -> "list[Route]":
+    """The routes of a model, or all of them."""
+    from nightshift.routes import store as routes
+
+    return routes.for_model(model) if model else routes.all_routes()
+
+
+def check_routes(http: "httpx.Client", model: str | None = None) -> Iterator[Finding]:
+    """Each route has its key, and its provider answers and accepts it, as seen from here."""
+    found = routes_of(model)
+    if not found:
+        yield Finding("routes", "fail", "There are none. Apply some: nightshift admin routes apply FILE.yaml")
+    for route in found:
+        yield _route(route, http)
+
+
+def name_of(route: "Route") -> str:
+    return f"route {route.model}, {route.provider}, {route.sku.id}"
+
+
+def _route(route: "Route", http: "httpx.Client") -> Finding:
+    import httpx
+    from nightshift.upstream.client import NoApiKeyError, api_key
+
+    headers = dict(route.headers)
+    try:
+        key = api_key(route)
+    except NoApiKeyError as error:
+        return Finding(name_of(route), "fail", f"{error} Create it in Secrets Manager, with the stack's prefix.")
+    if key and route.credentials:
+        headers[route.credentials.header] = route.credentials.value(key)
+    try:
+        answer = http.get(route.url_of("/models"), headers=headers)
+    except httpx.HTTPError as error:
+        words = f"{route.base_url} cannot be reached from here ({type(error).__name__}); the workers may be elsewhere."
+        return Finding(name_of(route), "warn", words)
+    if answer.status_code in (401, 402, 403):
+        words = f"{route.base_url} refuses the key: {answer.status_code}. Replace the secret's value."
+        return Finding(name_of(route), "fail", words)
+    if answer.status_code >= 500:
+        return Finding(name_of(route), "warn", f"{route.base_url} answers {answer.status_code}.")
+    if route.sku.input_per_million is None or route.sku.output_per_million is None:
+        return Finding(name_of(route), "warn", "It answers, but has no price: its lines cost an account nothing.")
+    return Finding(name_of(route), "ok", "It answers, and accepts the key.")

@@ -1,0 +1,211 @@
+"""What `nightshift admin doctor` says of a deployment."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+import yaml
+from nightshift.routes import form
+from nightshift.routes import store as routes
+from nightshift_cli.admin import checks
+from nightshift_cli.admin.checks import Finding
+from nightshift_cli.admin.doctor import _looked, _verdict
+from nightshift_cli.admin.stack import Deployment
+
+from tests.unit.cli.test_admin import OUTPUTS, ROUTE, admin, stack  # noqa: F401 (a fixture)
+
+DEPLOYMENT = Deployment("nightshift", OUTPUTS, "https://api.test/v1")
+
+
+@pytest.fixture(autouse=True)
+def region(monkeypatch: pytest.MonkeyPatch, stack: None) -> None:  # noqa: F811
+    """What a command sets before it checks anything."""
+    admin("routes", "list")
+    assert boto3.client("sns").meta.region_name == "eu-west-1"
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response]) -> httpx.Client:
+    return httpx.Client(transport=httpx.MockTransport(answer))
+
+
+def apply(**fields: Any) -> None:
+    routes.apply([form.parse(yaml.safe_load(ROUTE) | fields)])
+
+
+def states(found: Iterator[Finding]) -> list[str]:
+    return [one.state for one in found]
+
+
+# --- the stack ------------------------------------------------------------------------------------------------------
+
+
+def lambda_that_runs(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    class Lambda:
+        def get_account_settings(self) -> dict[str, Any]:
+            return {"AccountLimit": {"UnreservedConcurrentExecutions": free}}
+
+    monkeypatch.setattr(checks, "aws_client", lambda _: Lambda())
+
+
+@pytest.mark.parametrize(("free", "state"), [(10, "warn"), (89, "warn"), (90, "ok"), (1000, "ok")])
+def test_the_accounts_concurrency_is_compared_with_the_routes(
+    monkeypatch: pytest.MonkeyPatch, free: int, state: str
+) -> None:
+    apply(max_concurrency=10_000)
+    lambda_that_runs(monkeypatch, free)
+    (found,) = checks.check_concurrency(DEPLOYMENT)
+    assert found.state == state
+    assert "40 workers" in found.words
+
+
+def alarm(**fields: Any) -> None:
+    given = {"Namespace": "n", "MetricName": "m", "Period": 60, "EvaluationPeriods": 1, "Threshold": 1.0}
+    boto3.client("cloudwatch").put_metric_alarm(
+        AlarmName="nightshift-ApiErrorsAlarm-1",
+        Statistic="Sum",
+        ComparisonOperator="GreaterThanThreshold",
+        **given | fields,
+    )
+
+
+def test_alarms_without_a_topic_reach_nobody() -> None:
+    alarm()
+    (found,) = checks.check_alarms(DEPLOYMENT)
+    assert (found.state, "AlarmEmail" in found.words) == ("warn", True)
+
+
+def test_a_subscription_counts_once_it_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sns = boto3.client("sns")
+    topic = sns.create_topic(Name="alarms")["TopicArn"]
+    alarm(AlarmActions=[topic])
+    assert states(checks.check_alarms(DEPLOYMENT)) == ["warn"]
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="operator@example.com")
+    assert states(checks.check_alarms(DEPLOYMENT)) == ["ok"]
+
+
+def test_an_alarm_that_is_raised_is_named() -> None:
+    alarm()
+    cloudwatch = boto3.client("cloudwatch")
+    cloudwatch.set_alarm_state(AlarmName="nightshift-ApiErrorsAlarm-1", StateValue="ALARM", StateReason="a test")
+    *_, last = checks.check_alarms(DEPLOYMENT)
+    assert "nightshift-ApiErrorsAlarm-1" in last.words
+
+
+def test_dead_letters_are_counted() -> None:
+    queues = dict.fromkeys(checks._QUEUES, OUTPUTS["WebhookDeadLettersUrl"])
+    deployment = Deployment("nightshift", queues, "")
+    assert states(checks.check_dead_letters(deployment)) == ["ok"]
+    boto3.client("sqs").send_message(QueueUrl=OUTPUTS["WebhookDeadLettersUrl"], MessageBody="{}")
+    (found,) = checks.check_dead_letters(deployment)
+    assert "WebhookDeadLetters has 1" in found.words
+
+
+# --- the API --------------------------------------------------------------------------------------------------------
+
+
+def api(request: httpx.Request) -> httpx.Response:
+    date = {"Date": "Fri, 27 Nov 2026 12:00:00 GMT"}
+    return httpx.Response(200 if request.url.path.endswith("openapi.json") else 401, headers=date)
+
+
+def test_the_api_answers_and_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_795_780_800.0)
+    assert states(checks.check_api(DEPLOYMENT, answering(api))) == ["ok", "ok"]
+
+
+def test_a_wrong_clock_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_795_780_800.0 + 300)
+    *_, clock = checks.check_api(DEPLOYMENT, answering(api))
+    assert (clock.state, "300 s off" in clock.words) == ("warn", True)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_api_that_is_another_one_is_found(status: int) -> None:
+    (found,) = checks.check_api(DEPLOYMENT, answering(lambda _: httpx.Response(status)))
+    assert found.state == "fail"
+
+
+# --- routes ---------------------------------------------------------------------------------------------------------
+
+PRICED = {"id": "s", "input_per_million": 1, "output_per_million": 1}
+
+
+def test_without_routes_there_is_nothing_to_batch() -> None:
+    assert states(checks.check_routes(answering(api))) == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "state"),
+    [
+        (200, {"sku": PRICED}, "ok"),
+        (404, {"sku": PRICED}, "ok"),
+        (200, {}, "warn"),
+        (401, {"sku": PRICED}, "fail"),
+        (403, {"sku": PRICED}, "fail"),
+        (503, {"sku": PRICED}, "warn"),
+    ],
+)
+def test_a_route_is_asked(status: int, fields: dict[str, Any], state: str) -> None:
+    apply(**fields)
+    assert states(checks.check_routes(answering(lambda _: httpx.Response(status)))) == [state]
+
+
+def test_a_routes_secret_is_read_and_sent() -> None:
+    apply(sku=PRICED, auth={"secret": "nightshift/p", "header": "api-key", "scheme": ""})
+    sent: list[str | None] = []
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers.get("api-key"))
+        return httpx.Response(200)
+
+    (missing,) = checks.check_routes(answering(upstream))
+    assert (missing.state, "Secrets Manager" in missing.words, sent) == ("fail", True, [])
+    boto3.client("secretsmanager").create_secret(Name="nightshift/p", SecretString="the-key")
+    (found,) = checks.check_routes(answering(upstream))
+    assert (found.state, sent) == ("ok", ["the-key"])
+    assert "the-key" not in found.words
+
+
+def test_a_route_that_cannot_be_reached_from_here_may_be_private() -> None:
+    apply(sku=PRICED)
+
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    assert states(checks.check_routes(answering(refuse))) == ["warn"]
+
+
+# --- the verdicts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_check_that_fails_is_a_finding() -> None:
+    def broken() -> Iterator[Finding]:
+        yield Finding("a", "ok", "")
+        boto3.client("sqs").get_queue_url(QueueName="none")
+
+    first, second = _looked("queue", broken)
+    assert (first.state, second.check, second.state) == ("ok", "queue", "fail")
+    assert second.words.startswith("AWS: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "completed", "state", "words"),
+    [
+        ("completed", 1, "ok", "mode realtime"),
+        ("completed", 0, "fail", "upstream_model"),
+        ("failed", 0, "fail", "no room"),
+        ("cancelled", 0, "fail", "no room"),
+    ],
+)
+def test_the_end_of_a_trial_is_told(status: str, completed: int, state: str, words: str) -> None:
+    route = form.parse(yaml.safe_load(ROUTE))
+    batch = {
+        "status": status,
+        "request_counts": {"completed": completed},
+        "errors": {"data": [{"message": "no room"}]} if status != "completed" else None,
+    }
+    found = _verdict(route, batch)
+    assert (found.state, words in found.words) == (state, True)
