@@ -16,7 +16,7 @@ _NOT_THE_COMMANDS = frozenset({"stack_name", "region", "local", "as_json", "yes"
 
 def change(context: typer.Context) -> dict[str, str] | None:
     """The command that runs, and its arguments, if it changes something. No argument of a command is secret."""
-    if context.info_name in _READS:
+    if context.info_name in _READS or context.params.get("dry_run"):
         return None
     arguments = {name: value for name, value in context.params.items() if name not in _NOT_THE_COMMANDS}
     given = {name: value for name, value in sorted(arguments.items()) if value not in (None, False, ())}

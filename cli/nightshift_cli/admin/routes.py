@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nightshift_cli import show
+from nightshift_cli.admin.route_diff import route_diff
 from nightshift_cli.admin.stack import Operator, operator_options, print_table
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
@@ -26,13 +27,20 @@ SkuId = Annotated[str | None, typer.Option("--sku", help="Only the route of this
 @app.command("apply")
 @with_options(operator_options)
 def apply_routes(
-    operator: Operator, file: Annotated[Path, typer.Argument(metavar="FILE.yaml", exists=True, dir_okay=False)]
+    operator: Operator,
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", exists=True, dir_okay=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
 ) -> None:
-    """Replace all routes of the models that the file names. Other models keep theirs."""
+    """Replace all routes of the models that the file names, and show what that changes. Other models keep theirs."""
     given = read_routes(file)
     with operator:
         from nightshift.routes import store as routes
 
+        for line in route_diff(routes.all_routes(), given):
+            typer.echo(show.plain(line))
+        if dry_run:
+            typer.echo("Nothing was changed.")
+            return
         put, deleted = routes.apply(given)
     typer.echo(f"Routes written: {put}; deleted: {deleted}.")
 

@@ -227,8 +227,32 @@ def test_routes_are_applied_and_listed(tmp_path: Path) -> None:
     applied = admin("routes", "apply", str(file))
     again = admin("routes", "apply", str(file))
 
-    assert applied.stdout == again.stdout == "Routes written: 1; deleted: 0.\n"
+    assert applied.stdout == "+ m, p, s\nRoutes written: 1; deleted: 0.\n"
+    assert again.stdout == "Routes written: 1; deleted: 0.\n"
     assert admin("routes", "list").stdout.splitlines()[1].split()[:4] == ["m", "p", "u", "https://up.test/v1"]
+
+
+def test_a_change_of_routes_is_shown_before_it_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"- {ROUTE}\n- {ROUTE.replace('provider: p', 'provider: q')}\n")
+    admin("routes", "apply", str(file))
+    before = routes.all_routes()
+    changed = ROUTE.replace("up.test", "new.test").replace("{id: s}", "{id: s, input_per_million: 2}")
+    file.write_text(f"- {changed[:-1]}, max_concurrency: 9}}\n- {ROUTE.replace('model: m', 'model: n')}\n")
+
+    shown = admin("routes", "apply", str(file), "--dry-run")
+
+    assert shown.stdout.splitlines() == [
+        "~ m, p, s: base_url https://up.test/v1 -> https://new.test/v1",
+        "~ m, p, s: max_concurrency 256 -> 9",
+        "~ m, p, s: sku.input_per_million None -> 2.0",
+        "- m, q, s",
+        "+ n, p, s",
+        "Nothing was changed.",
+    ]
+    assert routes.all_routes() == before
+    applied = admin("routes", "apply", str(file)).stdout.splitlines()
+    assert applied == [*shown.stdout.splitlines()[:-1], "Routes written: 2; deleted: 1."]
 
 
 def test_invalid_routes_change_nothing(tmp_path: Path) -> None:
