@@ -11,10 +11,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from nightshift.accounts import store as accounts
+from nightshift.accounts.spend import DOLLAR
 from nightshift.batches import store as batches
+from nightshift.batches.charges import spent
 from nightshift.core import aws, settings
 from nightshift.files import store as files
-from nightshift.routes.route import Auth, Route
+from nightshift.routes.route import Auth, Route, Sku
 from nightshift.routes.state import RouteState
 from nightshift.submissions import client as provider_client
 from nightshift.submissions import decision, steps
@@ -135,6 +138,29 @@ def test_an_input_that_is_deleted_holds_no_batch(alice: Caller, provider: Simula
     assert ended["status"] in ("failed", "completed", "expired")
     assert "deleted" in json.dumps(ended["errors"])
     assert provider.report()["files_uploaded"] == 0
+
+
+# --- a spend limit ----------------------------------------------------------------------------------------------------
+
+# An answer's tokens cost a dollar each.
+PRICED = Sku("demo-sku", input_per_million=1_000_000, output_per_million=1_000_000)
+
+
+def test_who_has_spent_the_limit_submits_nothing(alice: Caller, provider: Simulator) -> None:
+    apply_route(provider.url, mode="batch", auth=Auth(secret=SECRET), sku=PRICED)
+    batch_id = begun(alice)
+    accounts.set_quotas(alice.account_id, {"dollars_a_day": 0})
+    [answer] = alice.run_chunks(batch_id)
+    assert answer["state"] in ("wait", "park")
+    assert provider.report()["files_uploaded"] == 0
+    accounts.set_quotas(alice.account_id, {"dollars_a_day": 1000})
+    visit(alice, batch_id, lambda answer: answer["state"] == "done")
+    charged = spent(alice.account_id).day
+    assert charged > 5 * DOLLAR, "charged when the chunk is done"
+    batch = alice.finalize(batch_id)
+    assert (batch["status"], ids(alice, batch)) == ("completed", [f"r{number}" for number in range(5)])
+    usage = batch["usage"]
+    assert spent(alice.account_id).day == charged == (usage["input_tokens"] + usage["output_tokens"]) * DOLLAR
 
 
 # --- the claims -------------------------------------------------------------------------------------------------------

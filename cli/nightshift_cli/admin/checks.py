@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warn", "fail"]
 
-# Lambda's own default for an account, of which a worker takes one for each 256 requests in flight.
+# For the API, webhooks and the ends of batches, beside the workers.
 _SPARE_CONCURRENCY = 50
 _MAX_SKEW_SECONDS = 60
 _QUEUES = ("WebhookDeadLettersUrl", "EventDeadLettersUrl", "StreamDeadLettersUrl")

@@ -162,6 +162,9 @@ class Tenant:
         from nightshift.routes import store as routes
         from nightshift.routes.state import RouteState
 
+        if not route.is_usable:
+            yield Finding(name_of(route), "warn", "Not tried: it takes no new batches (batch or sku.active is false).")
+            return
         trial = msgspec.structs.replace(route, model=f"doctor-{secrets.token_hex(8)}")
         routes.apply([trial])
         try:

@@ -10,7 +10,7 @@ import typer
 
 # Streams of their own, so that nobody searches the functions' lines for them.
 _PREFIX = "admin/"
-_READS = frozenset({"audit", "cost", "doctor", "list", "show", "status"})
+_READS = frozenset({"audit", "cost", "list", "show", "status"})
 _NOT_THE_COMMANDS = frozenset({"stack_name", "region", "local", "as_json", "yes"})
 
 
@@ -19,7 +19,8 @@ def change(context: typer.Context) -> dict[str, str] | None:
     if context.info_name in _READS or context.params.get("dry_run"):
         return None
     arguments = {name: value for name, value in context.params.items() if name not in _NOT_THE_COMMANDS}
-    given = {name: value for name, value in sorted(arguments.items()) if value not in (None, False, ())}
+    # A limit of 0 is given too, although it equals False.
+    given = {name: value for name, value in sorted(arguments.items()) if value not in (None, ()) and value is not False}
     if context.info_name == "quotas" and given.keys() == {"name"}:
         return None  # it only shows them
     words = " ".join(f"{name}={value}" for name, value in given.items())

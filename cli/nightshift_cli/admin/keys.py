@@ -14,6 +14,7 @@ app = typer.Typer(help="The API keys of an account.", no_args_is_help=True)
 
 Account = Annotated[str, typer.Option(metavar="NAME", help="The account's name or id.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID")]
+_OVERLAP_SECONDS = 86_400
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 
@@ -59,13 +60,13 @@ def list_keys(operator: Operator, account: Account, as_json: AsJson = False) -> 
 
 @app.command("rotate")
 @with_options(operator_options)
-def rotate_key(operator: Operator, key_id: KeyId, account: Account, overlap: Duration = 86_400) -> None:
+def rotate_key(operator: Operator, key_id: KeyId, account: Account, overlap: Duration = None) -> None:
     """Create a key in place of another one, which works on for the overlap, by default a day."""
     with operator:
         from nightshift.accounts import store as accounts
 
         account_id = accounts.find(account).id
-        ends_at = int(time.time()) + (overlap or 0)
+        ends_at = int(time.time()) + (_OVERLAP_SECONDS if overlap is None else overlap)
         accounts.expire_key(account_id, key_id, ends_at)
         api_key, key = accounts.create_key(account_id)
     typer.echo(api_key)

@@ -15,8 +15,8 @@ from nightshift_cli.options import with_options
 _ENDS_WITHIN_SECONDS = 1200
 _LOOK_SECONDS = 5
 _REMAINS = (
-    "What remains: ids in the logs (30 days), backups of the tables (35 days), messages in the event dead-letter queue "
-    "(14 days), and what providers and receivers of webhooks keep."
+    "What remains: ids in the logs (30 days) and in Step Functions' histories (90 days), backups of the tables "
+    "(35 days), messages in the event dead-letter queue (14 days), and what providers and receivers of webhooks keep."
 )
 
 

@@ -16,6 +16,7 @@ def test_changes_are_recorded_with_their_author_and_reads_are_not() -> None:
     admin("accounts", "list")
     admin("accounts", "quotas", "acme")
     admin("accounts", "quotas", "acme", "--dollars-a-day", "5")
+    admin("accounts", "quotas", "acme", "--active-batches", "0")
 
     found = audit()
 
@@ -23,6 +24,7 @@ def test_changes_are_recorded_with_their_author_and_reads_are_not() -> None:
         ("accounts create", "name=acme"),
         ("keys create", "account=acme"),
         ("accounts quotas", "dollars_a_day=5.0 name=acme"),
+        ("accounts quotas", "active_batches=0 name=acme"),
     ]
     assert all(one["caller"].startswith("arn:aws:") for one in found)
     assert key not in json.dumps(found)

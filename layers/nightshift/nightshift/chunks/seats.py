@@ -3,6 +3,8 @@
 import time
 
 from nightshift.accounts import store as accounts
+from nightshift.accounts.quotas import Quotas
+from nightshift.accounts.record import Account
 from nightshift.batches import executions
 from nightshift.batches.charges import ChunkCharges
 from nightshift.batches.cost import nano_dollars
@@ -21,12 +23,20 @@ from nightshift.routes.share import share_out
 from nightshift.routes.state import RouteState
 
 
-def place_of(task: Task, batch: Batch, route: Route) -> Place:
+def account_of(batch: Batch) -> Account:
+    """The batch's account; one without limits of its own if it was deleted while its batch ran."""
+    try:
+        return accounts.get(batch.account_id)
+    except NotFoundError:
+        return Account(id=batch.account_id, name="", created_at=0)
+
+
+def place_of(task: Task, batch: Batch, route: Route, weight: int) -> Place:
     """The place of the task's chunk at ``route``, for a worker that starts now."""
     lease = Lease(
         worker=new_id("run"),
         account_id=batch.account_id,
-        weight=_weight(batch.account_id),
+        weight=weight,
         batch_id=batch.id,
         batch_created_at=batch.created_at,
         chunk=task.chunk,
@@ -37,11 +47,11 @@ def place_of(task: Task, batch: Batch, route: Route) -> Place:
     return Place(route, lease, RouteState(route.id), wake)
 
 
-def meter_of(task: Task, batch: Batch, run_id: str | None = None) -> Meter | None:
+def meter_of(task: Task, batch: Batch, quotas: Quotas, run_id: str | None = None) -> Meter | None:
     """What bounds the cost of the task's chunk; None where its account has no limit. ``run_id``: of ``begin_run``."""
-    charges = ChunkCharges(batch.account_id, batch.id, task.chunk, run_id)
-    if not charges.quotas().limit_spending:
+    if not quotas.limit_spending:
         return None  # the end of the batch charges all of it
+    charges = ChunkCharges(batch.account_id, batch.id, task.chunk, run_id)
 
     def price(usage: Usage, batch_usage: Usage) -> int:
         return nano_dollars(
@@ -76,10 +86,3 @@ def wake_first(route: Route) -> int:
     for lease in woken:
         wake(lease)
     return len(woken)
-
-
-def _weight(account_id: str) -> int:
-    try:
-        return accounts.get(account_id).weight
-    except NotFoundError:
-        return 1  # the account was deleted while its batch ran

@@ -94,7 +94,7 @@ class Table:
         """Delete the items with these keys. Returns how many keys there were."""
         dynamodb = aws.client("dynamodb")
         count = 0
-        for some in batched(keys, 25):
+        for some in _batched(keys, 25):
             count += len(some)
             requests: Any = {self._table: [{"DeleteRequest": {"Key": encode(self._key(key))}} for key in some]}
             while requests:
@@ -166,7 +166,7 @@ class Table:
         return dict(zip(self.keys, key, strict=True))
 
 
-def batched(values: Iterable[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:
+def _batched(values: Iterable[Sequence[str]], size: int) -> Iterator[list[Sequence[str]]]:
     """``values`` in lists of at most ``size``."""
     left = iter(values)
     while some := list(islice(left, size)):

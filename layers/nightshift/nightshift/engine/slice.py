@@ -69,11 +69,11 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
 async def _run_realtime(
     task: Task, carry: Carry, batch: Batch, plan: Planned, route: Route, ends_at: float
 ) -> SliceResult:
-    run_id = new_id("run")
-    meter = seats.meter_of(task, batch, run_id)
+    run_id, account = new_id("run"), await asyncio.to_thread(seats.account_of, batch)
+    meter = seats.meter_of(task, batch, account.quotas, run_id)
     if meter and not await asyncio.to_thread(meter.may_begin):
         return waiting(meter.pause, carry)
-    place = seats.place_of(task, batch, route)
+    place = seats.place_of(task, batch, route, account.weight)
     wanted = seats.wanted(sum(segment.lines for segment in task.segments))
     permit = await _first_permit(place, wanted, ends_at)
     if not permit.ceiling:

@@ -29,7 +29,8 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
     """Go on with the chunk's submission for at most ``seconds``; None if its other lines are to go in real time."""
     route = plan.route
     run_id = new_id("run")
-    meter = seats.meter_of(task, batch)
+    account = await asyncio.to_thread(seats.account_of, batch)
+    meter = seats.meter_of(task, batch, account.quotas)
     visit = Visit(
         chunk_number=task.chunk,
         ends_at=time.time() + seconds,
