@@ -84,7 +84,8 @@ def workers(folder: Path) -> Iterator[tuple[int, str]]:
             except OSError:
                 continue  # the process has ended
             function = re.search(rf"ministack-lambda-{STACK_NAME}-(\w+)-", command)
-            if function and str(folder) in command:
+            # With the slash, because the name of one stack's folder may begin that of another.
+            if function and f"{folder}/" in command:
                 yield int(process.name), function[1]
 
 
