@@ -163,7 +163,9 @@ def answer(number: int, tries: int) -> Answer:
 
 def test_a_run_stops_at_the_limit_and_goes_on_when_it_is_raised() -> None:
     store, upstream, account = Store(100, 10), Upstream(answer, seconds=0.001), Account(Quotas(dollars_a_day=0.4))
-    result = run(store, upstream, concurrency=4, meter=Meter(Charges(account), price))
+    first = Meter(Charges(account), price)
+    result = run(store, upstream, concurrency=4, meter=first)
+    first.settle()  # as the slice does
     assert result.state in ("park", "wait")  # "wait" just before the next day
     sent = len(upstream.sends)
     assert 40 <= sent <= 43, "the limit, and what was in flight"
