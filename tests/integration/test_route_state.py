@@ -73,6 +73,17 @@ def test_a_lease_changes_only_as_it_was_read() -> None:
     assert STATE.read().leases == []
 
 
+def test_an_ended_batch_leaves_the_queue() -> None:
+    holding, waiting = lease("w1", batch="b1", granted=32), lease("w2", batch="b2")
+    assert STATE.grow(holding, None, 0)
+    assert STATE.put(waiting, None)
+    STATE.drop_waiting("b")
+    STATE.drop_waiting("b1")
+    assert STATE.read().leases == [holding, waiting]
+    STATE.drop_waiting("b2")
+    assert STATE.read().leases == [holding]
+
+
 def test_one_of_two_probers_wins() -> None:
     suspect = healths.reported(Health(), trouble_of(401, "no"), "w", 1000.0)
     assert STATE.put_health(suspect)

@@ -17,6 +17,7 @@ from nightshift.engine import slice as chunk_slice
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.routes import health
+from nightshift.routes.lease import Lease
 from nightshift.routes.level import Level
 from nightshift.routes.route import Auth
 from nightshift.routes.state import RouteState
@@ -482,6 +483,38 @@ def test_a_cancelling_batch_sends_nothing(alice: Caller, server: Server) -> None
     alice("POST", f"/batches/{batch_id}/cancel")
     assert alice.run_chunks(batch_id)[0]["state"] == "done"
     assert not server.received
+
+
+@pytest.mark.parametrize("by", ["its worker", "its end", "its deadline"])
+def test_who_has_waited_in_vain_keeps_nobody_waiting(alice: Caller, upstream: Server, by: str) -> None:
+    """A batch that ends while it waits for room at its route was a queue's head until its lease was over."""
+    first = alice.begin(input_lines(3))
+    batch = batches.get(alice.account_id, first)
+    assert batch.plan
+    state = RouteState(batch.plan.route.id)
+    waiting = Lease(
+        worker="w",
+        account_id=alice.account_id,
+        batch_id=first,
+        batch_created_at=1,
+        chunk=0,
+        wanted=10_000,
+        since=1.0,
+        expires_at=time.time() + 100,
+    )
+    assert state.put(waiting, None)
+    if by == "its deadline":
+        set_batch(alice, first, expires_at=1)
+    else:
+        alice("POST", f"/batches/{first}/cancel")
+    if by == "its worker":
+        assert alice.run_chunks(first)[0]["state"] == "done"
+    else:
+        assert alice.finalize(first)["status"] in ("cancelled", "expired")
+    assert state.read().leases == []
+    second = alice.begin(input_lines(2))
+    assert alice.run_chunks(second)[0]["state"] == "done"
+    assert alice.finalize(second)["request_counts"]["completed"] == 2
 
 
 def test_a_chunk_past_the_deadline_sends_nothing(alice: Caller, upstream: Server) -> None:

@@ -47,6 +47,13 @@ def place_of(task: Task, batch: Batch, route: Route, weight: int) -> Place:
     return Place(route, lease, RouteState(route.id), wake)
 
 
+def leave_queues(batch: Batch) -> None:
+    """Give up the batch's places in the queues of its routes, in which it would keep the batches behind it waiting."""
+    if batch.plan is not None:
+        for route in {route.id for route in (batch.plan.route, batch.rescue_route) if route is not None}:
+            RouteState(route).drop_waiting(batch.id)
+
+
 def meter_of(task: Task, batch: Batch, quotas: Quotas, run_id: str | None = None) -> Meter | None:
     """What bounds the cost of the task's chunk; None where its account has no limit. ``run_id``: of ``begin_run``."""
     if not quotas.limit_spending:

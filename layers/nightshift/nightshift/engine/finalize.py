@@ -9,6 +9,7 @@ from nightshift.batches.cost import cost_of, total_nano_dollars
 from nightshift.batches.record import Batch, Outcome
 from nightshift.batches.status import TERMINAL, Status
 from nightshift.batches.validate import TOO_LATE
+from nightshift.chunks import seats
 from nightshift.core import concat
 from nightshift.core.concat import ByteRange
 from nightshift.core.errors import Fault
@@ -99,6 +100,8 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
     charges.settle(batch, total_nano_dollars(batch, outcome))
     ended = batches.transition(batch, terminal, outcome=outcome)
     if ended is not None:
+        if terminal != "completed":
+            seats.leave_queues(ended)
         _count(terminal, outcome)
         _count_ways(ended)
     return ended

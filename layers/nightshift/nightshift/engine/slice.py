@@ -42,6 +42,7 @@ def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceRe
     """Work on the task's chunk for at most ``seconds``, starting from the last slice's ``carry``."""
     plan = batch.plan
     if plan is None or not batch.is_open_to_work:
+        seats.leave_queues(batch)
         return SliceResult("done")
     plan = replace(plan, route=routes.current(plan.route))
     return asyncio.run(_run(task, carry, batch, plan, seconds))

@@ -64,6 +64,12 @@ class RouteState:
         """Delete the lease, unless another worker has taken it over."""
         _TABLE.delete(self.route_id, _lease_key(lease), condition="#worker = :worker", worker=lease.worker)
 
+    def drop_waiting(self, batch_id: str) -> None:
+        """Delete the batch's leases that wait. What a worker still holds ends with the worker."""
+        prefix = f"lease#{batch_id}#"
+        for item in _TABLE.query("pk = :route AND begins_with(sk, :prefix)", route=self.route_id, prefix=prefix):
+            _TABLE.delete(self.route_id, item["sk"], condition="#granted = :nothing", nothing=0)
+
     def begin_turn(self, account_id: str, now: float) -> None:
         ttl = int(now + TURN_SECONDS * 100) + _KEPT_SECONDS
         _TABLE.put({"pk": self.route_id, "sk": f"turn#{account_id}", "at": now, "ttl": ttl})
