@@ -34,12 +34,17 @@ logs: ## Follow every function's log
 
 ##@ Tests and checks
 
-check: install console/tests/files.json ## Check formatting, lint, types and the template
+# Of the folder itself, so that it needs no git; what is installed and built is not ours.
+SECRET_SCAN := --quiet --no-validate --no-update-check --git-history=none $(addprefix --exclude ,node_modules site dist build test-results)
+
+check: install console/tests/files.json ## Check formatting, lint, types, the template, secrets in files, and known holes of dependencies
 	cd console && npx tsc
 	ruff format --check .
 	ruff check .
 	mypy
 	sam validate --lint
+	kingfisher scan $(SECRET_SCAN) $(wildcard *)
+	$(PYTHON) -m tools.audit
 
 unit: install console/tests/files.json ## Run the unit tests: rules, architecture, template, console
 	cd console && npx vitest run
