@@ -3,6 +3,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ stack_outputs = cli_stack.stack_outputs
 ROUTE = "{model: m, provider: p, base_url: 'https://up.test/v1', upstream_model: u, sku: {id: s}}"
 
 
+_boto3_client = boto3.client
+
+
+def client(service: str, **arguments: Any) -> Any:
+    """A client of boto3, made once for all tests: making it takes longer than a test, and moto's state is not in it."""
+    return _made(service, os.environ.get("AWS_DEFAULT_REGION"), os.environ.get("AWS_ENDPOINT_URL"), **arguments)
+
+
+@cache
+def _made(service: str, _region: str | None, _endpoint: str | None, **arguments: Any) -> Any:
+    return _boto3_client(service, **arguments)  # type: ignore[call-overload]
+
+
 @pytest.fixture(autouse=True)
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A deployed stack: its tables, and outputs that name them."""
@@ -58,14 +72,14 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     with mock_aws():
-        boto3.client("dynamodb", region_name="eu-west-1").create_table(
+        client("dynamodb", region_name="eu-west-1").create_table(
             TableName=OUTPUTS["IdempotencyKeysTable"],
             BillingMode="PAY_PER_REQUEST",
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         )
         for name in (output for key, output in OUTPUTS.items() if key.endswith("Table") and "Idempotency" not in key):
-            boto3.client("dynamodb", region_name="eu-west-1").create_table(
+            client("dynamodb", region_name="eu-west-1").create_table(
                 TableName=name,
                 BillingMode="PAY_PER_REQUEST",
                 KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
@@ -78,12 +92,13 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                     }
                 ],
             )
-        boto3.client("logs", region_name="eu-west-1").create_log_group(logGroupName=OUTPUTS["LogGroupName"])
-        boto3.client("s3", region_name="eu-west-1").create_bucket(
+        client("logs", region_name="eu-west-1").create_log_group(logGroupName=OUTPUTS["LogGroupName"])
+        client("s3", region_name="eu-west-1").create_bucket(
             Bucket=OUTPUTS["BucketName"], CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
         )
         for name in ("webhooks", "dead-letters"):
-            boto3.client("sqs", region_name="eu-west-1").create_queue(QueueName=name)
+            client("sqs", region_name="eu-west-1").create_queue(QueueName=name)
+        monkeypatch.setattr(boto3, "client", client)
         monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: OUTPUTS)
         aws._client.cache_clear()
         yield

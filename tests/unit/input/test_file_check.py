@@ -301,7 +301,7 @@ def test_a_hundred_faults_stop_the_check() -> None:
     assert len(done.faults) == 100
 
 
-@pytest.mark.parametrize("block_bytes", [1 << 16, (1 << 20) + 7, 16 << 20])
+@pytest.mark.parametrize("block_bytes", [1 << 18, (1 << 20) + 7, 16 << 20])
 def test_an_endless_line_takes_little_memory(block_bytes: int) -> None:
     done = FileCheck()
     held = []

@@ -453,7 +453,7 @@ CALLS = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_nothing_is_lost_or_submitted_twice_whatever_crashes(data: st.DataObject) -> None:
     """A worker is killed before or after any call, again and again, while calls fail and answers are lost."""

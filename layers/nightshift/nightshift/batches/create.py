@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from nightshift.batches import executions, idempotency_keys, planning, quota
 from nightshift.batches import store as batches
-from nightshift.batches.record import Batch
+from nightshift.batches.record import FORMAT, Batch
 from nightshift.core import settings
 from nightshift.core.errors import BadRequestError, ConflictError, NotFoundError
 from nightshift.core.ids import new_id
@@ -126,6 +126,7 @@ def _validate(account_id: str, batch_id: str, new: NewBatch, seconds: float) -> 
         callback_url=new.callback_url,
         output_expires_seconds=new.output_expires_seconds,
         plan=planning.write_plan(account_id, batch_id, inspected) if inspected else None,
+        format=FORMAT,
     )
 
 

@@ -5,11 +5,14 @@ from typing import Literal
 import msgspec
 
 from nightshift.batches.status import Status, timestamp_field
-from nightshift.core.errors import Fault
+from nightshift.core.errors import Fault, UnavailableError
 from nightshift.core.table import Item
 from nightshift.routes.endpoint import EndpointPath
 from nightshift.routes.route import Route
 
+# The format of a batch's item, and of all that its workers store for it: plan, result parts, seals, carries. It grows
+# by one when the code before could not read what this one stores. Items without a format are of the first.
+FORMAT = 1
 # How long a batch may take to end after its cancel.
 CANCELLING_SECONDS = 900
 
@@ -103,6 +106,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     retry_of: str | None = None
     execution: int = 0
     parked_until: int | None = None
+    format: int = 1
 
     @property
     def works_until(self) -> int:
@@ -153,6 +157,17 @@ def batch_of(item: Item) -> Batch:
     if "rescue_route" in item:
         known["rescue_route"] = msgspec.json.decode(item["rescue_route"])
     return msgspec.convert(known, Batch)
+
+
+def readable(batch: Batch) -> Batch:
+    """The batch, if its format is known.
+
+    Raises:
+        UnavailableError: a later version has made it, which is no longer deployed. Its work waits until it is again.
+    """
+    if batch.format > FORMAT:
+        raise UnavailableError("This batch was made by a later version of Nightshift than the one that runs here.")
+    return batch
 
 
 def open_batch_of(item: Item) -> OpenBatch:

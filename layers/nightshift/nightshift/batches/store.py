@@ -28,6 +28,7 @@ from nightshift.batches.record import (
     item_of,
     open_batch_of,
     plan_attributes,
+    readable,
 )
 from nightshift.batches.status import TERMINAL, Status, sources, timestamp_field
 from nightshift.core.errors import Fault, NotFoundError
@@ -51,11 +52,12 @@ def get(account_id: str, batch_id: str) -> Batch:
 
     Raises:
         NotFoundError: there is no such batch, or it is another account's.
+        UnavailableError: it has a later version's format.
     """
     batch = find(account_id, batch_id)
     if batch is None:
         raise NotFoundError("Batch not found.", code="batch_not_found", param="batch_id")
-    return batch
+    return readable(batch)
 
 
 def find(account_id: str, batch_id: str) -> Batch | None:
