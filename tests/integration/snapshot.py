@@ -26,7 +26,7 @@ def save(path: Path) -> None:
 def fields(path: Path) -> set[tuple[str, ...]]:
     """The fields of each kind of item, and the metadata of each kind of object."""
     stored: dict[str, Any] = json.loads(path.read_text())
-    found = {
+    found: set[tuple[str, ...]] = {
         (table, _kind(item["sk"]["S"]) if "sk" in item else "", field)
         for table, items in stored["tables"].items()
         for item in items
