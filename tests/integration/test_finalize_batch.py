@@ -68,6 +68,18 @@ def test_long_segments_come_out_in_order(alice: Caller, monkeypatch: pytest.Monk
     assert batch["usage"]["total_tokens"] == 9
 
 
+def test_the_end_is_told_with_who_pays(alice: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    """The dashboard's tables of accounts and of slow batches are made of this line."""
+    batch_id = alice.begin(input_lines(5))
+    seal(batch_id, 0, 1, 2)
+    alice.finalize(batch_id)
+    (told,) = [vars(record) for record in caplog.records if record.getMessage() == "batch ended"]
+    assert told | {"batch_id": batch_id, "account_id": alice.account_id, "route": "demo/demo-model"} == told
+    assert (told["lines"], told["failed"]) == (5, 2)
+    assert (told["input_tokens"], told["output_tokens"], told["dollars"]) == (5, 10, None)
+    assert told["seconds"] >= 0
+
+
 def test_a_file_without_lines_is_not_made(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(1))
     seal(batch_id, 0)

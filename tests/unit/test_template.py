@@ -446,6 +446,21 @@ def test_every_parameter_is_explained() -> None:
     assert [name for name in PARAMETERS if f"`{name}`" not in text] == []
 
 
+def test_the_dashboard_shows_what_there_is() -> None:
+    text = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Sub"]
+    widgets = json.loads(re.sub(r"\$\{[\w.:]+\}", "…", text))["widgets"]
+    places = [(widget["x"], widget["y"]) for widget in widgets]
+    assert sorted(places) == [(x, y) for x in (0, 8, 16) for y in (0, 6, 12)]
+    always = {name for name in ALARMS if "Condition" not in RESOURCES[name]}
+    assert set(re.findall(r"\$\{(\w+Alarm)\.Arn\}", text)) == always
+    code = "".join(path.read_text() for path in (ROOT / "layers/nightshift/nightshift").rglob("*.py"))
+    counted = set(re.findall(r'"([A-Z]\w+)":', code)) | {f"Batches{status.capitalize()}" for status in TERMINAL}
+    tables = [widget["properties"]["metrics"] for widget in widgets if widget["type"] == "metric"]
+    ours = {each[1] for table in tables if table[0][0] == "Nightshift" for each in table}
+    assert ours
+    assert ours <= counted
+
+
 def test_the_silence_of_the_sweep_is_an_alarm() -> None:
     assert ALARMS["SweepSilentAlarm"]["TreatMissingData"] == "breaching"
 

@@ -1,5 +1,5 @@
 // What needs no upstream of a certain kind.
-import { expect, jsonl, line, linesOf, look, open, stack, test } from "./stack";
+import { Door, expect, jsonl, line, linesOf, look, open, stack, test } from "./stack";
 
 test.describe("signing in", () => {
   test.use({ expected: /401/ });
@@ -89,7 +89,26 @@ test("50,000 lines are read as far as one looks", async ({ page }) => {
 });
 
 test.describe("while the API is away", () => {
-  test.use({ expected: /ERR_INTERNET_DISCONNECTED/ });
+  test.use({ expected: /ERR_INTERNET_DISCONNECTED|ERR_CONNECTION_|ERR_EMPTY_RESPONSE/ });
+
+  test("it goes down and comes back", async ({ page }) => {
+    const door = new Door();
+    await door.open();
+    try {
+      await open(page, "full", "/", door.base);
+      const rows = page.locator("tbody tr");
+      await expect(rows.first()).toBeVisible();
+      await door.shut();
+      await expect(page.getByText("The API does not answer")).toBeVisible();
+      await expect(rows.first()).toBeVisible();
+      await door.open();
+      await expect(page.getByText("The API does not answer")).toBeHidden();
+      await page.getByLabel("Status").selectOption("failed");
+      await expect(page.locator("tbody .status").first()).toHaveText("failed");
+    } finally {
+      await door.shut();
+    }
+  });
 
   test("what was shown stays, and it goes on by itself", async ({ page, context }) => {
     await open(page, "full");

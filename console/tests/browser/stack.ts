@@ -1,4 +1,6 @@
 // What the tests share: the stack, its accounts, and pages that must not complain.
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import AxeBuilder from "@axe-core/playwright";
 import { test as base, expect, type Page } from "@playwright/test";
 
@@ -31,10 +33,44 @@ export const test = base.extend<Fixtures>({
   },
 });
 
-export async function open(page: Page, key: keyof Stack["keys"], hash = "/"): Promise<void> {
-  await page.goto(`${stack.base_url}/console#key=${stack.keys[key]}`);
+export async function open(page: Page, key: keyof Stack["keys"], hash = "/", base = stack.base_url): Promise<void> {
+  await page.goto(`${base}/console#key=${stack.keys[key]}`);
   await expect(page.getByRole("navigation", { name: "Console" })).toBeVisible();
-  if (hash !== "/") await page.goto(`${stack.base_url}/console#${hash}`);
+  if (hash !== "/") await page.goto(`${base}/console#${hash}`);
+}
+
+// A way to the API that can be shut, as if it were down: a listener that passes bytes on.
+export class Door {
+  private readonly inside = new Set<Socket>();
+  private readonly server = createServer((caller) => {
+    const { hostname, port } = new URL(stack.base_url);
+    const api = connect(Number(port), hostname);
+    for (const [from, to] of [[caller, api], [api, caller]] as const) {
+      this.inside.add(from);
+      from.pipe(to).on("error", () => from.destroy());
+      from.on("close", () => this.inside.delete(from)).on("error", () => to.destroy());
+    }
+  });
+  private port = 0;
+
+  async open(): Promise<void> {
+    this.server.listen(this.port, "127.0.0.1");
+    await once(this.server, "listening");
+    this.port = (this.server.address() as AddressInfo).port;
+  }
+
+  async shut(): Promise<void> {
+    const closed = once(this.server, "close");
+    this.server.close();
+    for (const each of this.inside) each.destroy();
+    await closed;
+  }
+
+  get base(): string {
+    const url = new URL(stack.base_url);
+    url.host = `127.0.0.1:${this.port}`;
+    return url.href;
+  }
 }
 
 // A batch that is made without the console.

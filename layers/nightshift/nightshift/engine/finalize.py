@@ -14,7 +14,7 @@ from nightshift.core import concat
 from nightshift.core.concat import ByteRange
 from nightshift.core.errors import Fault
 from nightshift.core.ids import derived_id
-from nightshift.core.log import count
+from nightshift.core.log import count, logger
 from nightshift.engine.settlement import Settlement, Standing, settle
 from nightshift.files import store as files
 
@@ -103,7 +103,7 @@ def _end(batch: Batch, standing: Standing, reason: str) -> Batch | None:
         if terminal != "completed":
             seats.leave_queues(ended)
         _count(terminal, outcome)
-        _count_ways(ended)
+        _tell(ended)
     return ended
 
 
@@ -168,13 +168,30 @@ def _count(terminal: Status, outcome: Outcome) -> None:
     )
 
 
-def _count_ways(batch: Batch) -> None:
-    """Count the lines and the dollars of each way to the upstream, for the batch's route."""
-    if batch.plan is None:
+def _tell(batch: Batch) -> None:
+    """Count the lines and the dollars of each way to the upstream for the batch's route; log them with its account.
+
+    Accounts are no dimension of the metrics, because each would cost for every one of them: the dashboard asks the log.
+    """
+    if batch.plan is None or batch.request_counts is None:
         return
     cost = cost_of(batch)
+    name = f"{batch.plan.route.provider}/{batch.plan.route.model}"
+    logger.info(
+        "batch ended",
+        batch_id=batch.id,
+        account_id=batch.account_id,
+        route=name,
+        status=batch.status,
+        seconds=int(time.time()) - batch.created_at,
+        lines=batch.request_counts.total,
+        failed=batch.request_counts.failed,
+        input_tokens=cost.batch.input_tokens + cost.realtime.input_tokens,
+        output_tokens=cost.batch.output_tokens + cost.realtime.output_tokens,
+        dollars=cost.dollars,
+    )
     metrics: dict[str, float] = {"LinesByBatchApi": cost.batch.lines, "LinesInRealTime": cost.realtime.lines}
     if cost.dollars is not None:
         metrics["Dollars"] = cost.dollars
         count({"Dollars": cost.dollars})
-    count(metrics, route=f"{batch.plan.route.provider}/{batch.plan.route.model}")
+    count(metrics, route=name)
