@@ -68,6 +68,9 @@ e2e-engine:
 chaos: install ## Run the chaos tests with 20,000 lines each
 	CHAOS_LINES=20000 pytest tests/e2e/test_chaos.py -s --timeout 3000
 
+upgrade: install ## Deploy the last release on an emulator, begin batches, deploy this code over it
+	pytest tests/upgrade
+
 format: install ## Format the code and apply automatic fixes
 	ruff format .
 	ruff check --fix .
@@ -140,4 +143,4 @@ $(SITE): console/node_modules/installed $(wildcard console/*.html console/*.ts) 
 	npm run --silent build --prefix console
 	touch $@
 
-.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine format help install integration logs openapi test unit up
+.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine format help install integration logs openapi test unit up upgrade
