@@ -71,7 +71,8 @@ class Stack:
         if keys is None:
             deployment.deploy(endpoint, self.folder / "build")
         outputs = deployment.stack_outputs(endpoint)
-        upstream_url = os.environ.get("UPSTREAM_BASE_URL") or f"http://127.0.0.1:{upstream_port}/v1"
+        scheme = "https" if os.environ.get("NIGHTSHIFT_UPSTREAM_CERTIFICATE") else "http"
+        upstream_url = os.environ.get("UPSTREAM_BASE_URL") or f"{scheme}://127.0.0.1:{upstream_port}/v1"
         keys = deployment.provision(endpoint, outputs, upstream_url, keys)
         self._deployment.touch(mode=0o600)
         self._deployment.write_text(json.dumps({"digest": digest, "keys": keys}))
@@ -147,6 +148,8 @@ class Stack:
 
     def _start_upstream(self, port: int, control_port: int) -> int:
         command = [sys.executable, "-m", "local.upstream", "--port", str(port), "--control-port", str(control_port)]
+        if certificate := os.environ.get("NIGHTSHIFT_UPSTREAM_CERTIFICATE"):
+            command += ["--certificate", certificate]
         return start(command, {"PATH": os.environ["PATH"]}, self._log("upstream"))
 
     def _log(self, name: str) -> Path:

@@ -50,6 +50,7 @@ import hashlib
 import json
 import random
 import re
+import ssl
 from dataclasses import asdict
 
 from aiohttp import web
@@ -64,8 +65,8 @@ MAX_BODY_BYTES = 512 * 1024 * 1024
 
 
 class Upstream:
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._host, self._port, self._tls = host, port, tls
         self._simulation = Simulation()
         self._provider = Provider(self._simulation)
         self._runner: web.AppRunner | None = None
@@ -85,7 +86,7 @@ class Upstream:
             app.router.add_routes(self._provider.routes())
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await self._runner.setup()
-            await web.TCPSite(self._runner, self._host, self._port, backlog=2048).start()
+            await web.TCPSite(self._runner, self._host, self._port, backlog=2048, ssl_context=self._tls).start()
 
     async def close(self) -> None:
         """Refuse new connections and break open ones, as a crash does."""
@@ -153,8 +154,12 @@ def _request_of(idempotency_key: str | None, body: bytes) -> str:
     return re.sub(r"^(batch_req_\w+)-\d+$", r"\1", idempotency_key)
 
 
-async def serve(port: int, control_port: int, host: str = "127.0.0.1") -> None:
-    upstream = Upstream(host, port)
+async def serve(port: int, control_port: int, host: str = "127.0.0.1", certificate: str | None = None) -> None:
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+    upstream = Upstream(host, port, tls)
     await upstream.open()
     control = web.AppRunner(upstream.control(), access_log=None)
     await control.setup()
@@ -170,9 +175,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--control-port", type=int, required=True)
+    parser.add_argument("--certificate", help="speak TLS, with this PEM file that also holds the key")
     options = parser.parse_args()
     try:
-        asyncio.run(serve(options.port, options.control_port))
+        asyncio.run(serve(options.port, options.control_port, certificate=options.certificate))
     except KeyboardInterrupt:
         return
 
