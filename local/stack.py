@@ -44,12 +44,18 @@ class Stack:
             try:
                 return self._start(port, digest, self._deployed()["keys"])
             except deployment.StateLostError:
-                # The emulator was killed before it saved its state.
-                self.down()
+                pass  # The emulator was killed before it saved its state.
         return self._start(port, digest, None)
 
     def _start(self, port: int, digest: str, keys: dict[str, str] | None) -> dict[str, Any]:
-        """Start everything: from the saved state if ``keys`` are given, otherwise from scratch."""
+        """Start everything: from the saved state if ``keys`` are given, otherwise from scratch. Or leave nothing."""
+        try:
+            return self._started(port, digest, keys)
+        except BaseException:
+            self.down()
+            raise
+
+    def _started(self, port: int, digest: str, keys: dict[str, str] | None) -> dict[str, Any]:
         self._logs.mkdir(parents=True, exist_ok=True)
         if keys is None:
             shutil.rmtree(self.folder / "state", ignore_errors=True)

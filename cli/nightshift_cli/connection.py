@@ -58,5 +58,7 @@ def read_stack() -> dict[str, Any]:
     except ValueError:
         raise CliError(f"{path} is not valid JSON. Start the local stack again with `make up`.") from None
     if "base_url" not in stack:
-        raise CliError("The local stack is still starting. Wait for `make up` to finish.")
+        raise CliError(
+            "The local stack is still starting. Wait for `make up` to finish; if it has ended, run it again."
+        )
     return stack

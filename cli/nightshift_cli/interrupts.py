@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.errors import CliError
+from nightshift_cli.errors import ApiError, CliError
 from nightshift_cli.resources import Batch
 
 INTERRUPTED = 130
@@ -31,6 +31,11 @@ def shows_how_to_continue(batch: Batch, output: Path, options: str) -> Iterator[
     try:
         yield
     except (KeyboardInterrupt, CliError, OSError) as error:
+        if isinstance(error, ApiError) and error.status == 401:
+            complain(
+                [f"The key is no longer accepted. Ask your operator whether {batch_id} goes on, and for a new key."]
+            )
+            raise
         complain(
             [
                 f"Stopped watching {batch_id}, which continues to run. To show it, to cancel it, or to download its "

@@ -72,6 +72,8 @@ def _cell(name: str, value: Any, found: Batch) -> str:
         return counts(found)
     if name == "usage":
         return f"{value['input_tokens']} input tokens, {value['output_tokens']} output tokens"
+    if name == "answer_seconds":
+        return f"half of the recent answers within {value['p50']:.1f} s, nine of ten within {value['p90']:.1f} s"
     if name == "metadata":
         return ", ".join(f"{key}={text}" for key, text in value.items())
     return str(value)

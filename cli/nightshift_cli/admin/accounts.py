@@ -109,6 +109,7 @@ def account_quotas(
         raise CliError(f"There is no limit {min(unknown).replace('_', '-')}.")
     with operator:
         import msgspec
+        from nightshift.accounts import spend as spends
         from nightshift.accounts import store as accounts
         from nightshift.accounts.quotas import Quotas
         from nightshift.accounts.spend import DOLLAR
@@ -120,14 +121,16 @@ def account_quotas(
         own |= {limit: value for limit, value in given.items() if value is not None}
         if own != account.own_quotas:
             _set_quotas(account.id, own)
-        limits = msgspec.to_builtins(msgspec.convert(own, Quotas))
+        limits = msgspec.convert(own, Quotas)
         spend = charges.spent(account.id)
     used = {"dollars_a_day": spend.day / DOLLAR, "dollars_a_month": spend.month / DOLLAR}
     rows = [
         (limit.replace("_", "-"), value, "account" if limit in own else "default", used.get(limit))
-        for limit, value in limits.items()
+        for limit, value in msgspec.to_builtins(limits).items()
     ]
     print_table(("LIMIT", "VALUE", "SET BY", "USED"), rows, as_json)
+    if reached := spends.reached(limits, spend):
+        typer.echo(f"It has spent {reached}, so its batches wait.", err=True)
 
 
 def _set_quotas(account_id: str, quotas: dict[str, float]) -> None:

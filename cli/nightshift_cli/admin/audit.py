@@ -10,6 +10,12 @@ from nightshift_cli.options import with_options
 def show_audit(operator: Operator, as_json: AsJson = False) -> None:
     """Show what operators have changed, and who they were, as far back as the logs reach (30 days)."""
     with operator as stack:
-        found = sorted(journal.entries(stack.outputs["LogGroupName"]), key=lambda entry: entry["at"])
-    rows = [(show.moment(one["at"]), one["caller"], one["command"], one["arguments"]) for one in found]
-    print_table(("AT", "CALLER", "COMMAND", "ARGUMENTS"), rows, as_json)
+        found = journal.entries(stack.outputs["LogGroupName"])
+    rows = [
+        (
+            *(show.moment(one["at"]), one["caller"], one["command"], one["arguments"]),
+            *(one.get("changes"), one.get("error")),
+        )
+        for one in found
+    ]
+    print_table(("AT", "CALLER", "COMMAND", "ARGUMENTS", "CHANGES", "ERROR"), rows, as_json)

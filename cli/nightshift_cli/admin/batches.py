@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table, records
+from nightshift_cli.admin.waiting import reasons
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What callers do not see of their batches.", no_args_is_help=True)
 
+
+_SUBMISSION = ("CHUNK", "STEP", "SINCE", "ROUND", "LINES", "PROVIDER'S BATCHES", "PROBLEM")
 
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
 
@@ -60,9 +63,10 @@ def cancel_batch(operator: Operator, batch_id: BatchId) -> None:
 
 @app.command("show")
 @with_options(operator_options)
-def show_batch(operator: Operator, batch_id: BatchId) -> None:
-    """Show the route and the cost of a batch, and its batches at the provider."""
+def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -> None:
+    """Show the route and the cost of a batch, why it waits, and its batches at the provider."""
     with operator:
+        from nightshift.accounts import store as accounts
         from nightshift.batches import store as batches
         from nightshift.batches.cost import cost_of
         from nightshift.submissions import store as submissions
@@ -70,30 +74,37 @@ def show_batch(operator: Operator, batch_id: BatchId) -> None:
         batch = _find(batch_id)
         counts, cost = batches.progress(batch).counts, cost_of(batch)
         submitted = submissions.of_batch(batch.id)
+        account, waits_for = accounts.get(batch.account_id), reasons(batch, time.time())
     route = batch.plan.route if batch.plan else None
     rows: list[tuple[str, object]] = [
         ("id", batch.id),
-        ("account", batch.account_id),
+        ("account", account.name),
         ("status", batch.status),
         ("created", show.moment(batch.created_at)),
         ("expires", show.moment(batch.expires_at)),
         ("lines", f"{counts.completed} completed, {counts.failed} failed, {counts.total} total" if counts else None),
         ("execution", batch.execution),
+        ("waits for", "; ".join(waits_for) or None),
         ("waits until", show.moment(parked) if (parked := batch.parked_until or 0) > time.time() else None),
         ("route", f"{route.provider} {route.upstream_model} {route.sku.id} ({route.mode})" if route else None),
         ("rescued by", f"{rescue.provider} {rescue.sku.id}" if (rescue := batch.rescue_route) else None),
         ("cost", None if batch.usage is None else _dollars(cost.dollars)),
     ]
+    ways = [("batch API", cost.batch), ("real time", cost.realtime)] if batch.usage is not None else []
+    tables = {
+        "answered": (("ANSWERED BY", "LINES", "INPUT TOKENS", "OUTPUT TOKENS", "COST"), [_way(*way) for way in ways]),
+        "submitted": (_SUBMISSION, [_submission(chunk, one) for chunk, one in submitted]),
+    }
+    if as_json:
+        fields = {name.replace(" ", "_"): value for name, value in rows}
+        typer.echo(show.as_json(fields | {name: records(*each) for name, each in tables.items()}))
+        return
     for line in show.table(row for row in rows if row[1] is not None):
         typer.echo(line)
-    if batch.usage is not None:
-        typer.echo()
-        ways = (("batch API", cost.batch), ("real time", cost.realtime))
-        print_table(("ANSWERED BY", "LINES", "INPUT TOKENS", "OUTPUT TOKENS", "COST"), [_way(*way) for way in ways])
-    if submitted:
-        typer.echo()
-        head = ("CHUNK", "STEP", "SINCE", "ROUND", "LINES", "PROVIDER'S BATCHES", "PROBLEM")
-        print_table(head, [_submission(chunk, one) for chunk, one in submitted])
+    for head, found in tables.values():
+        if found:
+            typer.echo()
+            print_table(head, found)
 
 
 def _find(batch_id: str) -> "Batch":

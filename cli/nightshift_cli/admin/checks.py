@@ -19,6 +19,11 @@ State = Literal["ok", "warn", "fail"]
 _SPARE_CONCURRENCY = 50
 _MAX_SKEW_SECONDS = 60
 _QUEUES = ("WebhookDeadLettersUrl", "EventDeadLettersUrl", "StreamDeadLettersUrl")
+# What is in a queue: the second counts those that somebody reads just now.
+_COUNTS: "tuple[Literal['ApproximateNumberOfMessages'], Literal['ApproximateNumberOfMessagesNotVisible']]" = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +125,9 @@ def check_dead_letters(deployment: Deployment) -> Iterator[Finding]:
     waiting = {}
     for output in _QUEUES:
         found = aws_client("sqs").get_queue_attributes(
-            QueueUrl=deployment.outputs[output], AttributeNames=["ApproximateNumberOfMessages"]
+            QueueUrl=deployment.outputs[output], AttributeNames=list(_COUNTS)
         )
-        waiting[output.removesuffix("Url")] = int(found["Attributes"]["ApproximateNumberOfMessages"])
+        waiting[output.removesuffix("Url")] = sum(int(found["Attributes"][count]) for count in _COUNTS)
     full = [f"{name} has {count}" for name, count in waiting.items() if count]
     if full:
         yield Finding("dead letters", "warn", f"{', '.join(full)}. docs/operations.md says what to do.")
@@ -171,6 +176,12 @@ def check_routes(http: "httpx.Client", model: str | None = None) -> Iterator[Fin
         yield _route(route, http)
 
 
+_NO_PRICE = (
+    "It answers, but has no price, so spend limits do not bind its lines. Give its sku input_per_million and "
+    "output_per_million, and apply it again."
+)
+
+
 def name_of(route: "Route") -> str:
     return f"route {route.model}, {route.provider}, {route.sku.id}"
 
@@ -197,5 +208,5 @@ def _route(route: "Route", http: "httpx.Client") -> Finding:
     if answer.status_code >= 500:
         return Finding(name_of(route), "warn", f"{route.base_url} answers {answer.status_code}.")
     if route.sku.input_per_million is None or route.sku.output_per_million is None:
-        return Finding(name_of(route), "warn", "It answers, but has no price: its lines cost an account nothing.")
+        return Finding(name_of(route), "warn", _NO_PRICE)
     return Finding(name_of(route), "ok", "It answers, and accepts the key.")

@@ -3,13 +3,14 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightshift_cli import show
 from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
 from nightshift_cli.options import with_options
 
@@ -28,14 +29,14 @@ class By(StrEnum):
 
 @dataclass(slots=True)
 class Spent:
-    """The batches of one row. ``unpriced`` of them have tokens whose price is not known; they add no dollars."""
+    """The batches of one row. ``unpriced`` are the routes of tokens whose price is not known; they add no dollars."""
 
     batches: int = 0
     lines: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     dollars: float = 0.0
-    unpriced: int = 0
+    unpriced: set[str] = field(default_factory=set)
 
 
 @with_options(operator_options)
@@ -67,8 +68,9 @@ def show_cost(
         csv.writer(sys.stdout).writerows([[name.lower().replace(" ", "_") for name in head], *rows])
     else:
         print_table(head, rows, as_json)
-    if unpriced := sum(row.unpriced for row in spent.values()):
-        typer.echo(f"{unpriced} batches have tokens whose route has no price, and are not in the dollars.", err=True)
+    if unpriced := sorted(set().union(*(row.unpriced for row in spent.values()))):
+        words = f"Not in the dollars, because their routes have no prices: {', '.join(unpriced)}."
+        typer.echo(show.plain(words), err=True)
 
 
 def grouped(found: "Iterable[tuple[str, Batch]]", by: list[By]) -> dict[tuple[str, ...], Spent]:
@@ -86,7 +88,8 @@ def grouped(found: "Iterable[tuple[str, Batch]]", by: list[By]) -> dict[tuple[st
             row.input_tokens += way.input_tokens
             row.output_tokens += way.output_tokens
             row.dollars += way.dollars or 0.0
-        row.unpriced += cost.dollars is None
+        if cost.dollars is None and batch.plan:
+            row.unpriced.add(f"{batch.plan.model} by {batch.plan.route.provider}")
     return spent
 
 

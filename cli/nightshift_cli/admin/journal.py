@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -27,23 +28,52 @@ def change(context: typer.Context) -> dict[str, str] | None:
     return {"command": context.command_path.partition("admin ")[2], "arguments": words}
 
 
-def record(log_group: str, entry: Mapping[str, str]) -> None:
-    """Write the entry with the caller's AWS identity and the time."""
-    import boto3
+class Entry:
+    """What the journal has of one command; nothing of one that changes nothing (``change`` is None).
 
-    logs, now = boto3.client("logs"), time.time()
-    stream = _PREFIX + time.strftime("%Y-%m-%d", time.gmtime(now))
-    with suppress(logs.exceptions.ResourceAlreadyExistsException):  # an earlier command of this day made it
-        logs.create_log_stream(logGroupName=log_group, logStreamName=stream)
-    caller = boto3.client("sts").get_caller_identity()["Arn"]
-    message = json.dumps({"at": int(now), "caller": caller, **entry})
-    logs.put_log_events(
-        logGroupName=log_group, logStreamName=stream, logEvents=[{"timestamp": int(now * 1000), "message": message}]
-    )
+    A command is written before it is carried out. What is known later (``changes``, ``error``) is a line of its own.
+    """
+
+    def __init__(self, log_group: str, change: dict[str, str] | None) -> None:
+        self._log_group = log_group
+        self._change = change
+        self._id = uuid.uuid4().hex
+
+    def begin(self) -> None:
+        if self._change is not None:
+            import boto3
+
+            self.add(caller=boto3.client("sts").get_caller_identity()["Arn"], **self._change)
+
+    def add(self, **fields: str) -> None:
+        """Write fields of the entry, with the time."""
+        if self._change is None:
+            return
+        import boto3
+
+        logs, now = boto3.client("logs"), time.time()
+        stream = _PREFIX + time.strftime("%Y-%m-%d", time.gmtime(now))
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):  # an earlier command of this day made it
+            logs.create_log_stream(logGroupName=self._log_group, logStreamName=stream)
+        # CloudWatch takes no line of more than 256 KB.
+        message = json.dumps({"id": self._id, "at": int(now)} | {name: text[:60_000] for name, text in fields.items()})
+        logs.put_log_events(
+            logGroupName=self._log_group,
+            logStreamName=stream,
+            logEvents=[{"timestamp": int(now * 1000), "message": message}],
+        )
 
 
-def entries(log_group: str) -> Iterator[dict[str, Any]]:
-    """Every entry, oldest first."""
+def entries(log_group: str) -> list[dict[str, Any]]:
+    """Every command, oldest first, with all that was written of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in sorted(_lines(log_group), key=lambda line: line["at"]):
+        id_ = line.pop("id")
+        found[id_] = line | found.get(id_, {})
+    return list(found.values())
+
+
+def _lines(log_group: str) -> Iterator[dict[str, Any]]:
     import boto3
 
     pages = boto3.client("logs").get_paginator("filter_log_events")

@@ -16,7 +16,8 @@ _ENDS_WITHIN_SECONDS = 1200
 _LOOK_SECONDS = 5
 _REMAINS = (
     "What remains: ids in the logs (30 days) and in Step Functions' histories (90 days), backups of the tables "
-    "(35 days), messages in the event dead-letter queue (14 days), and what providers and receivers of webhooks keep."
+    "(35 days), webhooks between two tries (7 days), messages in the event dead-letter queue (14 days), and what "
+    "providers and receivers of webhooks keep."
 )
 
 
@@ -125,7 +126,9 @@ def _places(account_id: str) -> int:
 def _dead_letters(account_id: str) -> int:
     from nightshift.webhooks import queue
 
-    letters = [letter for letter in list(queue.dead_letters()) if letter.event.account_id == account_id]
+    found = queue.dead_letters()
+    letters = [letter for letter in found if letter.event.account_id == account_id]
     for letter in letters:
         queue.forget(letter)
+    queue.give_back(letter for letter in found if letter not in letters)
     return len(letters)

@@ -8,7 +8,7 @@ import typer
 
 from nightshift_cli import show
 from nightshift_cli.admin.route_diff import route_diff
-from nightshift_cli.admin.stack import Operator, operator_options, print_table
+from nightshift_cli.admin.stack import AsJson, Operator, account_names, operator_options, print_table, records
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nightshift.routes.state import View
 
 app = typer.Typer(help="Which upstream answers which model.", no_args_is_help=True)
+
+_SHARE = ("ACCOUNT", "WEIGHT", "IN USE", "GRANTED", "WANTED", "WAITING")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model that callers name.")]
 Provider = Annotated[str | None, typer.Option(help="Only the route of this provider.")]
@@ -33,21 +35,24 @@ def apply_routes(
 ) -> None:
     """Replace all routes of the models that the file names, and show what that changes. Other models keep theirs."""
     given = read_routes(file)
-    with operator:
+    with operator as stack:
         from nightshift.routes import store as routes
+        from nightshift.routes.health import plain as without_secrets
 
-        for line in route_diff(routes.all_routes(), given):
+        changes = route_diff(routes.all_routes(), given)
+        for line in changes:
             typer.echo(show.plain(line))
         if dry_run:
             typer.echo("Nothing was changed.")
             return
+        stack.entry.add(changes="; ".join(map(without_secrets, changes)))
         put, deleted = routes.apply(given)
     typer.echo(f"Routes written: {put}; deleted: {deleted}.")
 
 
 @app.command("list")
 @with_options(operator_options)
-def list_routes(operator: Operator) -> None:
+def list_routes(operator: Operator, as_json: AsJson = False) -> None:
     """List every route, those of a model in order of preference."""
     head = ("MODEL", "PROVIDER", "UPSTREAM MODEL", "BASE URL", "BATCH", "SKU", "ACTIVE", "PRIORITY", "WEIGHT", "MAX")
     with operator:
@@ -60,12 +65,12 @@ def list_routes(operator: Operator) -> None:
             )
             for one in routes.all_routes()
         ]
-    print_table(head, found)
+    print_table(head, found, as_json)
 
 
 @app.command("status")
 @with_options(operator_options)
-def route_status(operator: Operator) -> None:
+def route_status(operator: Operator, as_json: AsJson = False) -> None:
     """Show how each route is, in the provider's own words, and who has how much of it."""
     with operator:
         from nightshift.routes import store as routes
@@ -73,10 +78,16 @@ def route_status(operator: Operator) -> None:
 
         now = time.time()
         found = [(route, RouteState(route.id).read()) for route in routes.all_routes()]
+        names = account_names()
     head = ("MODEL", "PROVIDER", "SKU", "STATE", "SINCE", "LEVEL", "IN USE", "GRANTED", "MAX", "RUNNING", "WAITING")
-    print_table(head, [_status(route, view, now) for route, view in found])
+    rows = [_status(route, view, now) for route, view in found]
+    if as_json:
+        details = [{"words": _words(view), "accounts": records(_SHARE, _shares(view, names, now))} for _, view in found]
+        typer.echo(show.as_json([row | more for row, more in zip(records(head, rows), details, strict=True)]))
+        return
+    print_table(head, rows)
     for route, view in found:
-        for line in _details(route, view, now):
+        for line in _details(route, view, names, now):
             typer.echo(line)
 
 
@@ -142,26 +153,35 @@ def _state(view: "View") -> str:
     return ", ".join(words) + (f" ({trouble.kind})" if trouble else "")
 
 
-def _details(route: "Route", view: "View", now: float) -> list[str]:
+def _details(route: "Route", view: "View", names: dict[str, str], now: float) -> list[str]:
     """The provider's words, and a row for each account that has or wants a part of the route."""
+    lines = []
+    if words := _words(view):
+        lines.append(show.plain(f"{route.model}, {route.provider}: {words}"))
+    if rows := _shares(view, names, now):
+        title = show.plain(f"{route.model}, {route.provider}, {route.sku.id}:")
+        lines += [title, *(f"  {line}" for line in show.table([_SHARE, *rows]))]
+    return lines
+
+
+def _words(view: "View") -> str | None:
+    """What the provider said of the route's trouble."""
+    trouble = view.health.trouble
+    return f"{trouble.status or 'no answer'}: {trouble.words}" if trouble else None
+
+
+def _shares(view: "View", names: dict[str, str], now: float) -> list[tuple[object, ...]]:
+    """A row for each account that has or wants a part of the route."""
     from nightshift.routes.lease import live
 
-    trouble = view.health.trouble
-    lines = []
-    if trouble is not None:
-        status = trouble.status or "no answer"
-        lines.append(show.plain(f"{route.model}, {route.provider}: {status}: {trouble.words}"))
     leases = live(view.leases, now)
     rows = []
     for account_id in sorted({lease.account_id for lease in leases}):
         own = [lease for lease in leases if lease.account_id == account_id]
         sums = [sum(getattr(lease, field) for lease in own) for field in ("in_use", "granted", "wanted")]
-        rows.append((account_id, own[0].weight, *sums, sum(not lease.granted for lease in own)))
-    if rows:
-        head = ("ACCOUNT", "WEIGHT", "IN USE", "GRANTED", "WANTED", "WAITING")
-        title = show.plain(f"{route.model}, {route.provider}, {route.sku.id}:")
-        lines += [title, *(f"  {line}" for line in show.table([head, *rows]))]
-    return lines
+        name = names.get(account_id, account_id)
+        rows.append((name, own[0].weight, *sums, sum(not lease.granted for lease in own)))
+    return rows
 
 
 def read_routes(file: Path) -> "list[Route]":

@@ -1,10 +1,9 @@
 """The stack that `nightshift admin` operates: the options that name it, and its tables for the package."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
@@ -35,11 +34,12 @@ Region = Annotated[str | None, typer.Option(help="The stack's AWS region. Defaul
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The chosen stack: its name, its outputs, and the address of its API."""
+    """The chosen stack: its name, its outputs, the address of its API, and what its journal has of the command."""
 
     stack_name: str
     outputs: dict[str, str]
     base_url: str
+    entry: journal.Entry = field(default_factory=lambda: journal.Entry("", None))
 
 
 # A block in which the package's functions work on the tables of the chosen stack.
@@ -70,7 +70,7 @@ def _stack_tables(
 ) -> Iterator[Deployment]:
     """Point the package at the stack's tables, and turn its errors and those of AWS into a ``CliError``.
 
-    A ``change`` is recorded before it is made.
+    A ``change`` is recorded before it is made, and an error after it.
     """
     from botocore.exceptions import BotoCoreError, ClientError
     from nightshift.core.errors import NightshiftError
@@ -95,20 +95,43 @@ def _stack_tables(
             if name not in outputs:
                 raise CliError(f"The stack {stack_name} has no output {name}. It is not a complete Nightshift stack.")
             os.environ[variable] = outputs[name]
-        if change:
-            journal.record(outputs["LogGroupName"], change)
-        yield Deployment(stack_name, outputs, stack["base_url"] if local else outputs.get("BaseUrl", ""))
+        entry = journal.Entry(outputs["LogGroupName"], change)
+        entry.begin()
+        base_url = stack["base_url"] if local else outputs.get("BaseUrl", "")
+        with _error_recorded(entry):
+            yield Deployment(stack_name, outputs, base_url, entry)
     except NightshiftError as error:
         raise CliError(error.message) from None
     except (BotoCoreError, ClientError) as error:
         raise CliError(f"AWS: {error}") from None
 
 
+@contextmanager
+def _error_recorded(entry: journal.Entry) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        entry.add(error=str(error) or type(error).__name__)
+        raise
+
+
+def account_names() -> dict[str, str]:
+    """The name of each account, by its id."""
+    from nightshift.accounts import store as accounts
+
+    return {account.id: account.name for account in accounts.list_accounts()}
+
+
 def print_table(head: tuple[str, ...], rows: Sequence[Sequence[object]], as_json: bool = False) -> None:
     """The rows below the head, or as a JSON array of objects whose fields are named as the columns."""
     if as_json:
-        names = [name.lower().replace(" ", "_").replace("'", "") for name in head]
-        typer.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        typer.echo(show.as_json(records(head, rows)))
         return
     for line in show.table([head, *rows]):
         typer.echo(line)
+
+
+def records(head: tuple[str, ...], rows: Sequence[Sequence[object]]) -> list[dict[str, object]]:
+    """Each row as an object whose fields are named as the columns."""
+    names = [name.lower().replace(" ", "_").replace("'", "") for name in head]
+    return [dict(zip(names, row, strict=True)) for row in rows]

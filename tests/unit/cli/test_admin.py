@@ -412,6 +412,9 @@ def test_status_shows_the_providers_words_and_who_waits(tmp_path: Path) -> None:
     assert shown[2] == "m, p: 401: Incorrect API key"
     assert shown[4].split() == ["ACCOUNT", "WEIGHT", "IN", "USE", "GRANTED", "WANTED", "WAITING"]
     assert shown[5].split() == ["acct_1", "1", "32", "32", "128", "1"]
+    (route,) = json.loads(admin("routes", "status", "--json").stdout)
+    assert (route["state"], route["words"]) == ("suspect (key)", "401: Incorrect API key")
+    assert [(one["account"], one["granted"], one["waiting"]) for one in route["accounts"]] == [("acct_1", 32, 1)]
 
 
 def ended_batch(account_id: str, **fields: Any) -> Batch:
@@ -446,11 +449,47 @@ def test_a_batch_shows_its_ways_and_the_providers_ids() -> None:
     shown = admin("batches", "show", "batch_1").stdout
 
     rows = [line.split() for line in shown.splitlines()]
-    assert ["account", account_id] in rows
+    assert ["account", "acme"] in rows
     assert ["cost", "unknown", "price"] in rows
     assert ["batch", "API", "2", "5", "2", "unknown", "price"] in rows
     assert ["real", "time", "2", "5", "2", "unknown", "price"] in rows
     assert "batch-of-the-provider" in shown
+
+
+def waits_for(batch: Batch) -> str | None:
+    words: str | None = json.loads(admin("batches", "show", batch.id, "--json").stdout)["waits_for"]
+    return words
+
+
+def test_a_batch_says_why_it_waits() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    batch = ended_batch(account_id, status="in_progress", plan=Planned("m", 4, 1, form.parse(yaml.safe_load(ROUTE))))
+    batches.put(batch)
+    assert waits_for(batch) is None
+
+    charges.charge(charges.Source(account_id, "batch_0", "chunk#0000"), 0, 1_120_000_000)
+    quotas = admin("accounts", "quotas", "acme", "--dollars-a-day", "1")
+
+    assert quotas.stderr == "It has spent $1.12 of $1.00 a day, so its batches wait.\n"
+    assert "the account has spent $1.12 of $1.00 a day" in (waits_for(batch) or "")
+    state = RouteState("m\np\ns")
+    state.put_control("paused")
+    assert "; the route is paused: `admin routes resume m`" in (waits_for(batch) or "")
+    state.put_control("open")
+    admin("accounts", "quotas", "acme", "--reset", "dollars-a-day")
+    assert state.put_health(reported(Health(), trouble_of(401, "Incorrect API key"), "w1", 1.0))
+    assert waits_for(batch) == "the route is suspect (key): Incorrect API key"
+
+
+def test_a_batch_behind_others_says_so() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    batch = ended_batch(account_id, status="in_progress", plan=Planned("m", 4, 1, form.parse(yaml.safe_load(ROUTE))))
+    batches.put(batch)
+    given = {"account_id": account_id, "batch_id": batch.id, "batch_created_at": 1, "chunk": 0}
+    lease = Lease(worker="w", wanted=4, since=1.0, expires_at=time.time() + 100, **given)  # type: ignore[arg-type]
+    RouteState("m\np\ns").put(lease, None)
+
+    assert waits_for(batch) == "others have all of its route: `admin routes status` shows who"
 
 
 def test_an_unknown_batch_is_an_error() -> None:
@@ -538,7 +577,7 @@ def test_costs_are_summed() -> None:
         "account,batches,lines,input_tokens,output_tokens,dollars",
         "acme,2,8,20,8,14.000000",
     ]
-    assert by_account.stderr == "1 batches have tokens whose route has no price, and are not in the dollars.\n"
+    assert by_account.stderr == "Not in the dollars, because their routes have no prices: m by p.\n"
     assert [row["day"] for row in one_day] == ["2022-01-09"]
 
 
@@ -587,8 +626,7 @@ def test_dead_letters_are_redriven() -> None:
     assert redriven.stdout == "Dead letters sent again: 1.\n"
     (message,) = sqs.receive_message(QueueUrl=OUTPUTS["WebhookQueueUrl"])["Messages"]
     assert json.loads(message["Body"])["detail"]["batch"]["id"] == "batch_1"
-    left = sqs.get_queue_attributes(QueueUrl=OUTPUTS["WebhookDeadLettersUrl"], AttributeNames=["All"])["Attributes"]
-    assert left["ApproximateNumberOfMessagesNotVisible"] == "1", "the other is hidden for a while"
+    assert admin("dead-letters", "redrive").stdout == "Dead letters sent again: 1.\n", "the other is not hidden"
 
 
 def test_dead_letters_are_listed() -> None:
@@ -598,4 +636,5 @@ def test_dead_letters_are_listed() -> None:
     (letter,) = json.loads(admin("dead-letters", "list", "--json").stdout)
 
     assert (letter["batch"], letter["account"], letter["event"]) == ("batch_1", "acct_1", "batch.completed")
+    assert admin("dead-letters", "redrive").stdout == "Dead letters sent again: 1.\n", "a look hides nothing"
     assert letter["callback_url"] == "https://up.test/hook"

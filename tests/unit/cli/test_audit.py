@@ -1,8 +1,9 @@
 """`nightshift admin audit` has each change, with its author, and no secret."""
 
 import json
+from pathlib import Path
 
-from tests.unit.cli.test_admin import admin, stack  # noqa: F401 (a fixture)
+from tests.unit.cli.test_admin import ROUTE, admin, stack  # noqa: F401 (a fixture)
 
 
 def audit() -> list[dict[str, str]]:
@@ -30,6 +31,25 @@ def test_changes_are_recorded_with_their_author_and_reads_are_not() -> None:
     assert key not in json.dumps(found)
 
 
-def test_a_change_that_fails_was_recorded_before() -> None:
+def test_a_change_that_fails_is_recorded_with_its_error() -> None:
     assert admin("accounts", "disable", "nobody").exit_code == 2
-    assert [one["command"] for one in audit()] == ["accounts disable"]
+    admin("accounts", "create", "acme")
+    assert [(one["command"], one["error"]) for one in audit()] == [
+        ("accounts disable", "Account not found: nobody."),
+        ("accounts create", None),
+    ]
+
+
+def test_routes_are_recorded_with_what_changes(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"[{ROUTE}]")
+    admin("routes", "apply", str(file))
+    file.write_text(f"[{ROUTE.replace('u,', 'v,')}]")
+    admin("routes", "apply", str(file))
+    file.write_text(f"[{ROUTE.replace('u,', 'v, headers: {x-key: sk-live-0123456789},')}]")
+    admin("routes", "apply", str(file))
+    assert [one["changes"] for one in audit()] == [
+        "+ m, p, s",
+        "~ m, p, s: upstream_model u -> v",
+        "~ m, p, s: headers.x-key None -> …",
+    ]

@@ -101,6 +101,9 @@ def test_dead_letters_are_counted() -> None:
     boto3.client("sqs").send_message(QueueUrl=OUTPUTS["WebhookDeadLettersUrl"], MessageBody="{}")
     (found,) = checks.check_dead_letters(deployment)
     assert "WebhookDeadLetters has 1" in found.words
+    boto3.client("sqs").receive_message(QueueUrl=OUTPUTS["WebhookDeadLettersUrl"])
+    (found,) = checks.check_dead_letters(deployment)
+    assert "WebhookDeadLetters has 1" in found.words, "one that is read just now is still there"
 
 
 # --- the API --------------------------------------------------------------------------------------------------------

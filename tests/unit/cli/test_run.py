@@ -28,7 +28,7 @@ class FakeApi:
     """An API whose batch goes through ``states``, one at each read."""
 
     def __init__(self) -> None:
-        self.states: list[dict[str, Any] | BaseException] = [COMPLETED]
+        self.states: list[httpx.Response | dict[str, Any] | BaseException] = [COMPLETED]
         self.create: httpx.Response | Exception = httpx.Response(200, json=batch("validating"))
         self.files = {"file_out": b'{"custom_id":"a"}\n', "file_err": b'{"custom_id":"b"}\n'}
         self.created: dict[str, Any] = {}
@@ -205,6 +205,17 @@ def test_ctrl_c_shows_how_to_continue(api: FakeApi, folder: Path) -> None:
     assert "  nightshift cancel batch_1 --base-url https://api.test/v1\n" in result.stderr
     assert f"  nightshift download batch_1 -o {folder}/out.jsonl --base-url https://api.test/v1\n" in result.stderr
     assert not (folder / "out.jsonl").exists()
+
+
+def test_a_key_revoked_meanwhile_is_told(api: FakeApi) -> None:
+    refusal = {"error": {"message": "Incorrect API key.", "type": "invalid_request_error", "code": "invalid_api_key"}}
+    api.states = [batch("in_progress"), httpx.Response(401, json=refusal)]
+
+    result = invoke()
+
+    assert result.exit_code == 2
+    assert "The key is no longer accepted. Ask your operator whether batch_1 goes on" in result.stderr
+    assert "nightshift status" not in result.stderr
 
 
 def test_ctrl_c_during_create_names_status(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from nightshift_cli import client, run
+from nightshift_cli import client, run, show
 from nightshift_cli.main import app
 from nightshift_cli.timeline import timeline
 from typer.testing import CliRunner, Result
@@ -145,6 +145,11 @@ def test_missing_local_stack_is_an_error(tmp_path: Path) -> None:
     assert missing.exit_code == starting.exit_code == 2
     assert "Start it with `make up`" in missing.stderr
     assert "still starting" in starting.stderr
+
+
+def test_the_seconds_of_answers_are_words() -> None:
+    found: Any = {"id": "batch_1", "answer_seconds": {"p50": 1.25, "p90": 9.0}}
+    assert "half of the recent answers within 1.2 s, nine of ten within 9.0 s" in show.batch(found)[1]
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "OPENAI_API_KEY"])

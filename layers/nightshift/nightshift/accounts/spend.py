@@ -8,7 +8,6 @@ import time
 import msgspec
 
 from nightshift.accounts.quotas import Quotas, exceeded
-from nightshift.core.errors import LimitExceededError
 
 DOLLAR = 1_000_000_000
 # The least that a worker asks for at once: a cent.
@@ -42,9 +41,18 @@ def check(quotas: Quotas, spend: Spend) -> None:
     Raises:
         LimitExceededError: ``quota_exceeded``.
     """
-    rest = left(quotas, spend)
-    if rest is not None and rest <= 0:
-        raise _spent(quotas, spend)
+    if found := _reached(quotas, spend):
+        limit, _, period = found
+        raise exceeded(
+            f"The account has spent its limit of ${limit:.2f} a {period}. Wait for the next {period} (UTC), or ask the "
+            "operator for a higher limit."
+        )
+
+
+def reached(quotas: Quotas, spend: Spend) -> str | None:
+    """The limit that the account has reached and what it has spent, such as ``$1.12 of $1.00 a day``, if it has."""
+    found = _reached(quotas, spend)
+    return f"${found[1] / DOLLAR:.2f} of ${found[0]:.2f} a {found[2]}" if found else None
 
 
 def day_of(now: float) -> str:
@@ -56,11 +64,10 @@ def seconds_to_next_day(now: float) -> int:
     return 86_400 - int(now) % 86_400
 
 
-def _spent(quotas: Quotas, spend: Spend) -> LimitExceededError:
-    month = quotas.dollars_a_month
-    is_month = month is not None and spend.month >= round(month * DOLLAR)
-    limit, period = (month, "month") if is_month else (quotas.dollars_a_day, "day")
-    return exceeded(
-        f"The account has spent its limit of ${limit:.2f} a {period}. Wait for the next {period} (UTC), or ask the "
-        "operator for a higher limit."
-    )
+def _reached(quotas: Quotas, spend: Spend) -> tuple[float, int, str] | None:
+    """The limit that is reached, what was spent, and its period: the month's first, because it lasts longer."""
+    limits = ((quotas.dollars_a_month, spend.month, "month"), (quotas.dollars_a_day, spend.day, "day"))
+    for limit, spent, period in limits:
+        if limit is not None and spent >= round(limit * DOLLAR):
+            return limit, spent, period
+    return None

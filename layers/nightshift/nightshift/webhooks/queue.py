@@ -1,7 +1,7 @@
 """The queue of webhooks in SQS: a message is one event, and its visibility timeout is the time of its next try."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -9,7 +9,8 @@ import msgspec
 from nightshift.core import aws, settings
 from nightshift.webhooks.message import Event
 
-_READING_SECONDS = 30
+# For reading all dead letters; after that, who read them has given back or deleted each.
+_READING_SECONDS = 120
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +71,9 @@ def send_dead_letter(message: Message) -> None:
     aws.client("sqs").send_message(QueueUrl=settings.webhook_dead_letters_url(), MessageBody=letter)
 
 
-def dead_letters() -> Iterator[Letter]:
-    """Every dead letter. Each is hidden from other readers for ``_READING_SECONDS``, unless it is redriven."""
+def dead_letters() -> list[Letter]:
+    """Every dead letter. They are hidden from other readers until they are given back, or ``_READING_SECONDS`` over."""
+    letters: list[Letter] = []
     while True:
         found = aws.client("sqs").receive_message(
             QueueUrl=settings.webhook_dead_letters_url(),
@@ -81,14 +83,24 @@ def dead_letters() -> Iterator[Letter]:
             MessageSystemAttributeNames=["SentTimestamp"],
         )
         if not found.get("Messages"):
-            return
-        for message in found["Messages"]:
-            yield Letter(
+            return letters
+        letters += [
+            Letter(
                 receipt_handle=message["ReceiptHandle"],
                 body=message["Body"],
                 event=msgspec.json.decode(message["Body"], type=_Body).detail,
                 sent_at=int(message["Attributes"]["SentTimestamp"]) // 1000,
             )
+            for message in found["Messages"]
+        ]
+
+
+def give_back(letters: Iterable[Letter]) -> None:
+    """Let other readers see the dead letters again."""
+    for letter in letters:
+        aws.client("sqs").change_message_visibility(
+            QueueUrl=settings.webhook_dead_letters_url(), ReceiptHandle=letter.receipt_handle, VisibilityTimeout=0
+        )
 
 
 def forget(letter: Letter) -> None:
