@@ -1,12 +1,13 @@
 """How much memory each function needs for the largest legal batches, against its MemorySize in the template.
 
-The whole system runs on its own local stack. The peak of a function is the high-water mark of the resident set of its
-processes. Every variant starts with new processes.
+The whole system runs on its own local stack, whose upstream speaks TLS, as providers do. The peak of a function is the
+high-water mark of the resident set of its processes. Every variant starts with new processes.
 """
 
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -21,6 +22,7 @@ from openai.types import Batch
 from bench import report
 from bench.meter import execution
 from bench.stack import FUNCTIONS, configured, empty, input_file, stack, upload
+from bench.tls import certificate
 from local.processes import workers
 from tests.e2e.conftest import ENDED, Local, wait_for
 
@@ -85,6 +87,7 @@ VARIANTS = [
     Variant("12 lines of 16 MB, validated later", 12, 16 * MB - 4096, {"latency_ms": 3000}, sync=False),
     Variant("50,000 lines of 4 KB, aborted", 50_000, 4_180, {"latency_ms": 30_000}, during=abort),
     Variant("80 lines, answers of 7 MB", 80, 1000, {"answer_bytes": 7 * MB}),
+    Variant("850 lines, answers of 1 MB", 850, 600, {"answer_bytes": MB}),
     Variant("10,000 lines, answers of 40 KB", 10_000, 1000, {"answer_bytes": 40_000}),
     Variant("50,000 lines of 4 KB, all refused and retried", 50_000, 4_180, {"error_rate": {"400": 1}}, after=retry),
     Variant(
@@ -169,7 +172,11 @@ def main() -> None:
     chosen = [variant for variant in VARIANTS if not sys.argv[1:] or any(word in variant.name for word in sys.argv[1:])]
     rows: list[dict[str, Any]] = []
     highest: defaultdict[str, float] = defaultdict(float)
-    with stack("memory") as local:
+    with (
+        tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder,
+        stack("memory", NIGHTSHIFT_UPSTREAM_CERTIFICATE=str(certificate(Path(folder)))) as local,
+        local.environment("RunChunk", SSL_CERT_FILE=f"{folder}/trusted.pem"),
+    ):
         sizes = {name: int(found["MemorySize"]) for name, found in configured(local).items()}
         for variant in chosen:
             for name, peak in run(local, variant).items():

@@ -27,7 +27,7 @@ def fields(path: Path) -> set[tuple[str, ...]]:
     """The fields of each kind of item, and the metadata of each kind of object."""
     stored: dict[str, Any] = json.loads(path.read_text())
     found: set[tuple[str, ...]] = {
-        (table, _kind(item["sk"]["S"]) if "sk" in item else "", field)
+        (table, _kind(item["sk"]["S"]) if "sk" in item else "", _kind(field))
         for table, items in stored["tables"].items()
         for item in items
         for field in item
@@ -38,7 +38,7 @@ def fields(path: Path) -> set[tuple[str, ...]]:
 
 
 def _kind(name: str) -> str:
-    """The name of an item or object without ids and numbers."""
+    """The name of an item, object or field without ids and numbers: a field may be named by its day."""
     return re.sub(r"(?<=_)[0-9a-z]{26}|[0-9]+", "…", name)
 
 

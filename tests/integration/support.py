@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -378,7 +379,7 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -392,7 +393,9 @@ def serving() -> Iterator[Server]:
             """Print nothing."""
 
     with _Quiet(("127.0.0.1", 0), Handler) as http:
-        server = Server(f"http://127.0.0.1:{http.server_address[1]}")
+        server = Server(f"{'https' if tls else 'http'}://127.0.0.1:{http.server_address[1]}")
+        if tls:  # A handshake in the thread of its connection holds up no other.
+            http.socket = tls.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -3,14 +3,37 @@
 import asyncio
 import gzip
 import socket
+import ssl
+import threading
+from collections.abc import Iterator
 
 import pytest
+import trustme
+from aiohttp import connector
 from nightshift.upstream import client
 from nightshift.upstream.answer import MAX_ANSWER_BYTES, Answer
 from nightshift.upstream.byte_budget import ByteBudget
-from nightshift.upstream.client import SMALL_ANSWER_BYTES, Upstream
+from nightshift.upstream.client import READ_BYTES, SMALL_ANSWER_BYTES, TLS_UNREAD_BYTES, Upstream
 
-from tests.integration.support import Behave, Exchange, Server, route
+from tests.integration.support import Behave, Exchange, Server, route, serving
+
+
+@pytest.fixture(scope="module")
+def tls() -> ssl.SSLContext:
+    """A server's TLS with a certificate that aiohttp trusts."""
+    authority = trustme.CA()
+    authority.configure_trust(connector._SSL_CONTEXT_VERIFIED)  # made when aiohttp is imported
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(params=["http", "https"])
+def server(request: pytest.FixtureRequest, tls: ssl.SSLContext) -> Iterator[Server]:
+    """The same faults over both, because each has buffers and errors of its own."""
+    with serving(tls if request.param == "https" else None) as running:
+        yield running
+
 
 BODY = b'{"model":"upstream-model","messages":[{"role":"user","content":"Hi."}]}'
 
@@ -93,6 +116,78 @@ def test_a_body_that_stalls_is_a_timeout(server: Server) -> None:
     assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
 
 
+def test_a_request_without_an_answer_leaves_no_connection(server: Server) -> None:
+    """A worker may open 1,024 files. TLS would wait 30 seconds for the farewell of a server that hangs."""
+
+    async def run() -> None:
+        sockets = asyncio.get_running_loop()._selector.get_map()  # type: ignore[attr-defined]
+        before = len(sockets)
+        async with Upstream(route(server.url, timeout_seconds=1), None, 1, ByteBudget(2**25)) as upstream:
+            assert await upstream.send(BODY, "batch_req_1") == Answer(failure="timeout")
+            async with asyncio.timeout(5):
+                while len(sockets) > before:  # noqa: ASYNC110 (nothing tells when asyncio has closed it)
+                    await asyncio.sleep(0.01)
+
+    server.behave = server.hang
+    asyncio.run(run())
+
+
+def test_a_trickle_is_an_answer_if_it_ends_in_time(server: Server) -> None:
+    def trickle(exchange: Exchange) -> None:
+        for byte in b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}':
+            exchange.handler.wfile.write(bytes([byte]))
+
+    server.behave = trickle
+    assert send(server.url) == Answer(200, b'{"a":1}')
+
+
+def test_an_endless_trickle_is_a_timeout(server: Server) -> None:
+    def trickle(exchange: Exchange) -> None:
+        exchange.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not server.closing.wait(0.01):
+            exchange.raw(b" ")
+
+    server.behave = trickle
+    assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
+
+
+def test_many_informational_answers_come_before_the_answer(server: Server) -> None:
+    server.behave = raw(
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 20_000 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    )
+    assert send(server.url) == Answer(200, b"{}")
+
+
+def test_a_flood_of_informational_answers_ends_with_the_time(server: Server) -> None:
+    def flood(exchange: Exchange) -> None:
+        while not server.closing.is_set():
+            exchange.raw(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+
+    server.behave = flood
+    assert send(server.url, timeout_seconds=1) == Answer(failure="timeout")
+
+
+def test_a_cancelled_request_leaves_its_connection_to_nobody(server: Server) -> None:
+    async def run() -> tuple[int, Answer]:
+        budget = ByteBudget(2**25)
+        async with Upstream(route(server.url), None, 1, budget) as upstream:
+            arrived = threading.Event()
+
+            def hang(exchange: Exchange) -> None:
+                arrived.set()
+                server.hang(exchange)
+
+            server.behave = hang
+            waiting = asyncio.create_task(upstream.send(BODY, "batch_req_1"))
+            await asyncio.to_thread(arrived.wait)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            server.behave = answer(200, b'{"a":2}')
+            return budget.reserved, await upstream.send(BODY, "batch_req_2")
+
+    assert asyncio.run(run()) == (0, Answer(200, b'{"a":2}'))
+
+
 def test_a_refused_connection_is_not_now() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, but not listening
@@ -107,8 +202,31 @@ def test_an_unknown_host_name_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     assert send("http://nowhere.example") == Answer(failure="dns")
 
 
-def test_a_failed_tls_handshake_is_told_apart(server: Server) -> None:
-    assert send(server.url.replace("http:", "https:")) == Answer(failure="tls")
+def test_a_failed_tls_handshake_is_told_apart() -> None:
+    with serving() as server:
+        assert send(server.url.replace("http:", "https:")) == Answer(failure="tls")
+
+
+def test_a_certificate_that_nobody_trusts_is_told_apart() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with serving(context) as server:
+        assert send(server.url) == Answer(failure="tls")
+        assert not server.received
+
+
+def test_a_tls_connection_takes_little_memory(tls: ssl.SSLContext) -> None:
+    """The standard library documents neither: ADR 19."""
+
+    async def buffers(url: str) -> tuple[int, int]:
+        async with Upstream(route(url), None, 1, ByteBudget(2**25)) as upstream:
+            await upstream.send(BODY, "batch_req_1")
+            [[(protocol, _)]] = upstream._session.connector._conns.values()  # type: ignore[union-attr]
+            connection = protocol.transport._ssl_protocol  # type: ignore[union-attr]
+            return len(connection._ssl_buffer), connection._incoming_high_water
+
+    with serving(tls) as server:
+        assert asyncio.run(buffers(server.url)) == (READ_BYTES, TLS_UNREAD_BYTES)
 
 
 def test_an_error_page_becomes_an_error(server: Server) -> None:

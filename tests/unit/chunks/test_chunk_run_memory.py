@@ -1,6 +1,7 @@
 """A run bounds what it holds in memory, and loses nothing by it."""
 
 from dataclasses import replace
+from weakref import WeakSet
 
 import pytest
 from nightshift.upstream.answer import Answer
@@ -43,6 +44,25 @@ def test_a_full_budget_stops_sending() -> None:
     store.assert_each_line_once_and_in_order()
     assert not any(full)
     assert (budget.reserved, budget.charged) == (0, 0)
+
+
+class Tracked(Answer):
+    """An answer of which is known whether it is in memory: it has no ``__slots__``, so that it can be referred to."""
+
+
+def test_no_answer_stays_while_the_next_one_is_awaited() -> None:
+    alive: WeakSet[Answer] = WeakSet()
+
+    def answer(_line: int, _tries: int) -> Answer:
+        made = Tracked(200, b'{"object":"chat.completion"}')
+        alive.add(made)
+        return made
+
+    store, upstream = Store(60, 20), Upstream(answer, seconds=0.002)
+    found: list[int] = []
+    upstream.on_send = lambda _: found.append(len(alive))
+    assert run(store, upstream, concurrency=8).state == "done"
+    assert found == [0] * 60
 
 
 def test_a_bound_on_bodies_stops_no_run() -> None:

@@ -123,7 +123,8 @@ class ChunkRun:
                 task.cancel()
             self._ended = True
             self._storing_due.set()
-        await self._store_the_rest()
+        give_up_at = self._deadlines.slice_ends_at - self._limits.giving_up_seconds
+        await self._storing.store_the_rest(lambda: self._clock() < give_up_at, self._limits.store_seconds)
         return result
 
     # --- sending ---------------------------------------------------------------------------------------------
@@ -202,18 +203,22 @@ class ChunkRun:
         """Send ``first``, then line after line until no request may start."""
         line: Line | None = first
         while line is not None:
-            started_at = self._clock()
-            self.statistics.sent += 1
-            self._throttle.started(line.body, started_at)
-            line_id = request_line_id(self._chunk.batch_id, line.number)
-            answer = await self._upstream.send(line.body, line.idempotency_key(line_id))
-            self.statistics.upstream_seconds += self._clock() - started_at
-            self._settle(line, answer, started_at)
+            await self._answer(line)
             self._read_ahead(group)
             line = self._next_line()
             if line is not None:
                 self._start_requests(group)
         self._sending_changed.set()
+
+    async def _answer(self, line: Line) -> None:
+        """Send the line. A function of its own, so that its answer is not in memory while the next one is awaited."""
+        started_at = self._clock()
+        self.statistics.sent += 1
+        self._throttle.started(line.body, started_at)
+        line_id = request_line_id(self._chunk.batch_id, line.number)
+        answer = await self._upstream.send(line.body, line.idempotency_key(line_id))
+        self.statistics.upstream_seconds += self._clock() - started_at
+        self._settle(line, answer, started_at)
 
     def _settle(self, line: Line, answer: Answer, started_at: float) -> None:
         """Record the line as finished, or queue it again."""
@@ -281,16 +286,6 @@ class ChunkRun:
             logger.exception("batch not read")  # the next time will do
         else:
             self._stopped = self._stopped or not in_progress
-
-    async def _store_the_rest(self) -> None:
-        """Store what is left, and try again as long as there is time."""
-        give_up_at = self._deadlines.slice_ends_at - self._limits.giving_up_seconds
-        while self._clock() < give_up_at:
-            await self._storing.try_to_store()
-            if not self._storing.failing:
-                return
-            await asyncio.sleep(self._limits.store_seconds)
-        await self._storing.store()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

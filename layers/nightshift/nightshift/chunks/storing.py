@@ -57,6 +57,15 @@ class Storing:
         except Exception:
             logger.exception("results not stored")
 
+    async def store_the_rest(self, has_time: Callable[[], bool], pause: float) -> None:
+        """Store all that is finished, and try again every ``pause`` seconds as long as there is time."""
+        while has_time():
+            await self.try_to_store()
+            if not self.failing:
+                return
+            await asyncio.sleep(pause)
+        await self.store()
+
     async def _store_lines(self) -> None:
         """Seal complete segments, and write the other finished lines as result parts."""
         unstored = self._ledger.take_unstored()

@@ -3,10 +3,11 @@
 import asyncio
 import io
 import time
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakSet
 
 import aiohttp
@@ -33,11 +34,17 @@ CONNECT_SECONDS = 10
 IDLE_CLOSE_SECONDS = 1.0
 # An answer longer than this is reserved in the byte budget. Few answers are, and this much fits into memory for each
 # request in flight.
-SMALL_ANSWER_BYTES = 128 * 1024
-# A longer request body is sent in blocks, because aiohttp would otherwise copy all of it into its buffer at once.
-LARGE_BODY_BYTES = 1024 * 1024
+SMALL_ANSWER_BYTES = 40 * 1024
+# A longer request body is sent in blocks, because aiohttp and TLS would otherwise copy all of it at once.
+LARGE_BODY_BYTES = 128 * 1024
 # The size of one read. aiohttp buffers up to twice as much for a connection that waits.
-READ_BYTES = 32 * 1024
+READ_BYTES = 16 * 1024
+# What waits unread in the TLS layer of a connection before it stops to read its socket; 256 KiB if not told otherwise.
+TLS_UNREAD_BYTES = 32 * 1024
+
+# asyncio keeps a buffer of this size for each TLS connection: 256 KiB if not told otherwise, though a TLS record has 16
+# (RFC 8446, 5.1). The standard library does not document it, so a test looks at the buffer (ADR 19).
+SSLProtocol.max_size = READ_BYTES
 
 
 class Upstream:
@@ -136,21 +143,28 @@ class Upstream:
         """
         headers = {"Idempotency-Key": idempotency_key}
         for is_repetition in (False, True):
-            answered = False
+            answered = whole = False
             _reused.set(False)
+            _transport.set(None)
             _must_be_new.set(is_repetition)
             started_at = time.monotonic()
             data = body if len(body) <= LARGE_BODY_BYTES else io.BytesIO(body)
             try:
                 async with self._session.post(self._url, data=data, headers=headers, allow_redirects=False) as response:
                     answered = True
-                    return response.status, response.headers, await self._read(response, deadline)
+                    content = await self._read(response, deadline)
+                    whole = content is not None
+                    return response.status, response.headers, content
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 # The upstream had closed the reused connection while it was idle, so it has not read the request. A
                 # connection that breaks later may be broken by the request: that is a try.
                 idle = _reused.get() and time.monotonic() - started_at < IDLE_CLOSE_SECONDS
                 if answered or not idle or is_repetition:
                     raise
+            finally:
+                if not whole and (transport := _transport.get()):
+                    # A closed TLS connection would wait for the other side's farewell, as long as 30 seconds.
+                    transport.abort()
         raise AssertionError("the second attempt returns or raises")
 
     async def _read(self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
@@ -188,10 +202,22 @@ class Upstream:
 # Whether the connection of the task's last attempt had been used before, and whether the next one may have been.
 _reused: ContextVar[bool] = ContextVar("reused")
 _must_be_new: ContextVar[bool] = ContextVar("must_be_new", default=False)
+# The connection of the task's last attempt.
+_transport: ContextVar[asyncio.Transport | None] = ContextVar("transport")
+
+
+@runtime_checkable
+class _TlsTransport(Protocol):
+    """A transport of asyncio that speaks TLS: others have no buffer of what is unread."""
+
+    def set_read_buffer_limits(self, high: int) -> None: ...
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Sets ``_reused``. No connection is reused where ``_must_be_new`` is set, or after bytes that follow an answer."""
+    """Sets ``_reused`` and ``_transport``.
+
+    No connection is reused where ``_must_be_new`` is set, or after bytes that follow an answer.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -205,7 +231,10 @@ class _Connector(aiohttp.TCPConnector):
             if not (reused and protocol and (protocol.should_close or _must_be_new.get())):
                 break
             connection.close()
+        if not reused and isinstance(connection.transport, _TlsTransport):
+            connection.transport.set_read_buffer_limits(TLS_UNREAD_BYTES)
         _reused.set(reused)
+        _transport.set(connection.transport)
         self._used.add(protocol)
         return connection
 
