@@ -205,21 +205,23 @@ class Server(ThreadingHTTPServer):
         if table == "files":
             described = {"filename": "input.jsonl", "purpose": "batch", "status": "processed", "bytes": len(INPUT)}
             return {"pk": ACCOUNT, "sk": FILE, "created_at": int(time.time()), **described}
+        if table == "routes":
+            return {**key, "route": msgspec.json.encode(self.route).decode()}
         named = {"name": "bench", "created_at": int(time.time())}
         return {**key, **named, "account_id": ACCOUNT, "url": f"{self.url}/v1/webhook", "secret": "whsec_" + 40 * "A"}
 
     def dynamodb(self, action: str, asked: dict[str, Any]) -> dict[str, Any]:
         if action in ("GetItem", "UpdateItem"):
             key = decode(asked["Key"])
-            if key.get("sk") == DELETED_FILE:
+            of_a_batch = asked["TableName"] == "batches" and key["pk"] != ACCOUNT
+            if key.get("sk") == DELETED_FILE or (of_a_batch and action == "GetItem"):
                 return {}
             found = encode(self.item(asked["TableName"], key))
             names, values = (asked.get(f"ExpressionAttribute{kind}", {}) for kind in ("Names", "Values"))
             changed = {field: values[f":{name[1:]}"] for name, field in names.items() if f":{name[1:]}" in values}
             return {"Item": found, "Attributes": found | changed}
         if action in ("Query", "Scan"):
-            route = encode({"route": msgspec.json.encode(self.route).decode()})
-            return {"Items": [route] if asked["TableName"] == "routes" else []}
+            return {"Items": [encode(self.item("routes", {}))] if asked["TableName"] == "routes" else []}
         return {}
 
 
@@ -329,7 +331,7 @@ def call(method: str, path: str, resource: str, body: Any = None) -> dict[str, A
         "httpMethod": method,
         "path": path,
         "resource": resource,
-        "headers": {"Authorization": "Bearer sk-ns-bench", "Content-Type": "application/json"},
+        "headers": {"Authorization": f"Bearer sk-ns-{'b' * 43}", "Content-Type": "application/json"},
         "multiValueHeaders": {},
         "queryStringParameters": None,
         "multiValueQueryStringParameters": None,
@@ -353,7 +355,7 @@ def first_events(server: Server) -> dict[str, Any]:
     def removed(key: dict[str, Any]) -> dict[str, Any]:
         return {"eventName": "REMOVE", "dynamodb": {"Keys": encode(key), "SequenceNumber": "1"}}
 
-    first = {"execution": 0, "failures": 0, "events": 0}
+    first = {"execution": 0, "wait_seconds": 0, "failures": 0, "events": 0}
     return {
         **dict.fromkeys(WRITTEN_HERE, retrieve),
         "api": retrieve,

@@ -1,6 +1,7 @@
 """An emulated AWS in its own process while a benchmark runs: S3 only, or everything that the API calls."""
 
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -72,7 +73,7 @@ def emulated_aws() -> Iterator[str]:
     with emulated_s3("dynamodb", "stepfunctions") as endpoint:
         for name, definition in template_tables().items():
             aws.client("dynamodb").create_table(TableName=name, **definition)
-            os.environ[f"{name.upper()}_TABLE"] = name
+            os.environ[f"{re.sub('(?<=[a-z])(?=[A-Z])', '_', name).upper()}_TABLE"] = name
         machine = aws.client("stepfunctions").create_state_machine(
             name="run-batch", definition=_NOTHING, roleArn="arn:aws:iam::000000000000:role/run-batch"
         )

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+from nightshift.input.layout import WORKER_CONCURRENCY
+from nightshift.routes import store as routes
 from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from openai.types import Batch
 
@@ -177,6 +180,8 @@ def main() -> None:
         stack("memory", NIGHTSHIFT_UPSTREAM_CERTIFICATE=str(certificate(Path(folder)))) as local,
         local.environment("RunChunk", SSL_CERT_FILE=f"{folder}/trusted.pem"),
     ):
+        # As many in flight as a worker may have.
+        routes.apply([replace(route, max_concurrency=WORKER_CONCURRENCY) for route in routes.all_routes()])
         sizes = {name: int(found["MemorySize"]) for name, found in configured(local).items()}
         for variant in chosen:
             for name, peak in run(local, variant).items():

@@ -19,24 +19,16 @@ from collections import defaultdict
 from functools import partial
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import msgspec
-from nightshift.batches import store as batches
-from nightshift.batches.record import Batch, Planned
-from nightshift.core import aws, settings
 from nightshift.core.log import logger
-from nightshift.files import store as files
-from nightshift.input import layout
-from nightshift.input.file_check import FileCheck
-from nightshift.input.plan import Task
+from nightshift.input import plan
 from nightshift.results import store as results
-from nightshift.routes.route import Route, Sku
 
 from bench import peers, report, stub
-from bench.emulator import emulated_s3
+from bench.emulator import emulated_aws
 from bench.peers import IN_FLIGHT, cpu_seconds
-from tests.integration.support import invoke
+from tests.integration.support import MODEL, apply_route, new_caller, run_chunk
 
 Rows = list[dict[str, Any]]
 OURS = "run_chunk, whole"
@@ -61,44 +53,23 @@ MEDIAN_MS, P99_MS = 100, 1000
 
 
 def input_file(count: int) -> bytes:
-    body = {"model": "m", "messages": peers.MESSAGES}
+    body = {"model": MODEL, "messages": peers.MESSAGES}
     return b"\n".join(
         json.dumps({"custom_id": f"r{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}).encode()
         for n in range(count)
     )
 
 
-def ours(url: str, count: int) -> tuple[float, float]:
-    """Run one chunk of ``count`` lines. Returns the seconds and the CPU seconds.
-
-    The table is replaced, so the two small calls to it every four seconds are not included.
-    """
-    content = input_file(count)
-    check = FileCheck()
-    check.feed(content)
-    check.finish()
-    segments = layout.segments(check.ends)
-    aws.client("s3").put_object(Bucket=settings.bucket(), Key=files.key("acct", "file"), Body=content)
-    batch_id = f"batch_{time.time_ns()}"
-    task = Task("acct", batch_id, 0, segments)
-    route = Route(model="m", provider="stub", base_url=url, upstream_model="stub", sku=Sku("stub"))
-    batch = Batch(
-        account_id="acct",
-        id=batch_id,
-        status="in_progress",
-        input_file_id="file",
-        endpoint="/v1/chat/completions",
-        completion_window="24h",
-        created_at=0,
-        expires_at=int(time.time()) + 3600,
-        plan=Planned("m", count, 1, route),
-    )
-    table = mock.patch.multiple(batches, get=lambda *_: batch, put_progress=lambda *_, **__: None)
-    with table, contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
+def ours(url: str, count: int, in_flight: int = IN_FLIGHT) -> tuple[float, float]:
+    """Run one chunk of ``count`` lines. Returns the seconds and the CPU seconds."""
+    apply_route(url, max_concurrency=in_flight)
+    with contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
+        batch_id = new_caller(f"bench {time.time_ns()}").begin(input_file(count))
+        (task,) = plan.read(batch_id) or []
         started, busy = time.perf_counter(), cpu_seconds()
-        answer = invoke("run_chunk", msgspec.to_builtins(task))
+        answer = run_chunk(msgspec.to_builtins(task))
         took = time.perf_counter() - started, cpu_seconds() - busy
-    sealed = [summary.completed if summary else 0 for summary in results.read_seals(batch_id, segments)]
+    sealed = [summary.completed if summary else 0 for summary in results.read_seals(batch_id, task.segments)]
     assert (answer["state"], sum(sealed)) == ("done", count), (answer, sealed)
     return took
 
@@ -190,7 +161,7 @@ def main() -> None:
     given = parser.parse_args()
     times = 2 if given.quick else 5
     logger.setLevel("ERROR")
-    with emulated_s3():
+    with emulated_aws():
         rows, targets, versions = against_peers(times, share=2 if given.quick else 1)
         parts = [against_ideal(times, rounds=5 if given.quick else 10)]
         if not given.quick:

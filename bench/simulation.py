@@ -213,9 +213,9 @@ def simulate(batches: int, lines: int, max_concurrency: int, quotas: Quotas) -> 
 
 
 SCENARIOS = {
-    "256 in flight for each batch": (100, 256, Quotas()),
-    "2,560 for each batch": (100, 2_560, Quotas()),
-    "10,000 for each batch": (100, 10_000, Quotas()),
-    "10,000 for each batch, Lambda raised to 5,000": (100, 10_000, Quotas(lambda_concurrency=5_000)),
-    "10,000 for each batch, half of them in a second account": (50, 10_000, Quotas()),
+    "20 x 50,000 on one route of 10,000": (20, 500, Quotas()),
+    "100 x 50,000, 800 in flight for each": (100, 800, Quotas()),
+    "100 x 50,000, 2,400 for each": (100, 2_400, Quotas()),
+    "100 x 50,000, 10,000 for each": (100, 10_000, Quotas()),
+    "100 x 50,000, 10,000 for each, half of them in a second account": (50, 10_000, Quotas()),
 }

@@ -1,10 +1,9 @@
-"""First state of ``run_batch``: the batch is validated and has its plan, or it has ended, or it is being cancelled."""
+"""The beginning of a round of ``run_batch``: the batch is validated and has its plan, or it has ended or is to end."""
 
 from typing import Any
 
-import msgspec
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from nightshift.batches import planning
+from nightshift.batches import executions, planning
 from nightshift.batches import store as batches
 from nightshift.batches.validate import validate
 from nightshift.core import settings
@@ -33,7 +32,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, object]:
     scout = rounds.scout_of(batch, tasks, event["wait_seconds"], event["failures"])
     if scout is not None:
         tasks = [scout]
-    only = msgspec.to_builtins(tasks[0]) if len(tasks) == 1 else {}
+    none = {"slice": {"state": None, "wait_seconds": 0, "events": event["events"]}}
     logger.info("batch validated", status=batch.status, lines=batch.plan and batch.plan.lines)
     return {
         "account_id": account_id,
@@ -43,8 +42,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, object]:
         "status": batch.status,
         "run": ("nothing", "chunk")[len(tasks)] if len(tasks) < 2 else "chunks",
         "scout": scout is not None,
-        "task": only
-        | {"execution": event["execution"], "slice": {"state": None, "wait_seconds": 0, "events": event["events"]}},
+        "task": executions.waiting_task(tasks[0], event["execution"], event["events"]) if len(tasks) == 1 else none,
         "bucket": settings.bucket(),
         "plan": plan.key(batch_id),
         "chunks": [],

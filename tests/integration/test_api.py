@@ -682,7 +682,7 @@ def test_another_accounts_ids_are_not_found(alice: Caller, bob: Caller) -> None:
     )
     assert (theirs.status, theirs.body) == (404, nobodys.body)
     assert bob("GET", "/batches").json["data"] == []
-    assert alice.batch(batch_id)["status"] == "validating"
+    assert alice.batch(batch_id)["status"] == "in_progress"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from nightshift.routes.state import RouteState
 
 from tests.integration.support import (
     Caller,
+    Server,
     apply_route,
     input_lines,
     invoke,
@@ -138,6 +139,57 @@ def test_several_chunks_need_the_map(alice: Caller, monkeypatch: pytest.MonkeyPa
     assert invoke("finalize_batch", alice.round(batch_id, "done"))["goes_on"]
 
 
+# --- what the create call has validated -----------------------------------------------------------------------------
+
+
+def create_killed_after_the_start(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A batch whose execution has started, but whose create call did not live to put it in progress."""
+
+    def killed(*_: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "transition", killed)
+        return caller.create(input_lines(3))
+
+
+def test_the_create_call_begins_a_batch_of_one_chunk(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(3))
+    assert alice.batch(batch_id)["status"] == "in_progress"
+    assert input_of(batch_id)["run"] == "chunk"
+
+
+def test_its_worker_begins_a_validated_batch(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = create_killed_after_the_start(alice, monkeypatch)
+    assert alice.batch(batch_id)["status"] == "validating"
+    task = input_of(batch_id)["task"]
+    done = run_chunk(task)
+    assert (done["state"], alice.batch(batch_id)["status"]) == ("done", "in_progress")
+    assert invoke("finalize_batch", alice.round(batch_id, only_chunk=done))["status"] == "completed"
+    assert alice.batch(batch_id)["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+
+
+@pytest.mark.parametrize(("ended", "status"), [("cancelled", "cancelled"), ("expired", "failed")])
+def test_its_worker_begins_no_batch_that_is_to_end(
+    alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch, ended: str, status: str
+) -> None:
+    batch_id = create_killed_after_the_start(alice, monkeypatch)
+    if ended == "cancelled":
+        alice("POST", f"/batches/{batch_id}/cancel")
+    else:
+        set_batch(alice, batch_id, expires_at=int(time.time()))
+    done = run_chunk(input_of(batch_id)["task"])
+    assert (done["state"], upstream.received) == ("done", [])
+    assert invoke("finalize_batch", alice.round(batch_id, only_chunk=done))["status"] == status
+
+
+def test_a_provider_begins_a_batch_of_its_own(alice: Caller) -> None:
+    apply_route(mode="batch")
+    batch_id = alice.create(input_lines(3))
+    run_chunk(input_of(batch_id)["task"])
+    assert alice.batch(batch_id)["status"] == "validating"
+
+
 # --- after an execution ---------------------------------------------------------------------------------------------
 
 
@@ -164,8 +216,10 @@ def test_a_failed_execution_is_followed_once(alice: Caller, status: str, validat
     assert batches.get(alice.account_id, batch_id).parked_until
 
 
-def test_a_failed_execution_past_the_deadline_ends(alice: Caller) -> None:
-    begun, waiting = alice.begin(input_lines(2)), alice.create(input_lines(2))
+def test_a_failed_execution_past_the_deadline_ends(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = alice.begin(input_lines(2))
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
+    waiting = alice.create(input_lines(2))
     for batch_id in (begun, waiting):
         set_batch(alice, batch_id, expires_at=int(time.time()))
     assert invoke("close_abandoned", abandoned(alice, begun, "FAILED")) == {"status": "expired"}
@@ -175,7 +229,10 @@ def test_a_failed_execution_past_the_deadline_ends(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize(("validated", "end"), [(True, "completed"), (False, "failed")])
-def test_an_operators_stop_ends_the_batch(alice: Caller, validated: bool, end: str) -> None:
+def test_an_operators_stop_ends_the_batch(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch, validated: bool, end: str
+) -> None:
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "20" if validated else "0")
     batch_id = alice.begin(input_lines(2)) if validated else alice.create(input_lines(2))
     assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED")) == {"status": end}
     [error] = alice.batch(batch_id)["errors"]["data"]

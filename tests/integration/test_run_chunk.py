@@ -458,8 +458,9 @@ def test_an_older_execution_runs_no_chunk(alice: Caller, upstream: Server) -> No
     assert upstream.received
 
 
-def test_a_batch_late_to_validate_fails(alice: Caller) -> None:
+def test_a_batch_late_to_validate_fails(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     apply_route()
+    monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "0")
     batch_id = alice.create(input_lines(1))
     set_batch(alice, batch_id, expires_at=1)
     assert invoke("validate_batch", alice.start(batch_id))["status"] == "failed"

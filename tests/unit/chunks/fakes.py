@@ -39,6 +39,7 @@ class CrashError(BaseException):
 LIMITS = RunLimits(
     first_store_seconds=0.005,
     store_seconds=0.005,
+    tick_seconds=0.005,
     last_answers_seconds=0.05,
     backoff=Backoff(base=0.001, longest=0.004),
 )

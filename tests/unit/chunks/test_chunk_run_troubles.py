@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from nightshift.upstream.answer import Answer
@@ -39,10 +40,12 @@ def test_no_line_is_sent_twice_because_of_an_outage(operation: str, times: int) 
     store.assert_each_line_once_and_in_order()
 
 
-def test_nothing_is_sent_while_nothing_can_be_stored() -> None:
+@pytest.mark.parametrize("store_seconds", [0.005, 0.05])
+def test_nothing_is_sent_while_nothing_can_be_stored(store_seconds: float) -> None:
     store, upstream, clock = Store(400, 400), Upstream(seconds=0.001), Clock(0.05)
     failing(store, 10**9, "seal", "write_result_part")
-    run_of_it = new_run(store, upstream.send, concurrency=4, clock=clock, ends_at=clock.now + 60)
+    limits = replace(LIMITS, store_seconds=store_seconds)
+    run_of_it = new_run(store, upstream.send, concurrency=4, clock=clock, ends_at=clock.now + 60, limits=limits)
     with pytest.raises(OutageError):
         asyncio.run(run_of_it.run())
     # Those that were answered before the first failure, and those in flight then.

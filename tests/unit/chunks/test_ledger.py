@@ -126,6 +126,16 @@ def test_storing_is_due_when_a_part_is_full() -> None:
     assert not ledger.store_is_due
 
 
+def test_a_few_lines_wait_for_more() -> None:
+    ledger = ledger_of(3, 3, limits=RunLimits(part_bytes=20))
+    record_all(ledger, 0, 1, 2, 4)
+    unstored = ledger.take_unstored(whole=False)
+    assert ([segment.first_line for segment, _ in unstored.seals], unstored.parts, unstored.completed) == ([0], [], 3)
+    ledger.stored(unstored)
+    record_all(ledger, 3)
+    assert numbers_in(ledger.take_unstored(whole=False)) == [[4, 3]], "they fill a part"
+
+
 def test_parts_are_cut_at_their_size() -> None:
     ledger = ledger_of(9, limits=RunLimits(part_bytes=20))
     record_all(ledger, 0, 1, 2, 3, 4)
@@ -249,19 +259,27 @@ class AnyLedger(RuleBasedStateMachine):
             self.waiting.add(number)
 
     @precondition(lambda self: self.unstored is None)
-    @rule()
-    def take(self) -> None:
-        """Every finished line that is not stored is taken, once; and every complete segment is sealed, once."""
-        self.unstored = unstored = self.ledger.take_unstored()
+    @rule(whole=st.booleans())
+    def take(self, whole: bool) -> None:
+        """Every finished line that is not stored is taken, once; and every complete segment is sealed, once.
+
+        Without ``whole``, lines that fill no result part are left, unless they complete a segment.
+        """
+        complete = {s for s in self.segments if s not in self.sealed and self.recorded.keys() >= set(s.line_numbers)}
+        left = set() if whole else {n for n in self.waiting if not any(n in s.line_numbers for s in complete)}
+        if self.bytes_of(left) >= self.limits.part_bytes:
+            left = set()
+        taken = self.waiting - left
+        self.unstored = unstored = self.ledger.take_unstored(whole)
         written = [each.number for part in unstored.parts for each in part]
         assert len(written) == len(set(written))
         in_seals = {each.number for _, lines in unstored.seals for each in lines}
         assert not in_seals & set(written)
-        assert self.waiting <= in_seals | set(written)
-        assert unstored.size == sum(self.recorded[number].size for number in self.waiting)
-        assert unstored.completed == self.ledger.completed
-        self.waiting = set()
-        complete = {s for s in self.segments if s not in self.sealed and self.recorded.keys() >= set(s.line_numbers)}
+        assert taken <= in_seals | set(written)
+        assert not left & (in_seals | set(written))
+        assert unstored.size == self.bytes_of(taken)
+        assert unstored.completed == self.ledger.completed - len(left)
+        self.waiting = left
         assert {segment for segment, _ in unstored.seals} | set(unstored.seals_from_parts) == complete
 
     @precondition(lambda self: self.unstored is not None)

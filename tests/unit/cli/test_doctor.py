@@ -50,7 +50,7 @@ def lambda_that_runs(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(checks, "aws_client", lambda _: Lambda())
 
 
-@pytest.mark.parametrize(("free", "state"), [(10, "warn"), (89, "warn"), (90, "ok"), (1000, "ok")])
+@pytest.mark.parametrize(("free", "state"), [(10, "warn"), (62, "warn"), (63, "ok"), (1000, "ok")])
 def test_the_accounts_concurrency_is_compared_with_the_routes(
     monkeypatch: pytest.MonkeyPatch, free: int, state: str
 ) -> None:
@@ -58,7 +58,7 @@ def test_the_accounts_concurrency_is_compared_with_the_routes(
     lambda_that_runs(monkeypatch, free)
     (found,) = checks.check_concurrency(DEPLOYMENT)
     assert found.state == state
-    assert "40 workers" in found.words
+    assert "13 workers" in found.words
 
 
 def alarm(**fields: Any) -> None:

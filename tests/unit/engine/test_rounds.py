@@ -55,8 +55,14 @@ def transitions(states: dict[str, Any], start: str, choices: dict[str, str]) -> 
 
 
 def test_transitions_of_a_batch_of_one_chunk() -> None:
-    ways = {"WhatToRun": "RunOnlyChunk", "IsOnlyChunkDone": "FinalizeBatch", "GoesOn": "BatchEnded"}
-    assert transitions(MACHINE["States"], MACHINE["StartAt"], ways) == 8
+    ways = {"WhatToRun": "RunOnlyChunk", "IsOnlyChunkDone": "EndBatch"}
+    assert transitions(MACHINE["States"], MACHINE["StartAt"], ways) == 4
+
+
+def test_the_only_chunk_that_is_done_ends_the_batch() -> None:
+    """The state EndBatch follows it, which does not look whether the batch goes on."""
+    done = Round(account_id="a", batch_id="b", execution=0, failures=3, only_chunk=ChunkEnd("done"), chunks=[])
+    assert pause_after(done.ends(1), 0) is None
 
 
 def test_a_day_of_waiting_costs_less_than_a_cent() -> None:
@@ -67,5 +73,5 @@ def test_a_day_of_waiting_costs_less_than_a_cent() -> None:
     visits, waited = 0, 0.0
     while waited < 86_400:  # on a broken route
         visits, waited = visits + 1, waited + route_health.pause_after(visits)
-    worker = 0.5 * 1.0 * GB_SECOND + REQUEST  # 512 MB, a second with its start
+    worker = 0.375 * 1.0 * GB_SECOND + REQUEST  # 384 MB, a second with its start
     assert visits * (visit * TRANSITION + worker) == pytest.approx(0.0083, abs=0.0005)

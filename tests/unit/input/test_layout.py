@@ -94,12 +94,12 @@ def test_one_worker_is_filled_before_the_second(count: int, max_concurrency: int
 @pytest.mark.parametrize(
     ("lines", "max_concurrency", "workers"),
     [
-        (50_000, 256, 1),
-        (50_000, 257, 2),
-        (50_000, 512, 2),
-        (50_000, 10_000, 40),
+        (50_000, 800, 1),
+        (50_000, 801, 2),
+        (50_000, 1_600, 2),
+        (50_000, 10_000, 13),
         (1_000, 10_000, 1),
-        (2_048, 10_000, 2),
+        (6_400, 10_000, 2),
     ],
 )
 def test_workers_for_a_file(lines: int, max_concurrency: int, workers: int) -> None:

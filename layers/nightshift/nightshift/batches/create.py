@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -16,7 +17,8 @@ from nightshift.core.ids import new_id
 from nightshift.core.log import logger
 from nightshift.files import store as files
 from nightshift.files.record import File
-from nightshift.input import inspection
+from nightshift.input import inspection, plan
+from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from nightshift.routes.route import endpoints_of
@@ -76,17 +78,23 @@ def record(
         UnavailableError: no route of the model is active.
         ConflictError: another call with the same idempotency key made a batch of another request meanwhile.
     """
-    batch = replace(_validate(account_id, batch_id, new, seconds), request_digest=digest, retry_of=retry_of)
+    batch, tasks = _validate(account_id, batch_id, new, seconds)
+    batch = replace(batch, request_digest=digest, retry_of=retry_of)
     if not batches.put(batch):
-        # Another call with the same key recorded the batch first.
-        batch = batches.get(account_id, batch_id)
+        # Another call with the same key recorded the batch first, maybe with another route, and so with other tasks.
+        batch, tasks = batches.get(account_id, batch_id), []
+    if tasks:
+        plan.write(batch_id, tasks)
     lines = batch.plan.lines if batch.plan else None
     logger.info("batch created", batch_id=batch_id, lines=lines, validated=batch.plan is not None)
-    return started(batch, digest)
+    return started(batch, digest, tasks)
 
 
-def started(batch: Batch, digest: str) -> Batch:
+def started(batch: Batch, digest: str, tasks: Sequence[Task] = ()) -> Batch:
     """Start the batch's execution if it has none. If this fails, the batch stays, and the sweep starts it.
+
+    ``tasks`` are those of its plan, if they are known: a single one is run at once, and the batch is in progress then.
+    The batch is returned as it was.
 
     Raises:
         ConflictError: the batch was made by a request with another ``digest``.
@@ -96,14 +104,16 @@ def started(batch: Batch, digest: str) -> Batch:
         raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
     if batch.status == "validating":
         try:
-            executions.start(batch.account_id, batch.id)
+            executions.start(batch.account_id, batch.id, only_task=tasks[0] if len(tasks) == 1 else None)
+            if len(tasks) == 1 and not batch.is_open_to_work:
+                batches.transition(batch, "in_progress")  # if this is lost, the worker does it
         except Exception:
-            logger.exception("execution not started", batch_id=batch.id)
+            logger.exception("batch not started", batch_id=batch.id)
     return batch
 
 
-def _validate(account_id: str, batch_id: str, new: NewBatch, seconds: float) -> Batch:
-    """The batch to record. Its plan is None where the file needs more time than the call has."""
+def _validate(account_id: str, batch_id: str, new: NewBatch, seconds: float) -> tuple[Batch, list[Task]]:
+    """The batch to record, and its tasks. Its plan is None where the file needs more time than the call has."""
     _check_endpoint(new.endpoint)
     file = _input_file(account_id, new.input_file_id)
     quota.check(account_id, None)
@@ -113,7 +123,8 @@ def _validate(account_id: str, batch_id: str, new: NewBatch, seconds: float) -> 
     created_at = int(time.time())
     expires_at = created_at + settings.completion_window_seconds()
     files.hold(file, expires_at + HOLD_SECONDS)
-    return Batch(
+    planned, tasks = planning.planned(account_id, batch_id, inspected) if inspected else (None, [])
+    batch = Batch(
         account_id=account_id,
         id=batch_id,
         status="validating",
@@ -125,9 +136,10 @@ def _validate(account_id: str, batch_id: str, new: NewBatch, seconds: float) -> 
         metadata=new.metadata,
         callback_url=new.callback_url,
         output_expires_seconds=new.output_expires_seconds,
-        plan=planning.write_plan(account_id, batch_id, inspected) if inspected else None,
+        plan=planned,
         format=FORMAT,
     )
+    return batch, tasks
 
 
 def _check_endpoint(endpoint: EndpointPath) -> None:

@@ -8,25 +8,49 @@ import json
 import time
 from typing import Literal
 
+import msgspec
+
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
+from nightshift.input.plan import Task
 
 ExecutionStatus = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE"]
 
 
-def start(account_id: str, batch_id: str, number: int = 0, wait_seconds: int = 0) -> None:
-    """Start the batch's execution ``number``, which first waits. If it was started before, nothing happens."""
+def start(
+    account_id: str, batch_id: str, number: int = 0, wait_seconds: int = 0, only_task: Task | None = None
+) -> None:
+    """Start the batch's execution ``number``, which first waits. If it was started before, nothing happens.
+
+    With ``only_task``, the one of a batch that is validated, it is run at once.
+    """
     stepfunctions = aws.client("stepfunctions")
-    task = {"account_id": account_id, "batch_id": batch_id, "execution": number}
+    given: dict[str, object] = {
+        "account_id": account_id,
+        "batch_id": batch_id,
+        "execution": number,
+        "wait_seconds": wait_seconds,
+        "failures": 0,
+        "events": 0,
+    }
+    if only_task is not None:
+        given |= {"run": "chunk", "scout": False, "chunks": [], "task": waiting_task(only_task, number, 0)}
     try:
         stepfunctions.start_execution(
             stateMachineArn=settings.state_machine(),
             name=_name(batch_id, number),
-            input=json.dumps(task | {"wait_seconds": wait_seconds, "failures": 0, "events": 0}),
+            input=json.dumps(given),
         )
     except stepfunctions.exceptions.ExecutionAlreadyExists:
         return
+
+
+def waiting_task(task: Task, execution: int, events: int) -> dict[str, object]:
+    """The input of RunChunk for a chunk that the execution runs without the Map, before its first slice."""
+    first: dict[str, object] = {"state": None, "wait_seconds": 0, "events": events}
+    found: dict[str, object] = msgspec.to_builtins(task)
+    return found | {"execution": execution, "slice": first}
 
 
 def follow(batch: Batch, wait_seconds: int) -> bool:

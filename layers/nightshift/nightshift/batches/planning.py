@@ -10,11 +10,17 @@ from nightshift.input.plan import Task
 from nightshift.routes.route import Route
 
 
+def planned(account_id: str, batch_id: str, inspected: Inspected) -> tuple[Planned, list[Task]]:
+    """What a batch records of its plan, for a file that was inspected, and the tasks that are the plan."""
+    tasks = _tasks(account_id, batch_id, inspected.segments, inspected.route)
+    return Planned(inspected.model, inspected.lines, len(tasks), inspected.route), tasks
+
+
 def write_plan(account_id: str, batch_id: str, inspected: Inspected) -> Planned:
     """Write the tasks of a file that was inspected, and return what the batch records of them."""
-    tasks = _tasks(account_id, batch_id, inspected.segments, inspected.route)
+    found, tasks = planned(account_id, batch_id, inspected)
     plan.write(batch_id, tasks)
-    return Planned(inspected.model, inspected.lines, len(tasks), inspected.route)
+    return found
 
 
 def tasks_of(batch: Batch) -> list[Task]:

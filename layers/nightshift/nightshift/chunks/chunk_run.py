@@ -76,7 +76,7 @@ class ChunkRun:
         if meter:
             meter.follow(self._ledger)
         self._storing = Storing(self._ledger, store, budget, self._throttle.answer_seconds)
-        self._reader = Reader(chunk, store, self._ledger, self._queue, self._limits.store_seconds)
+        self._reader = Reader(chunk, store, self._ledger, self._queue, self._limits.tick_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = self._ended = False
         self._sending_changed = asyncio.Event()  # a request may start, or the last one has ended
@@ -124,7 +124,7 @@ class ChunkRun:
             self._ended = True
             self._storing_due.set()
         give_up_at = self._deadlines.slice_ends_at - self._limits.giving_up_seconds
-        await self._storing.store_the_rest(lambda: self._clock() < give_up_at, self._limits.store_seconds)
+        await self._storing.store_the_rest(lambda: self._clock() < give_up_at, self._limits.tick_seconds)
         return result
 
     # --- sending ---------------------------------------------------------------------------------------------
@@ -265,12 +265,17 @@ class ChunkRun:
     # --- storing ---------------------------------------------------------------------------------------------
 
     async def _store_regularly(self) -> None:
+        clock = asyncio.get_running_loop().time
         pause = self._limits.first_store_seconds
+        store_at = clock() + pause
         while not self._ended:
-            await _wait(self._storing_due, pause)
-            pause = min(self._limits.store_seconds, 2 * pause)
+            await _wait(self._storing_due, min(self._limits.tick_seconds, max(0.0, store_at - clock())))
             self._storing_due.clear()
-            await self._storing.try_to_store()
+            whole = self._storing.failing or clock() >= store_at  # a round that stores nothing would always succeed
+            if whole:
+                pause = min(self._limits.store_seconds, 2 * pause)
+                store_at = clock() + pause
+            await self._storing.try_to_store(whole)
             self._sending_changed.set()
             if self._ended:
                 return

@@ -134,10 +134,22 @@ class Ledger:
 
     # --- storing ---------------------------------------------------------------------------------------------
 
-    def take_unstored(self) -> Unstored:
-        """What to store now. Call ``stored`` with it when its seals and its parts are written."""
+    def take_unstored(self, whole: bool = True) -> Unstored:
+        """What to store now. Call ``stored`` with it when its seals and its parts are written.
+
+        All that is finished, or without ``whole`` only complete segments, as long as the other lines fill no part.
+        """
         complete, self._complete = self._complete, []
-        lines, self._unstored, self._unstored_bytes = self._unstored, [], 0
+        lines, later = self._unstored, list[OutputLine]()
+        if not whole:
+            closing = {number for each in complete for number in each.finished}
+            later = [line for line in lines if line.number not in closing]
+            if sum(line.size for line in later) >= self._limits.part_bytes:
+                later = []
+            else:
+                lines = [line for line in lines if line.number in closing]
+        self._unstored, self._unstored_bytes = later, sum(line.size for line in later)
+        answered = sum(line.answered for line in later)
         direct = [each for each in complete if not each.spilled and each.held_bytes <= self._limits.seal_bytes]
         sealed = {number for each in direct for number in each.finished}
         return Unstored(
@@ -147,8 +159,8 @@ class Ledger:
             lines=lines,
             complete=complete,
             size=sum(line.size for line in lines),
-            completed=self.completed,
-            failed=self.failed,
+            completed=self.completed - answered,
+            failed=self.failed - (len(later) - answered),
         )
 
     def stored(self, unstored: Unstored) -> None:

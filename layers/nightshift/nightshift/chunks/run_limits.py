@@ -14,7 +14,9 @@ class RunLimits:
 
     # The first round of storing comes early, so that a worker that crashes soon after each start still makes progress.
     first_store_seconds: float = 0.5
-    store_seconds: float = 4.0
+    store_seconds: float = 8.0
+    # How often at least the run renews its part of the route, and sees that its batch was cancelled.
+    tick_seconds: float = 4.0
     # A longer pause ends the slice, because waiting in Step Functions costs nothing.
     long_pause_seconds: float = 5.0
     # Longer waits are split, so that a cancelled batch is noticed within seconds.

@@ -32,6 +32,7 @@ class Storing:
         self._budget = budget
         self._answer_seconds = answer_seconds
         self._spilled: list[Segment] = []  # complete, and in result parts
+        self._progress = self._recorded = (-1, -1)
 
     def restore(self, segments: list[Segment]) -> None:
         """Start the ledger from the seals and the result parts that earlier runs stored. Blocks."""
@@ -40,20 +41,24 @@ class Storing:
             for part in self._store.result_parts(unsealed[0].first_line, unsealed[-1].end_line):
                 self._ledger.restore_part(part)
 
-    async def store(self) -> None:
-        """Store all that is finished. Raises what the store raises; nothing is lost then, and the next call goes on."""
+    async def store(self, whole: bool = True) -> None:
+        """Store all that is finished; without ``whole`` only complete segments, and lines that fill a result part.
+
+        Raises what the store raises; nothing is lost then, and the next call goes on.
+        """
         try:
-            await self._store_lines()
+            await self._store_lines(whole)
             await self._seal_spilled()
+            await self._record_progress()
         except Exception:
             self.failing = True
             raise
         self.failing = False
 
-    async def try_to_store(self) -> None:
-        """Store all that is finished; a failure is logged, and ``failing`` until a later call succeeds."""
+    async def try_to_store(self, whole: bool = True) -> None:
+        """As ``store``; a failure is logged, and ``failing`` until a later call succeeds."""
         try:
-            await self.store()
+            await self.store(whole)
         except Exception:
             logger.exception("results not stored")
 
@@ -66,9 +71,9 @@ class Storing:
             await asyncio.sleep(pause)
         await self.store()
 
-    async def _store_lines(self) -> None:
+    async def _store_lines(self, whole: bool) -> None:
         """Seal complete segments, and write the other finished lines as result parts."""
-        unstored = self._ledger.take_unstored()
+        unstored = self._ledger.take_unstored(whole)
         try:
             for segment, lines in unstored.seals:
                 await asyncio.to_thread(self._store.seal, segment, lines)
@@ -83,11 +88,16 @@ class Storing:
         self._progress = (unstored.completed, unstored.failed)
 
     async def _seal_spilled(self) -> None:
-        """Seal segments from result parts, then record the progress.
+        """Seal segments from result parts.
 
         This is a step of its own, because it takes as much memory as ``_store_lines`` has freed.
         """
         while self._spilled:
             await asyncio.to_thread(self._store.seal_from_parts, self._spilled[0])
             del self._spilled[0]
-        await asyncio.to_thread(self._store.record_progress, *self._progress, self._answer_seconds())
+
+    async def _record_progress(self) -> None:
+        if self._progress != self._recorded:
+            progress = self._progress
+            await asyncio.to_thread(self._store.record_progress, *progress, self._answer_seconds())
+            self._recorded = progress

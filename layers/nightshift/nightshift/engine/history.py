@@ -8,7 +8,7 @@ MAX_EVENTS = 15_000
 # A task adds five events, a choice and a wait two each; a retry of a task adds three.
 VISIT_EVENTS = 9
 RETRY_EVENTS = 3
-# Pause, ValidateBatch, WhatToRun, RunChunks, FinalizeBatch and GoesOn add about thirty; the rest is for retries.
+# Its states outside the visits add about fifty; the rest is for retries.
 ROUND_EVENTS = 100
 
 

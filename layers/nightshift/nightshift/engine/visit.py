@@ -21,11 +21,20 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
     batch = batches.get(task.account_id, task.batch_id)
     if task.execution not in (None, batch.execution):
         return SliceResult("done"), events  # another execution has taken this one's place
+    batch = _begun(batch)
     carry = _carry(task)
     result = SliceResult("park", 0, carry) if history.is_full(events) else run_slice(task, carry, batch, seconds)
     if result.state == "park":
         result = _park(task, batch, result)
     return result, events
+
+
+def _begun(batch: Batch) -> Batch:
+    """The batch in progress, if it may be: one that its create call has validated comes here without ValidateBatch, and
+    the call may have been killed before it could say so."""
+    if batch.status != "validating" or batch.is_open_to_work or batch.plan is None or time.time() >= batch.expires_at:
+        return batch
+    return batches.transition(batch, "in_progress") or batches.get(batch.account_id, batch.id)
 
 
 def _carry(task: Task) -> Carry:

@@ -15,8 +15,9 @@ from nightshift.routes.route import Route
 SEGMENT_LINES = 1_000
 SEGMENT_BYTES = 4 * 1024 * 1024
 
-# Requests in flight of one worker. A second worker starts only above that, because Lambda's time is the main cost.
-WORKER_CONCURRENCY = 256
+# Requests in flight of one worker. A second worker starts only above that, because Lambda's time is the main cost. More
+# would need more files than the 1,024 that a Lambda may open.
+WORKER_CONCURRENCY = 800
 # A worker gets at least this many lines for each request in flight, because otherwise its tail is most of its time.
 ROUNDS_PER_WORKER = 4
 
