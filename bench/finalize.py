@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from nightshift.batches import store as batches
-from nightshift.batches.record import RequestCounts
+from nightshift.batches.record import Batch, Planned, RequestCounts
 from nightshift.core import aws, settings
 from nightshift.core.concat import MIN_PART_BYTES, ByteRange, plan_parts
 from nightshift.core.log import logger
@@ -34,6 +34,8 @@ from nightshift.input.plan import Task
 from nightshift.results import store as results
 from nightshift.results.line import answered_line
 from nightshift.results.usage import Usage
+from nightshift.routes.endpoint import DEFAULT
+from nightshift.routes.route import Route, Sku
 
 from bench import report
 from bench.emulator import emulated_aws
@@ -93,19 +95,33 @@ def seal(kind: str) -> Sealed:
 def ours(batch_id: str, lines: int) -> float:
     """Finalize the batch as if for the first time. Returns seconds."""
     now = int(time.time())
-    item = {
-        "pk": ACCOUNT,
-        "sk": batch_id,
-        "status": "in_progress",
-        "input_file_id": "file",
-        "created_at": now,
-        "expires_at": now + 86_400,
-        "lines": lines,
+    route = Route(model="m", provider="p", base_url="https://up.test/v1", upstream_model="m", sku=Sku("s"))
+    batch = Batch(
+        account_id=ACCOUNT,
+        id=batch_id,
+        status="in_progress",
+        input_file_id="file",
+        endpoint=DEFAULT,
+        completion_window="24h",
+        created_at=now,
+        expires_at=now + 86_400,
+        plan=Planned("m", lines, 1, route),
+    )
+    table = Table("batches")
+    table.delete_all([(ACCOUNT, batch_id), *((batch_id, item["sk"]) for item in table.query("#pk = :pk", pk=batch_id))])
+    batches.put(batch)
+    done = {"state": "done", "wait_seconds": 0, "events": 0}
+    told = {
+        "account_id": ACCOUNT,
+        "batch_id": batch_id,
+        "execution": 0,
+        "failures": 0,
+        "only_chunk": done,
+        "chunks": [],
     }
-    Table("batches").put(item)
     with contextlib.redirect_stdout(io.StringIO()):  # metrics are printed
         started = time.perf_counter()
-        answer = invoke("finalize_batch", {"account_id": ACCOUNT, "batch_id": batch_id, "chunks": ["done"]})
+        answer = invoke("finalize_batch", told)
         took = time.perf_counter() - started
     assert answer["status"] == "completed"
     failed = lines // FAILED
