@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from nightshift.accounts import store as accounts
+from nightshift.batches import create as create_module
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
@@ -369,6 +370,32 @@ def test_a_slow_file_is_validated_later(alice: Caller, monkeypatch: pytest.Monke
 def keyed(caller: Caller, file_id: str, **body: Any) -> Reply:
     headers = {"Idempotency-Key": "the key"}
     return caller("POST", "/batches", json_body={"input_file_id": file_id, **body}, headers=headers)
+
+
+def test_a_plan_that_cannot_be_written_is_written_later(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "write", fails)
+        batch_id = alice.create(input_lines(2))
+    assert (executions(), plan.read(batch_id)) == ([], None)
+    assert invoke("validate_batch", alice.start(batch_id))["run"] == "chunk"
+    assert plan.read(batch_id)
+
+
+def test_the_second_of_two_calls_with_one_key_leaves_the_plan(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "SEGMENT_LINES", 1)
+    monkeypatch.setattr(layout, "WORKER_CONCURRENCY", 1)
+    monkeypatch.setattr(layout, "ROUNDS_PER_WORKER", 1)
+    file_id = alice.upload(input_lines(4))
+    batch_id = keyed(alice, file_id).json["id"]
+    before = plan.read(batch_id)
+    apply_route(max_concurrency=1)
+    monkeypatch.setattr(create_module, "find_by_key", lambda *_: (batch_id, None))  # it looked before the first wrote
+    assert keyed(alice, file_id).json["id"] == batch_id
+    assert plan.read(batch_id) == before
+    assert len(before or []) > 1
 
 
 @pytest.mark.parametrize("killed_at", ["store.put", "executions.start"])

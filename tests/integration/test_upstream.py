@@ -194,6 +194,19 @@ def test_a_refused_connection_is_not_now() -> None:
         assert send(f"http://127.0.0.1:{free.getsockname()[1]}") == Answer(failure="connect")
 
 
+def test_who_waits_for_a_turn_to_connect_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "OPENING", 1)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.4)
+
+    async def run(url: str) -> list[Answer]:
+        async with Upstream(route(url, timeout_seconds=1), None, 4, ByteBudget(2**25)) as upstream:
+            return await asyncio.gather(*(upstream.send(BODY, f"batch_req_{number}") for number in range(4)))
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and shakes no hand
+        answers = asyncio.run(run(f"https://127.0.0.1:{silent.getsockname()[1]}"))
+    assert answers == [Answer(failure="connect")] * 4
+
+
 def test_an_unknown_host_name_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")

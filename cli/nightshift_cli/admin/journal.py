@@ -67,8 +67,8 @@ class Entry:
 def entries(log_group: str) -> list[dict[str, Any]]:
     """Every command, oldest first, with all that was written of it."""
     found: dict[str, dict[str, Any]] = {}
-    for line in sorted(_lines(log_group), key=lambda line: line["at"]):
-        id_ = line.pop("id")
+    for number, line in enumerate(sorted(_lines(log_group), key=lambda line: line["at"])):
+        id_ = line.pop("id", str(number))  # older versions wrote one line for a command, without an id
         found[id_] = line | found.get(id_, {})
     return list(found.values())
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from nightshift.chunks.run_limits import RunLimits
 from nightshift.upstream.answer import Answer
 
 from tests.unit.chunks.fakes import LIMITS, OK, Clock, Store, Upstream, new_run, run
@@ -53,6 +54,16 @@ def test_nothing_is_sent_while_nothing_can_be_stored(store_seconds: float) -> No
     store.before = lambda _: None
     assert run(store, upstream).state == "done"
     store.assert_each_line_once_and_in_order()
+
+
+def test_the_last_answers_wait_no_longer_than_a_tick() -> None:
+    """The invocation ends eight seconds after the last try; a longer pause between two would let it end before."""
+    store, upstream = Store(3, 3), Upstream()
+    failures = failing(store, 3, "seal")
+    limits = replace(LIMITS, first_store_seconds=3600, store_seconds=3600)
+    assert run(store, upstream, limits=limits).state == "done"
+    assert failures() == 3
+    assert RunLimits().tick_seconds < RunLimits().giving_up_seconds
 
 
 def test_a_batch_that_cannot_be_read_goes_on() -> None:

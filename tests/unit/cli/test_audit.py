@@ -1,9 +1,13 @@
 """`nightshift admin audit` has each change, with its author, and no secret."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
-from tests.unit.cli.test_admin import ROUTE, admin, stack  # noqa: F401 (a fixture)
+import boto3
+
+from tests.unit.cli.test_admin import OUTPUTS, ROUTE, admin, stack  # noqa: F401 (a fixture)
 
 
 def audit() -> list[dict[str, str]]:
@@ -38,6 +42,18 @@ def test_a_change_that_fails_is_recorded_with_its_error() -> None:
         ("accounts disable", "Account not found: nobody."),
         ("accounts create", None),
     ]
+
+
+def test_lines_of_older_versions_are_shown() -> None:
+    admin("accounts", "create", "acme")
+    group = OUTPUTS["LogGroupName"]
+    logs = boto3.client("logs", region_name="eu-west-1")
+    logs.create_log_stream(logGroupName=group, logStreamName="admin/old")
+    for at in (1, 2):
+        line = json.dumps({"at": at, "caller": "arn:aws:x", "command": "keys revoke", "arguments": ""})
+        event: Any = {"timestamp": int(time.time() * 1000), "message": line}
+        logs.put_log_events(logGroupName=group, logStreamName="admin/old", logEvents=[event])
+    assert [one["command"] for one in audit()] == ["keys revoke", "keys revoke", "accounts create"]
 
 
 def test_routes_are_recorded_with_what_changes(tmp_path: Path) -> None:

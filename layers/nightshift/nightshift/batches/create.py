@@ -83,18 +83,16 @@ def record(
     if not batches.put(batch):
         # Another call with the same key recorded the batch first, maybe with another route, and so with other tasks.
         batch, tasks = batches.get(account_id, batch_id), []
-    if tasks:
-        plan.write(batch_id, tasks)
     lines = batch.plan.lines if batch.plan else None
     logger.info("batch created", batch_id=batch_id, lines=lines, validated=batch.plan is not None)
     return started(batch, digest, tasks)
 
 
 def started(batch: Batch, digest: str, tasks: Sequence[Task] = ()) -> Batch:
-    """Start the batch's execution if it has none. If this fails, the batch stays, and the sweep starts it.
+    """Write the batch's plan and start its execution, if it has none. If this fails, the batch stays, and the sweep
+    starts it. The batch is returned as it was.
 
-    ``tasks`` are those of its plan, if they are known: a single one is run at once, and the batch is in progress then.
-    The batch is returned as it was.
+    ``tasks`` are the plan, if it is to be written: a single one is run at once, and the batch is in progress then.
 
     Raises:
         ConflictError: the batch was made by a request with another ``digest``.
@@ -104,6 +102,8 @@ def started(batch: Batch, digest: str, tasks: Sequence[Task] = ()) -> Batch:
         raise ConflictError(message, code="idempotency_key_reused", param="Idempotency-Key")
     if batch.status == "validating":
         try:
+            if tasks:
+                plan.write(batch.id, tasks)
             executions.start(batch.account_id, batch.id, only_task=tasks[0] if len(tasks) == 1 else None)
             if len(tasks) == 1 and not batch.is_open_to_work:
                 batches.transition(batch, "in_progress")  # if this is lost, the worker does it
