@@ -24,6 +24,8 @@ def change(context: typer.Context) -> dict[str, str] | None:
     given = {name: value for name, value in sorted(arguments.items()) if value not in (None, ()) and value is not False}
     if context.info_name == "quotas" and given.keys() == {"name"}:
         return None  # it only shows them
+    if "webhook" in given:
+        given["webhook"] = str(given["webhook"]).partition("?")[0]  # a receiver's token may follow
     words = " ".join(f"{name}={value}" for name, value in given.items())
     return {"command": context.command_path.partition("admin ")[2], "arguments": words}
 

@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from nightshift.routes.route import Route
 
 
+# Values that operators may have put a key into. They are neither shown nor recorded.
+_MAY_BE_SECRET = ("headers.", "query.", "extra_body.")
+
+
 def route_diff(stored: "Iterable[Route]", given: "Iterable[Route]") -> list[str]:
     """A line for each route that is added (+) or deleted (-), and for each field that is changed (~).
 
@@ -32,7 +36,11 @@ def _changes(before: "Route", after: "Route") -> Iterator[str]:
 
     old, new = (_flat(msgspec.to_builtins(route)) for route in (before, after))
     for field in sorted(old.keys() | new.keys()):
-        if old.get(field) != new.get(field):
+        if old.get(field) == new.get(field):
+            continue
+        if field.startswith(_MAY_BE_SECRET):
+            yield f"{field} changed"
+        else:
             yield f"{field} {old.get(field)} -> {new.get(field)}"
 
 

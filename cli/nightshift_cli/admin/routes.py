@@ -37,7 +37,6 @@ def apply_routes(
     given = read_routes(file)
     with operator as stack:
         from nightshift.routes import store as routes
-        from nightshift.routes.health import plain as without_secrets
 
         changes = route_diff(routes.all_routes(), given)
         for line in changes:
@@ -45,7 +44,7 @@ def apply_routes(
         if dry_run:
             typer.echo("Nothing was changed.")
             return
-        stack.entry.add(changes="; ".join(map(without_secrets, changes)))
+        stack.entry.add(changes="; ".join(changes))
         put, deleted = routes.apply(given)
     typer.echo(f"Routes written: {put}; deleted: {deleted}.")
 

@@ -23,7 +23,7 @@ def reasons(batch: "Batch", now: float) -> list[str]:
     account = accounts.get(batch.account_id)
     if reached := spend.reached(account.quotas, charges.spent(account.id)):
         found.append(f"the account has spent {reached}: `admin accounts quotas` raises the limit")
-    route = batch.plan.route
+    route = batch.rescue_route or batch.plan.route
     return found + route_reasons(route, RouteState(route.id).read(), batch.id, now)
 
 

@@ -481,6 +481,18 @@ def test_a_batch_says_why_it_waits() -> None:
     assert waits_for(batch) == "the route is suspect (key): Incorrect API key"
 
 
+def test_a_rescued_batch_waits_for_its_other_route_alone() -> None:
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    first, other = (form.parse(yaml.safe_load(ROUTE) | {"provider": name}) for name in ("p", "r"))
+    plan = Planned("m", 4, 1, first)
+    batch = ended_batch(account_id, status="in_progress", plan=plan, rescue_route=other)
+    batches.put(batch)
+    RouteState(first.id).put_control("paused")
+    assert waits_for(batch) is None
+    RouteState(other.id).put_control("paused")
+    assert "the route is paused" in (waits_for(batch) or "")
+
+
 def test_a_batch_behind_others_says_so() -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
     batch = ended_batch(account_id, status="in_progress", plan=Planned("m", 4, 1, form.parse(yaml.safe_load(ROUTE))))

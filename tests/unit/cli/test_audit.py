@@ -3,9 +3,11 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
+from nightshift_cli.admin import journal
 
 from tests.unit.cli.test_admin import OUTPUTS, ROUTE, admin, stack  # noqa: F401 (a fixture)
 
@@ -44,6 +46,15 @@ def test_a_change_that_fails_is_recorded_with_its_error() -> None:
     ]
 
 
+def test_a_receivers_token_is_not_recorded() -> None:
+    context: Any = SimpleNamespace(
+        info_name="doctor",
+        command_path="nightshift admin doctor",
+        params={"webhook": "https://up.test/hook?token=secret", "spend": True},
+    )
+    assert journal.change(context) == {"command": "doctor", "arguments": "spend=True webhook=https://up.test/hook"}
+
+
 def test_lines_of_older_versions_are_shown() -> None:
     admin("accounts", "create", "acme")
     group = OUTPUTS["LogGroupName"]
@@ -62,10 +73,10 @@ def test_routes_are_recorded_with_what_changes(tmp_path: Path) -> None:
     admin("routes", "apply", str(file))
     file.write_text(f"[{ROUTE.replace('u,', 'v,')}]")
     admin("routes", "apply", str(file))
-    file.write_text(f"[{ROUTE.replace('u,', 'v, headers: {x-key: sk-live-0123456789},')}]")
+    file.write_text(f"[{ROUTE.replace('u,', 'v, headers: {x-key: hunter2secret},')}]")
     admin("routes", "apply", str(file))
     assert [one["changes"] for one in audit()] == [
         "+ m, p, s",
         "~ m, p, s: upstream_model u -> v",
-        "~ m, p, s: headers.x-key None -> …",
+        "~ m, p, s: headers.x-key changed",
     ]

@@ -1,6 +1,7 @@
 """The queue of webhooks in SQS: a message is one event, and its visibility timeout is the time of its next try."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -72,8 +73,10 @@ def send_dead_letter(message: Message) -> None:
 
 
 def dead_letters() -> list[Letter]:
-    """Every dead letter. They are hidden from other readers until they are given back, or ``_READING_SECONDS`` over."""
-    letters: list[Letter] = []
+    """Every dead letter, or as many as can be read in a minute. They are hidden from other readers until they are given
+    back, or ``_READING_SECONDS`` over."""
+    letters: dict[str, Letter] = {}
+    give_up_at = time.monotonic() + _READING_SECONDS / 2
     while True:
         found = aws.client("sqs").receive_message(
             QueueUrl=settings.webhook_dead_letters_url(),
@@ -82,25 +85,29 @@ def dead_letters() -> list[Letter]:
             VisibilityTimeout=_READING_SECONDS,
             MessageSystemAttributeNames=["SentTimestamp"],
         )
-        if not found.get("Messages"):
-            return letters
-        letters += [
-            Letter(
+        messages = found.get("Messages", [])
+        for message in messages:
+            letters[message["MessageId"]] = Letter(
                 receipt_handle=message["ReceiptHandle"],
                 body=message["Body"],
                 event=msgspec.json.decode(message["Body"], type=_Body).detail,
                 sent_at=int(message["Attributes"]["SentTimestamp"]) // 1000,
             )
-            for message in found["Messages"]
-        ]
+        # Of very many, the first come round again before the last is read.
+        if not messages or time.monotonic() > give_up_at:
+            return list(letters.values())
 
 
 def give_back(letters: Iterable[Letter]) -> None:
     """Let other readers see the dead letters again."""
     for letter in letters:
-        aws.client("sqs").change_message_visibility(
-            QueueUrl=settings.webhook_dead_letters_url(), ReceiptHandle=letter.receipt_handle, VisibilityTimeout=0
-        )
+        try:
+            aws.client("sqs").change_message_visibility(
+                QueueUrl=settings.webhook_dead_letters_url(), ReceiptHandle=letter.receipt_handle, VisibilityTimeout=0
+            )
+        except Exception as error:
+            if not aws.error_code(error).endswith("MessageNotInflight"):
+                raise  # that one can be seen again already
 
 
 def forget(letter: Letter) -> None:
