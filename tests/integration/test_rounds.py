@@ -117,14 +117,16 @@ def test_an_older_execution_ends_nothing(alice: Caller) -> None:
     assert (answer["goes_on"], answer["status"]) == (False, "in_progress")
 
 
-def test_a_cancelled_batch_collects_for_a_while(alice: Caller) -> None:
+@pytest.mark.parametrize(("asked", "waited"), [(10, 10), (300, 20)])
+def test_a_cancelled_batch_collects_for_a_while(alice: Caller, asked: int, waited: int) -> None:
+    """A long pause was asked for before the cancel, and nothing would wake the batch from it."""
     apply_route(mode="batch")
     batch_id = alice.create(input_lines(2))
     alice("POST", f"/batches/{batch_id}/cancel")
     assert invoke("validate_batch", alice.start(batch_id))["run"] == "chunk"
-    collecting = alice.round(batch_id, "park", wait_seconds=60)
+    collecting = alice.round(batch_id, "park", wait_seconds=asked)
     answer = invoke("finalize_batch", collecting)
-    assert (answer["goes_on"], answer["wait_seconds"], answer["status"]) == (True, 60, "cancelling")
+    assert (answer["goes_on"], answer["wait_seconds"], answer["status"]) == (True, waited, "cancelling")
     set_batch(alice, batch_id, cancelling_at=int(time.time()) - 900)
     assert invoke("finalize_batch", collecting)["status"] == "cancelled"
 

@@ -75,7 +75,7 @@ def wake(batch: Batch) -> bool:
         return False
     stepfunctions = aws.client("stepfunctions")
     try:
-        stepfunctions.stop_execution(executionArn=_arn(batch.id, batch.execution), cause="The batch was woken.")
+        stepfunctions.stop_execution(executionArn=arn_of(batch.id, batch.execution), cause="The batch was woken.")
     except (stepfunctions.exceptions.ExecutionDoesNotExist, stepfunctions.exceptions.ValidationException):
         return True  # it has ended by itself
     return True
@@ -99,7 +99,7 @@ def status(batch: Batch) -> ExecutionStatus | None:
     """The status of the batch's current execution; None where it was not started."""
     stepfunctions = aws.client("stepfunctions")
     try:
-        return stepfunctions.describe_execution(executionArn=_arn(batch.id, batch.execution))["status"]
+        return stepfunctions.describe_execution(executionArn=arn_of(batch.id, batch.execution))["status"]
     except stepfunctions.exceptions.ExecutionDoesNotExist:
         return None
 
@@ -108,6 +108,7 @@ def _name(batch_id: str, number: int) -> str:
     return f"{batch_id}-{number}" if number else batch_id
 
 
-def _arn(batch_id: str, number: int) -> str:
-    """An execution's ARN is its machine's, with another resource type and the execution's name."""
+def arn_of(batch_id: str, number: int) -> str:
+    """The ARN of the batch's execution ``number``: that of its machine, with another resource type and the execution's
+    name."""
     return f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{_name(batch_id, number)}"

@@ -125,12 +125,13 @@ def _is_unfinished(batch: Batch) -> bool:
 
 
 def _go_on(batch: Batch, following: Next, seconds: int) -> Next:
+    if batch.status == "cancelling":
+        # Nothing wakes it again, and a chunk may have asked for a long pause just before the cancel.
+        seconds = min(seconds, pauses.SHORTEST)
     if history.is_full(following.events):
         executions.follow(batch, seconds)
         return following
-    # A cancelled batch ends by itself, and nothing wakes it.
-    long = seconds > pauses.SHORTEST and batch.status != "cancelling"
-    if long and not batches.park(batch, int(time.time()) + seconds):
+    if seconds > pauses.SHORTEST and not batches.park(batch, int(time.time()) + seconds):
         seconds = 1  # it was cancelled meanwhile
     return replace(following, goes_on=True, wait_seconds=seconds)
 
