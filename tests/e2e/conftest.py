@@ -142,14 +142,14 @@ class Local:
             aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def admin(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    def admin(self, *arguments: str, check: bool = True, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
         """`nightshift admin` with these arguments, on this stack."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("nightshift")), "admin", *arguments, "--local"],
             env=os.environ | {"NIGHTSHIFT_LOCAL_DIR": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=check,
         )
 

@@ -1,11 +1,14 @@
 """What `nightshift admin doctor` looks at without spending anything. Each check tells what it found, and what to do."""
 
+import json
 import math
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from nightshift_cli.admin.stack import Deployment
 
@@ -18,6 +21,16 @@ State = Literal["ok", "warn", "fail"]
 # For the API, webhooks and the ends of batches, beside the workers.
 _SPARE_CONCURRENCY = 50
 _MAX_SKEW_SECONDS = 60
+# Of what a function says when it fails.
+_MAX_WORDS = 300
+# Events with which a function that no call of the API leads to has nothing to do, or what it does every five minutes.
+_IDLE_EVENTS: dict[str, dict[str, object]] = {
+    "CloseAbandoned": {"detail": {"name": "doctor"}},
+    "DeliverWebhook": {"Records": []},
+    "PublishEvents": {"Records": []},
+    "PurgeFile": {"Records": []},
+    "Sweep": {},
+}
 _QUEUES = ("WebhookDeadLettersUrl", "EventDeadLettersUrl", "StreamDeadLettersUrl")
 # What is in a queue: the second counts those that somebody reads just now.
 _COUNTS: "tuple[Literal['ApproximateNumberOfMessages'], Literal['ApproximateNumberOfMessagesNotVisible']]" = (
@@ -45,50 +58,69 @@ def aws_client(service: str) -> Any:
 
 
 def check_stack(deployment: Deployment) -> Iterator[Finding]:
-    """The deployment went through, and every function runs what was deployed."""
-    cloudformation = aws_client("cloudformation")
-    status = cloudformation.describe_stacks(StackName=deployment.stack_name)["Stacks"][0]["StackStatus"]
-    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        yield Finding("stack", "fail", f"It is {status}. Its events in CloudFormation say why; deploy again.")
-    else:
+    """The deployment went through."""
+    status = aws_client("cloudformation").describe_stacks(StackName=deployment.stack_name)["Stacks"][0]["StackStatus"]
+    if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         yield Finding("stack", "ok", status)
-    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=deployment.stack_name)
-    names = [
-        resource["PhysicalResourceId"]
-        for page in pages
-        for resource in page["StackResourceSummaries"]
-        if resource["ResourceType"] == "AWS::Lambda::Function"
-    ]
-    idle = []
-    for name in names:
-        found = aws_client("lambda").get_function_configuration(FunctionName=name)
+    else:
+        yield Finding("stack", "fail", f"It is {status}. Its events in CloudFormation say why; deploy again.")
+
+
+def check_functions(deployment: Deployment) -> Iterator[Finding]:
+    """Every function runs what was deployed, and those that no trial reaches start: their packages can be imported."""
+    functions, wrong = aws_client("lambda"), []
+    names = functions_of(deployment)
+    for logical_id, name in names.items():
+        found = functions.get_function_configuration(FunctionName=name)
         states = (found.get("State", "Active"), found.get("LastUpdateStatus", "Successful"))
         if states != ("Active", "Successful"):
             reason = found.get("LastUpdateStatusReason") or found.get("StateReason")
-            idle.append(f"{name}: {' '.join(states)} ({reason})")
-    if idle:
-        yield Finding("functions", "fail", "; ".join(idle))
+            wrong.append(f"{logical_id}: {' '.join(states)} ({reason})")
+        elif logical_id in _IDLE_EVENTS:
+            event = json.dumps(_IDLE_EVENTS[logical_id]).encode()
+            answer = functions.invoke(FunctionName=name, Payload=event)
+            if "FunctionError" in answer:
+                wrong.append(f"{logical_id}: {answer['Payload'].read(_MAX_WORDS).decode(errors='replace')}")
+    if wrong:
+        yield Finding("functions", "fail", "; ".join(wrong))
     else:
         yield Finding("functions", "ok", f"{len(names)} are active.")
 
 
-def check_concurrency(_: Deployment) -> Iterator[Finding]:
-    """The account may run as many workers at once as the routes ask for."""
+def functions_of(deployment: Deployment) -> dict[str, str]:
+    """The name of each function of the stack, by its logical id."""
+    pages = aws_client("cloudformation").get_paginator("list_stack_resources")
+    return {
+        resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+        for page in pages.paginate(StackName=deployment.stack_name)
+        for resource in page["StackResourceSummaries"]
+        if resource["ResourceType"] == "AWS::Lambda::Function"
+    }
+
+
+def check_concurrency(deployment: Deployment) -> Iterator[Finding]:
+    """As many workers may run at once as the routes ask for, and leave room for the API."""
     from nightshift.input.layout import WORKER_CONCURRENCY
     from nightshift.routes import store as routes
 
-    limits = aws_client("lambda").get_account_settings()["AccountLimit"]
+    functions = aws_client("lambda")
+    free = functions.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+    worker = functions_of(deployment)["RunChunk"]
+    reserved = functions.get_function_concurrency(FunctionName=worker).get("ReservedConcurrentExecutions")
     workers = sum(math.ceil(route.max_concurrency / WORKER_CONCURRENCY) for route in routes.all_routes())
-    needed = workers + _SPARE_CONCURRENCY
-    free = limits["UnreservedConcurrentExecutions"]
-    if free < needed:
+    needed = _SPARE_CONCURRENCY if reserved else workers + _SPARE_CONCURRENCY
+    if reserved and reserved < workers:
+        words = f"WorkerConcurrency lets {reserved} workers run; the routes ask for {workers}. Raise it, or lower "
+        yield Finding("concurrency", "warn", words + "max_concurrency.")
+    elif free < needed:
         words = (
-            f"Lambda runs {free} at once that nobody reserves; the routes ask for {workers} workers beside the API. "
-            f"Ask AWS for a quota of {max(1000, needed)} concurrent executions, or lower max_concurrency."
+            f"Lambda runs {free} at once that nobody reserves; {needed} are needed: the routes ask for {workers} "
+            f"workers{' (reserved)' if reserved else ''} beside the API and webhooks. Ask AWS for a quota of "
+            f"{max(1000, needed + (reserved or 0))} concurrent executions, or lower max_concurrency."
         )
         yield Finding("concurrency", "warn", words)
     else:
-        yield Finding("concurrency", "ok", f"{free} at once; the routes ask for {workers} workers.")
+        yield Finding("concurrency", "ok", f"{reserved or free} at once; the routes ask for {workers} workers.")
 
 
 def check_alarms(deployment: Deployment) -> Iterator[Finding]:
@@ -136,6 +168,29 @@ def check_dead_letters(deployment: Deployment) -> Iterator[Finding]:
 
 
 # --- the API --------------------------------------------------------------------------------------------------------
+
+
+def check_dns(deployment: Deployment) -> Iterator[Finding]:
+    """The API's name has an address."""
+    host = urlsplit(deployment.base_url).hostname or ""
+    if _has_address(host):
+        yield Finding("dns", "ok", f"{host} has an address.")
+        return
+    apigateway = aws_client("apigateway")
+    try:
+        target = apigateway.get_domain_name(domainName=host)["regionalDomainName"]
+    except apigateway.exceptions.NotFoundException:
+        yield Finding("dns", "fail", f"{host} has no address as seen from here. Check this machine's DNS.")
+    else:
+        words = f"{host} has no address. Make a CNAME record of it to {target}, or deploy with HostedZoneId."
+        yield Finding("dns", "fail", words)
+
+
+def _has_address(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False
 
 
 def check_api(deployment: Deployment, http: "httpx.Client") -> Iterator[Finding]:
@@ -200,7 +255,8 @@ def _route(route: "Route", http: "httpx.Client") -> Finding:
     try:
         answer = http.get(route.url_of("/models"), headers=headers)
     except httpx.HTTPError as error:
-        words = f"{route.base_url} cannot be reached from here ({type(error).__name__}); the workers may be elsewhere."
+        reason = type(error).__name__ if _has_address(urlsplit(route.base_url).hostname or "") else "no address in DNS"
+        words = f"{route.base_url} cannot be reached from here ({reason}); the workers may be elsewhere."
         return Finding(name_of(route), "warn", words)
     if answer.status_code in (401, 402, 403):
         words = f"{route.base_url} refuses the key: {answer.status_code}. Replace the secret's value."

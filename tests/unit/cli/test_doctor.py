@@ -1,5 +1,8 @@
 """What `nightshift admin doctor` says of a deployment."""
 
+import io
+import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,10 +13,12 @@ import pytest
 import yaml
 from nightshift.routes import form
 from nightshift.routes import store as routes
-from nightshift_cli.admin import checks
+from nightshift_cli.admin import checks, trials
 from nightshift_cli.admin.checks import Finding
-from nightshift_cli.admin.doctor import _looked, _verdict
+from nightshift_cli.admin.doctor import _looked
 from nightshift_cli.admin.stack import Deployment
+from nightshift_cli.admin.tenant import Tenant, UnexpectedAnswerError
+from nightshift_cli.admin.trials import _route_verdict
 
 from tests.unit.cli.test_admin import OUTPUTS, ROUTE, admin, stack  # noqa: F401 (a fixture)
 
@@ -42,23 +47,78 @@ def states(found: Iterator[Finding]) -> list[str]:
 # --- the stack ------------------------------------------------------------------------------------------------------
 
 
-def lambda_that_runs(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    class Lambda:
-        def get_account_settings(self) -> dict[str, Any]:
-            return {"AccountLimit": {"UnreservedConcurrentExecutions": free}}
+class Lambda:
+    """An account with two functions, and room for ``free`` invocations."""
 
-    monkeypatch.setattr(checks, "aws_client", lambda _: Lambda())
+    def __init__(
+        self, free: int = 1000, reserved: int | None = None, update: str = "Successful", error: str | None = None
+    ) -> None:
+        self._free, self._reserved, self._update, self._error = free, reserved, update, error
+        self.invoked: dict[str, Any] = {}
+
+    def get_account_settings(self) -> dict[str, Any]:
+        return {"AccountLimit": {"UnreservedConcurrentExecutions": self._free}}
+
+    def get_function_concurrency(self, **_: str) -> dict[str, Any]:
+        return {"ReservedConcurrentExecutions": self._reserved} if self._reserved else {}
+
+    def get_function_configuration(self, **_: str) -> dict[str, Any]:
+        return {"State": "Active", "LastUpdateStatus": self._update, "LastUpdateStatusReason": "no room"}
+
+    def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 - as in boto3
+        self.invoked[FunctionName] = json.loads(Payload)
+        failed = {"FunctionError": "Unhandled"} if self._error else {}
+        return failed | {"Payload": io.BytesIO((self._error or "{}").encode())}
 
 
-@pytest.mark.parametrize(("free", "state"), [(10, "warn"), (62, "warn"), (63, "ok"), (1000, "ok")])
-def test_the_accounts_concurrency_is_compared_with_the_routes(
-    monkeypatch: pytest.MonkeyPatch, free: int, state: str
+def an_account(monkeypatch: pytest.MonkeyPatch, **about: Any) -> Lambda:
+    found = Lambda(**about)
+    monkeypatch.setattr(checks, "aws_client", lambda _: found)
+    monkeypatch.setattr(checks, "functions_of", lambda _: {"RunChunk": "stack-RunChunk-1", "Sweep": "stack-Sweep-1"})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "state"),
+    [
+        (10, None, "warn"),
+        (62, None, "warn"),
+        (63, None, "ok"),
+        (1000, 12, "warn"),
+        (1000, 13, "ok"),
+        (49, 13, "warn"),
+    ],
+)
+def test_concurrency_is_compared_with_what_the_routes_ask_for(
+    monkeypatch: pytest.MonkeyPatch, free: int, reserved: int | None, state: str
 ) -> None:
     apply(max_concurrency=10_000)
-    lambda_that_runs(monkeypatch, free)
+    an_account(monkeypatch, free=free, reserved=reserved)
     (found,) = checks.check_concurrency(DEPLOYMENT)
     assert found.state == state
-    assert "13 workers" in found.words
+    assert "13" in found.words
+    assert ("WorkerConcurrency" in found.words) == (reserved == 12)
+
+
+def test_functions_that_no_trial_reaches_are_invoked(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = an_account(monkeypatch)
+    assert states(checks.check_functions(DEPLOYMENT)) == ["ok"]
+    assert functions.invoked == {"stack-Sweep-1": {}}
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"error": '{"errorType": "Runtime.ImportModuleError"}'}, 'Sweep: {"errorType": "Runtime.ImportModuleError'),
+        ({"update": "Failed"}, "RunChunk: Active Failed (no room); Sweep: Active Failed (no room)"),
+    ],
+)
+def test_a_function_that_does_not_start_is_named(
+    monkeypatch: pytest.MonkeyPatch, about: dict[str, Any], words: str
+) -> None:
+    an_account(monkeypatch, **about)
+    (found,) = checks.check_functions(DEPLOYMENT)
+    assert (found.state, words in found.words) == ("fail", True)
 
 
 def alarm(**fields: Any) -> None:
@@ -131,6 +191,42 @@ def test_an_api_that_is_another_one_is_found(status: int) -> None:
     assert found.state == "fail"
 
 
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+
+class Domains:
+    """Amazon API Gateway with the domain ``api.test``, or without."""
+
+    class exceptions:  # noqa: N801 - as in boto3
+        NotFoundException = KeyError
+
+    def __init__(self, **targets: str) -> None:
+        self._targets = targets
+
+    def get_domain_name(self, domainName: str) -> dict[str, str]:  # noqa: N803 - as in boto3
+        return {"regionalDomainName": self._targets[domainName.partition(".")[0]]}
+
+
+@pytest.mark.parametrize(
+    ("domains", "words"),
+    [(Domains(), "this machine's DNS"), (Domains(api="d-1.test"), "CNAME record of it to d-1.test")],
+)
+def test_the_apis_name_needs_an_address(monkeypatch: pytest.MonkeyPatch, domains: Domains, words: str) -> None:
+    monkeypatch.setattr(checks, "aws_client", lambda _: domains)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [()])
+    assert states(checks.check_dns(DEPLOYMENT)) == ["ok"]
+    unknown_names(monkeypatch)
+    (found,) = checks.check_dns(DEPLOYMENT)
+    assert (found.state, words in found.words) == ("fail", True)
+
+
 # --- routes ---------------------------------------------------------------------------------------------------------
 
 PRICED = {"id": "s", "input_per_million": 1, "output_per_million": 1}
@@ -172,13 +268,54 @@ def test_a_routes_secret_is_read_and_sent() -> None:
     assert "the-key" not in found.words
 
 
-def test_a_route_that_cannot_be_reached_from_here_may_be_private() -> None:
+def test_a_route_that_cannot_be_reached_from_here_may_be_private(monkeypatch: pytest.MonkeyPatch) -> None:
     apply(sku=PRICED)
+    unknown_names(monkeypatch)
 
     def refuse(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("no")
 
-    assert states(checks.check_routes(answering(refuse))) == ["warn"]
+    (found,) = checks.check_routes(answering(refuse))
+    assert (found.state, "no address in DNS" in found.words) == ("warn", True)
+
+
+# --- the trials -----------------------------------------------------------------------------------------------------
+
+
+def tenant(answer: Callable[[httpx.Request], httpx.Response]) -> Tenant:
+    made = Tenant(DEPLOYMENT, answering(answer))
+    made.headers = {}
+    return made
+
+
+def test_a_name_that_leads_to_another_stack_is_found() -> None:
+    with pytest.raises(UnexpectedAnswerError, match="another stack"):
+        tenant(lambda _: httpx.Response(401)).call("GET", "/batches")
+
+
+@pytest.mark.parametrize(
+    ("ran", "status", "lines", "state", "words"),
+    [
+        (True, "cancelled", 2, "ok", "two lines out"),
+        (True, "cancelled", 1, "fail", "1 came out"),
+        (True, "failed", 0, "fail", "Map: States.Runtime: no plan"),
+        (False, "cancelled", 2, "fail", "Map: States.Runtime: no plan"),
+        (None, "cancelled", 2, "fail", "Map: States.Runtime: no plan"),
+    ],
+)
+def test_the_engine_is_judged_by_what_came_out(
+    monkeypatch: pytest.MonkeyPatch, ran: bool | None, status: str, lines: int, state: str, words: str
+) -> None:
+    class History:
+        def get_execution_history(self, **_: Any) -> dict[str, Any]:
+            failure = {"error": "States.Runtime", "cause": "no plan"}
+            return {"events": [{"type": "Exit"}, {"type": "Map", "mapRunFailedEventDetails": failure}]}
+
+    monkeypatch.setattr(trials, "aws_client", lambda _: History())
+    batch = {"id": "batch_1", "status": status, "error_file_id": "file-1"}
+    caller = tenant(lambda _: httpx.Response(200, text="{}\n" * lines))
+    found = trials._engine_verdict(caller, batch, ran)
+    assert (found.state, words in found.words) == (state, True)
 
 
 # --- the verdicts ---------------------------------------------------------------------------------------------------
@@ -210,5 +347,5 @@ def test_the_end_of_a_trial_is_told(status: str, completed: int, state: str, wor
         "request_counts": {"completed": completed},
         "errors": {"data": [{"message": "no room"}]} if status != "completed" else None,
     }
-    found = _verdict(route, batch)
+    found = _route_verdict(route, "/v1/chat/completions", batch)
     assert (found.state, words in found.words) == (state, True)
