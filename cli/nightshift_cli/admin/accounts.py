@@ -1,23 +1,28 @@
 """`nightshift admin accounts`."""
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_outcome, print_table, records
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
+if TYPE_CHECKING:
+    from nightshift.accounts.record import Account
+
 app = typer.Typer(help="Accounts, their quotas and weights; who may use the API.", no_args_is_help=True)
 
+_HEAD = ("ID", "NAME", "WEIGHT", "STATE", "CREATED")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")]
 
 
 @app.command("create")
 @with_options(operator_options)
-def create_account(operator: Operator, name: Annotated[str, typer.Argument()]) -> None:
+def create_account(operator: Operator, name: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
     """Create an account and print its id."""
     with operator:
         from nightshift.accounts import store as accounts
@@ -25,7 +30,8 @@ def create_account(operator: Operator, name: Annotated[str, typer.Argument()]) -
         # The other commands find an account by its name, so the name has to be unique.
         if any(name in (account.id, account.name) for account in accounts.list_accounts()):
             raise CliError(f"An account named {name} already exists.")
-        typer.echo(accounts.create_account(name))
+        account_id = accounts.create_account(name)
+    typer.echo(show.as_json({"id": account_id, "name": name}) if as_json else account_id)
 
 
 @app.command("list")
@@ -36,11 +42,7 @@ def list_accounts(operator: Operator, as_json: AsJson = False) -> None:
         from nightshift.accounts import store as accounts
 
         found = accounts.list_accounts()
-    rows = [
-        (one.id, one.name, one.weight, "disabled" if one.disabled_at else "active", show.moment(one.created_at))
-        for one in found
-    ]
-    print_table(("ID", "NAME", "WEIGHT", "STATE", "CREATED"), rows, as_json)
+    print_table(_HEAD, [_row(one) for one in found], as_json)
 
 
 @app.command("disable")
@@ -51,6 +53,7 @@ def disable_account(
     keep_batches: Annotated[
         bool, typer.Option("--keep-batches", help="Let its open batches run to their ends.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let no key of an account work, and cancel its open batches."""
     with operator:
@@ -60,23 +63,27 @@ def disable_account(
 
         account = accounts.find(name)
         accounts.disable(account.id)
-        typer.echo(
-            f"{show.plain(name)} is disabled. Its keys stop working within {accounts.KEY_CACHE_SECONDS} seconds."
-        )
+        words = f"{show.plain(name)} is disabled. Its keys stop working within {accounts.KEY_CACHE_SECONDS} seconds."
+        typer.echo(words, err=as_json)
+        cancelled = []
         if not keep_batches:
             cancelled = [cancel(account.id, batch.id).id for batch in batches.open_of(account.id)]
-            typer.echo(f"Batches cancelled: {len(cancelled)}. Requests in flight may still be answered and paid.")
+            words = f"Batches cancelled: {len(cancelled)}. Requests in flight may still be answered and paid."
+            typer.echo(words, err=as_json)
+    if as_json:
+        typer.echo(show.as_json(_record(account, disabled_at=int(time.time())) | {"cancelled": cancelled}))
 
 
 @app.command("enable")
 @with_options(operator_options)
-def enable_account(operator: Operator, name: Name) -> None:
+def enable_account(operator: Operator, name: Name, as_json: AsJson = False) -> None:
     """Let the keys of a disabled account work again."""
     with operator:
         from nightshift.accounts import store as accounts
 
-        accounts.enable(accounts.find(name).id)
-    typer.echo(f"{show.plain(name)} is enabled.")
+        account = accounts.find(name)
+        accounts.enable(account.id)
+    print_outcome(_record(account, disabled_at=None), f"{name} is enabled.", as_json)
 
 
 @app.command("quotas")
@@ -150,10 +157,24 @@ def set_account(
     operator: Operator,
     name: Name,
     weight: Annotated[int, typer.Option(min=1, max=1000, help="Its part of a route that accounts share.")],
+    as_json: AsJson = False,
 ) -> None:
     """Set the weight of an account: 2 gets twice as much of a busy route as 1."""
     with operator:
         from nightshift.accounts import store as accounts
 
-        accounts.set_weight(accounts.find(name).id, weight)
-    typer.echo(f"{show.plain(name)} has the weight {weight}. Workers that start from now on use it.")
+        account = accounts.find(name)
+        accounts.set_weight(account.id, weight)
+    words = f"{name} has the weight {weight}. Workers that start from now on use it."
+    print_outcome(_record(account, weight=weight), words, as_json)
+
+
+def _row(one: "Account") -> tuple[object, ...]:
+    return one.id, one.name, one.weight, "disabled" if one.disabled_at else "active", show.moment(one.created_at)
+
+
+def _record(account: "Account", **changed: int | None) -> dict[str, object]:
+    """The account as the list has it, with what was ``changed``: a read might not show that yet."""
+    import msgspec
+
+    return records(_HEAD, [_row(msgspec.structs.replace(account, **changed))])[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table, records
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_outcome, print_table, records
 from nightshift_cli.admin.waiting import reasons
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What callers do not see of their batches.", no_args_is_help=True)
 
 
+_HEAD = ("ID", "ACCOUNT", "STATUS", "MODEL", "LINES", "CREATED", "COST")
 _SUBMISSION = ("CHUNK", "STEP", "SINCE", "ROUND", "LINES", "PROVIDER'S BATCHES", "PROBLEM")
 
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID")]
@@ -46,19 +47,20 @@ def list_batches(
             if not open_only or batch.status not in TERMINAL
         ]
     found.sort(key=lambda each: each[1].id, reverse=True)
-    head = ("ID", "ACCOUNT", "STATUS", "MODEL", "LINES", "CREATED", "COST")
-    print_table(head, [_row(*each) for each in found], as_json)
+    print_table(_HEAD, [_row(*each) for each in found], as_json)
 
 
 @app.command("cancel")
 @with_options(operator_options)
-def cancel_batch(operator: Operator, batch_id: BatchId) -> None:
+def cancel_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -> None:
     """Cancel a batch of whichever account has it. Answered lines are kept."""
     with operator:
         from nightshift.batches.cancel import cancel
 
-        batch = cancel(_find(batch_id).account_id, batch_id)
-    typer.echo(f"{batch.id} is {batch.status}.")
+        account, found = _find(batch_id)
+        batch = cancel(found.account_id, batch_id)
+    (outcome,) = records(_HEAD, [_row(account, batch)])
+    print_outcome(outcome, f"{batch.id} is {batch.status}.", as_json)
 
 
 @app.command("show")
@@ -66,19 +68,18 @@ def cancel_batch(operator: Operator, batch_id: BatchId) -> None:
 def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -> None:
     """Show the route and the cost of a batch, why it waits, and its batches at the provider."""
     with operator:
-        from nightshift.accounts import store as accounts
         from nightshift.batches import store as batches
         from nightshift.batches.cost import cost_of
         from nightshift.submissions import store as submissions
 
-        batch = _find(batch_id)
+        account, batch = _find(batch_id)
         counts, cost = batches.progress(batch).counts, cost_of(batch)
         submitted = submissions.of_batch(batch.id)
-        account, waits_for = accounts.get(batch.account_id), reasons(batch, time.time())
+        waits_for = reasons(batch, time.time())
     route = batch.plan.route if batch.plan else None
     rows: list[tuple[str, object]] = [
         ("id", batch.id),
-        ("account", account.name),
+        ("account", account),
         ("status", batch.status),
         ("created", show.moment(batch.created_at)),
         ("expires", show.moment(batch.expires_at)),
@@ -107,15 +108,15 @@ def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -
             print_table(head, found)
 
 
-def _find(batch_id: str) -> "Batch":
-    """The batch of whichever account has it."""
+def _find(batch_id: str) -> "tuple[str, Batch]":
+    """The batch of whichever account has it, after that account's name."""
     from nightshift.accounts import store as accounts
     from nightshift.batches import store as batches
 
     for account in accounts.list_accounts():
         batch = batches.find(account.id, batch_id)
         if batch is not None:
-            return batch
+            return account.name, batch
     raise CliError(f"There is no batch {batch_id}.")
 
 

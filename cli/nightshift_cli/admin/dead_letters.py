@@ -1,14 +1,27 @@
 """`nightshift admin dead-letters`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.stack import AsJson, Operator, account_names, operator_options, print_table
+from nightshift_cli.admin.stack import (
+    AsJson,
+    Operator,
+    account_names,
+    operator_options,
+    print_outcome,
+    print_table,
+    records,
+)
 from nightshift_cli.options import with_options
 
+if TYPE_CHECKING:
+    from nightshift.webhooks.queue import Letter
+
 app = typer.Typer(help="Webhooks that no receiver took in nine tries.", no_args_is_help=True)
+
+_HEAD = ("BATCH", "ACCOUNT", "EVENT", "CALLBACK URL", "GIVEN UP")
 
 
 @app.command("list")
@@ -21,14 +34,7 @@ def list_letters(operator: Operator, as_json: AsJson = False) -> None:
         letters = sorted(queue.dead_letters(), key=lambda letter: letter.sent_at)
         queue.give_back(letters)
         names = account_names()
-    rows = [
-        (
-            *(one.event.batch_id, names.get(one.event.account_id, one.event.account_id), one.event.type),
-            *(one.event.callback_url, show.moment(one.sent_at)),
-        )
-        for one in letters
-    ]
-    print_table(("BATCH", "ACCOUNT", "EVENT", "CALLBACK URL", "GIVEN UP"), rows, as_json)
+    print_table(_HEAD, [_row(one, names) for one in letters], as_json)
 
 
 @app.command("redrive")
@@ -37,6 +43,7 @@ def redrive_letters(
     operator: Operator,
     batch: Annotated[str | None, typer.Option(metavar="BATCH_ID", help="Only the letters of this batch.")] = None,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Only the letters of this account.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send dead letters again, all of their tries anew. Do it when their receiver works again."""
     with operator:
@@ -44,13 +51,21 @@ def redrive_letters(
         from nightshift.webhooks import queue
 
         account_id = accounts.find(account).id if account else None
-        others, redriven = [], 0
+        names = account_names()
+        others, redriven = [], []
         # All are read first: one that fails again at once would come round again.
         for letter in queue.dead_letters():
             if batch in (None, letter.event.batch_id) and account_id in (None, letter.event.account_id):
                 queue.redrive(letter)
-                redriven += 1
+                redriven.append(letter)
             else:
                 others.append(letter)
         queue.give_back(others)
-    typer.echo(f"Dead letters sent again: {redriven}.")
+    outcome = records(_HEAD, [_row(one, names) for one in redriven])
+    print_outcome(outcome, f"Dead letters sent again: {len(redriven)}.", as_json)
+
+
+def _row(letter: "Letter", names: dict[str, str]) -> tuple[object, ...]:
+    event = letter.event
+    account = names.get(event.account_id, event.account_id)
+    return event.batch_id, account, event.type, event.callback_url, show.moment(letter.sent_at)

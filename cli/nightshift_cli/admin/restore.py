@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nightshift_cli.admin.stack import Operator, operator_options
+from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_outcome
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
@@ -30,6 +30,7 @@ def restore_table(
         str, typer.Option("--from", metavar="TABLE_NAME", help="The copy, such as one restored to a point in time.")
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also replace items that are there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the items that one of the stack's tables lacks from another table, which has the same keys.
 
@@ -54,7 +55,8 @@ def restore_table(
                 kept += 1
             else:
                 restored += 1
-    typer.echo(f"Items restored: {restored}; kept as they are: {kept}.")
+    outcome = {"table": table, "from": source, "restored": restored, "kept": kept}
+    print_outcome(outcome, f"Items restored: {restored}; kept as they are: {kept}.", as_json)
 
 
 def _keys(schema: "Sequence[KeySchemaElementTypeDef]") -> list[str]:

@@ -1,47 +1,74 @@
-"""What applying routes would change, as lines of text."""
+"""What applying routes would change."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from nightshift.routes.route import Route
 
 
-# Values that operators may have put a key into. They are neither shown nor recorded.
-_MAY_BE_SECRET = ("headers.", "query.", "extra_body.")
+# What operators may have put a key into, also as a part of another field. Its values are neither shown nor recorded.
+_MAY_BE_SECRET = frozenset({"headers", "query", "extra_body"})
 
 
-def route_diff(stored: "Iterable[Route]", given: "Iterable[Route]") -> list[str]:
-    """A line for each route that is added (+) or deleted (-), and for each field that is changed (~).
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one route. ``fields`` are those that differ, with the value ``before`` and ``after``, or
+    ``hidden``."""
+
+    model: str
+    provider: str
+    sku: str
+    change: Literal["added", "changed", "removed"]
+    fields: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """A line for a route that is added (+) or removed (-), and one for each field that is changed (~)."""
+        name = f"{self.model}, {self.provider}, {self.sku}"
+        if self.change != "changed":
+            return [f"{'+' if self.change == 'added' else '-'} {name}"]
+        return [f"~ {name}: {_words(field, values)}" for field, values in self.fields.items()]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def route_diff(stored: "Iterable[Route]", given: "Iterable[Route]") -> list[Change]:
+    """The routes that differ.
 
     ``stored`` are all routes that there are. Those of models that ``given`` does not name stay as they are.
     """
     after = {route.id: route for route in given}
     models = {route.model for route in after.values()}
     before = {route.id: route for route in stored if route.model in models}
-    lines = []
+    changes = []
     for id_ in sorted(before.keys() | after.keys()):
-        name = ", ".join(id_.split("\n"))
+        model, provider, sku = id_.split("\n")
         if id_ not in before:
-            lines.append(f"+ {name}")
+            changes.append(Change(model, provider, sku, "added"))
         elif id_ not in after:
-            lines.append(f"- {name}")
-        else:
-            lines += [f"~ {name}: {change}" for change in _changes(before[id_], after[id_])]
-    return lines
+            changes.append(Change(model, provider, sku, "removed"))
+        elif fields := dict(_differences(before[id_], after[id_])):
+            changes.append(Change(model, provider, sku, "changed", fields))
+    return changes
 
 
-def _changes(before: "Route", after: "Route") -> Iterator[str]:
+def _differences(before: "Route", after: "Route") -> Iterator[tuple[str, dict[str, Any]]]:
     import msgspec
 
     old, new = (_flat(msgspec.to_builtins(route)) for route in (before, after))
-    for field in sorted(old.keys() | new.keys()):
-        if old.get(field) == new.get(field):
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) == new.get(name):
             continue
-        if field.startswith(_MAY_BE_SECRET):
-            yield f"{field} changed"
+        if _MAY_BE_SECRET & set(name.split(".")):
+            yield name, {"hidden": True}
         else:
-            yield f"{field} {old.get(field)} -> {new.get(field)}"
+            yield name, {"before": old.get(name), "after": new.get(name)}
+
+
+def _words(name: str, values: dict[str, Any]) -> str:
+    return f"{name} changed" if "hidden" in values else f"{name} {values['before']} -> {values['after']}"
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

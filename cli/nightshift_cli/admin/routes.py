@@ -8,7 +8,15 @@ import typer
 
 from nightshift_cli import show
 from nightshift_cli.admin.route_diff import route_diff
-from nightshift_cli.admin.stack import AsJson, Operator, account_names, operator_options, print_table, records
+from nightshift_cli.admin.stack import (
+    AsJson,
+    Operator,
+    account_names,
+    operator_options,
+    print_outcome,
+    print_table,
+    records,
+)
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
@@ -32,6 +40,7 @@ def apply_routes(
     operator: Operator,
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", exists=True, dir_okay=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replace all routes of the models that the file names, and show what that changes. Other models keep theirs."""
     given = read_routes(file)
@@ -39,14 +48,17 @@ def apply_routes(
         from nightshift.routes import store as routes
 
         changes = route_diff(routes.all_routes(), given)
-        for line in changes:
-            typer.echo(show.plain(line))
-        if dry_run:
-            typer.echo("Nothing was changed.")
-            return
-        stack.entry.add(changes="; ".join(changes))
-        put, deleted = routes.apply(given)
-    typer.echo(f"Routes written: {put}; deleted: {deleted}.")
+        lines = [line for change in changes for line in change.lines()]
+        for line in lines:
+            typer.echo(show.plain(line), err=as_json)
+        written = deleted = 0
+        words = "Nothing was changed."
+        if not dry_run:
+            stack.entry.add(changes="; ".join(lines))
+            written, deleted = routes.apply(given)
+            words = f"Routes written: {written}; deleted: {deleted}."
+    outcome = {"changes": [change.as_dict() for change in changes], "written": written, "deleted": deleted}
+    print_outcome(outcome, words, as_json)
 
 
 @app.command("list")
@@ -92,26 +104,34 @@ def route_status(operator: Operator, as_json: AsJson = False) -> None:
 
 @app.command("pause")
 @with_options(operator_options)
-def pause_route(operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None) -> None:
+def pause_route(
+    operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None, as_json: AsJson = False
+) -> None:
     """Send nothing more to a route. Requests in flight may end; batches wait, at most until their deadline."""
-    _control(operator, model, provider, sku, "paused")
+    _control(operator, model, provider, sku, "paused", as_json)
 
 
 @app.command("drain")
 @with_options(operator_options)
-def drain_route(operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None) -> None:
+def drain_route(
+    operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None, as_json: AsJson = False
+) -> None:
     """Lock no new batches to a route. Those that it has go on."""
-    _control(operator, model, provider, sku, "draining")
+    _control(operator, model, provider, sku, "draining", as_json)
 
 
 @app.command("resume")
 @with_options(operator_options)
-def resume_route(operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None) -> None:
+def resume_route(
+    operator: Operator, model: Model, provider: Provider = None, sku: SkuId = None, as_json: AsJson = False
+) -> None:
     """Undo pause and drain."""
-    _control(operator, model, provider, sku, "open")
+    _control(operator, model, provider, sku, "open", as_json)
 
 
-def _control(operator: Operator, model: str, provider: str | None, sku: str | None, control: "Control") -> None:
+def _control(
+    operator: Operator, model: str, provider: str | None, sku: str | None, control: "Control", as_json: bool
+) -> None:
     with operator:
         from nightshift.chunks import seats
         from nightshift.routes import store as routes
@@ -124,11 +144,17 @@ def _control(operator: Operator, model: str, provider: str | None, sku: str | No
         ]
         if not chosen:
             raise CliError(f"No such route of the model {model}.")
+        outcome = []
         for route in chosen:
-            RouteState(route.id).put_control(control)
+            state = RouteState(route.id)
+            state.put_control(control)
             if control == "open":
                 seats.wake_first(route)
-            typer.echo(show.plain(f"{route.model}, {route.provider}, {route.sku.id}: {control}"))
+            typer.echo(show.plain(f"{route.model}, {route.provider}, {route.sku.id}: {control}"), err=as_json)
+            row = (route.model, route.provider, route.sku.id, _state(state.read()))
+            outcome += records(("MODEL", "PROVIDER", "SKU", "STATE"), [row])
+    if as_json:
+        typer.echo(show.as_json(outcome))
 
 
 def _status(route: "Route", view: "View", now: float) -> tuple[object, ...]:

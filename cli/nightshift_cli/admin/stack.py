@@ -131,6 +131,13 @@ def print_table(head: tuple[str, ...], rows: Sequence[Sequence[object]], as_json
         typer.echo(line)
 
 
+def print_outcome(outcome: object, words: str, as_json: bool) -> None:
+    """What a command did: the words, or JSON with the words beside it on stderr."""
+    if as_json:
+        typer.echo(show.as_json(outcome))
+    typer.echo(show.plain(words), err=as_json)
+
+
 def records(head: tuple[str, ...], rows: Sequence[Sequence[object]]) -> list[dict[str, object]]:
     """Each row as an object whose fields are named as the columns."""
     names = [name.lower().replace(" ", "_").replace("'", "") for name in head]
