@@ -69,6 +69,10 @@ Output = Annotated[
     ),
 ]
 IsQuiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's object unchanged, and nothing else.")]
+RetryFailed = Annotated[
+    int, typer.Option(min=0, max=10, metavar="N", help="Run the failed lines again, up to N times.")
+]
 
 
 @app.command()
@@ -80,11 +84,10 @@ def run(
     callback_url: Annotated[str | None, typer.Option(help="Gets a signed webhook when the batch has ended.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Default: the url of the input's first line.")] = None,
-    retry_failed: Annotated[
-        int, typer.Option(min=0, max=10, metavar="N", help="Run the failed lines again, up to N times.")
-    ] = 0,
+    retry_failed: RetryFailed = 0,
     poll_seconds: Annotated[float, typer.Option(min=0.1, help="The first interval; it grows up to 5 s.")] = 1.0,
     quiet: IsQuiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a JSONL file as a batch, and download its results.
 
@@ -110,7 +113,7 @@ def run(
     job.check_output(output)
     retries.check_part(source, output)
     settings = job.BatchSettings(endpoint or job.endpoint_of(source), callback_url, job.pairs(metadata or []))
-    display = Display.of(quiet)
+    display = Display.of(quiet or as_json)
     with Client(connection) as client:
         file_id = _upload(client, source, display)
         batch = _create(client, file_id, settings, display, connection.options)
@@ -122,7 +125,7 @@ def run(
             with retries.merged_into(source, output) as part:
                 batch = _watch_and_download(client, batch, part, poll_seconds, display, connection.options)
             display.lines.say(f"{output} has the answered lines of all runs now.")
-    _exit_with(job.problems(batch))
+    _end_with(batch, as_json)
 
 
 def _upload(client: "Client", source: Path, display: "Display") -> str:
@@ -166,7 +169,9 @@ def _watch_and_download(
 
 @app.command()
 @with_options(connect)
-def download(connection: Connection, batch_id: BatchId, output: Output, quiet: IsQuiet = False) -> None:
+def download(
+    connection: Connection, batch_id: BatchId, output: Output, quiet: IsQuiet = False, as_json: AsJson = False
+) -> None:
     """Download the results of a batch that has ended.
 
     \b
@@ -181,8 +186,8 @@ def download(connection: Connection, batch_id: BatchId, output: Output, quiet: I
 
     job.check_output(output)
     with Client(connection) as client:
-        batch = job.fetch(client, batch_id, output, Display.of(quiet).lines)
-    _exit_with(job.problems(batch))
+        batch = job.fetch(client, batch_id, output, Display.of(quiet or as_json).lines)
+    _end_with(batch, as_json)
 
 
 @app.command()
@@ -192,7 +197,7 @@ def status(
     batch_id: Annotated[str | None, typer.Argument(metavar="BATCH_ID", help="Default: list the newest.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show its progress until it has ended.")] = False,
     as_timeline: Annotated[bool, typer.Option("--timeline", help="Draw its steps with their times.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the API's object unchanged.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a batch, or list the newest ones.
 
@@ -220,7 +225,7 @@ def status(
 
 @app.command()
 @with_options(connect)
-def cancel(connection: Connection, batch_id: BatchId) -> None:
+def cancel(connection: Connection, batch_id: BatchId, as_json: AsJson = False) -> None:
     """Cancel a batch. Finished lines are kept.
 
     \b
@@ -230,12 +235,12 @@ def cancel(connection: Connection, batch_id: BatchId) -> None:
     from nightshift_cli.client import Client
 
     with Client(connection) as client:
-        _print(show.batch(client.cancel_batch(batch_id)))
+        _print_batch(client.cancel_batch(batch_id), as_json)
 
 
 @app.command()
 @with_options(connect)
-def retry(connection: Connection, batch_id: BatchId) -> None:
+def retry(connection: Connection, batch_id: BatchId, as_json: AsJson = False) -> None:
     """Create a batch of the lines that failed in a batch that has ended.
 
     \b
@@ -247,7 +252,7 @@ def retry(connection: Connection, batch_id: BatchId) -> None:
     from nightshift_cli.progress import Quiet
 
     with Client(connection) as client:
-        _print(show.batch(job.retry(client, batch_id, Quiet())))
+        _print_batch(job.retry(client, batch_id, Quiet()), as_json)
 
 
 @app.command()
@@ -273,11 +278,19 @@ def console(
         raise CliError(f"No browser opened the console. Open {page.address(connection)} and sign in with your key.")
 
 
-def _exit_with(problems: list[str]) -> None:
-    """Print the problems and exit with 1, if there are any."""
-    if problems:
+def _end_with(batch: Batch, as_json: bool) -> None:
+    """Print the problems of an ended batch and exit with 1, if there are any."""
+    from nightshift_cli import run as job
+
+    if as_json:
+        _print_batch(batch, as_json)
+    if problems := job.problems(batch):
         complain(problems)
         raise typer.Exit(1)
+
+
+def _print_batch(batch: Batch, as_json: bool) -> None:
+    _print([show.as_json(batch)] if as_json else show.batch(batch))
 
 
 def _print(lines: list[str]) -> None:

@@ -15,7 +15,7 @@ from nightshift_cli.main import app
 from tests.unit.cli.test_admin import OUTPUTS, ROUTE, admin, give_up, stack, three_batches  # noqa: F401 (a fixture)
 
 # They show something to a person, or serve one, until Ctrl-C.
-FOR_PEOPLE = {"console", "webhooks listen", "run", "download", "cancel", "retry"}
+FOR_PEOPLE = {"console", "webhooks listen"}
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[str, Any]]:
@@ -31,7 +31,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def test_the_commands_are_found() -> None:
-    assert COMMANDS.keys() >= {"status", "admin accounts purge", "admin routes apply", "admin restore", *FOR_PEOPLE}
+    assert COMMANDS.keys() >= {"run", "admin accounts purge", "admin routes apply", "admin restore", *FOR_PEOPLE}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - FOR_PEOPLE))

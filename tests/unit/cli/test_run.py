@@ -251,6 +251,18 @@ def test_too_large_file_is_not_sent(api: FakeApi, folder: Path) -> None:
     assert api.calls == []
 
 
+@pytest.mark.parametrize("command", ["run", "download"])
+def test_json_is_the_ended_batch_alone(api: FakeApi, folder: Path, command: str) -> None:
+    ended = batch("completed", completed=1, failed=1, output_file_id="file_out", error_file_id="file_err")
+    api.states = [ended]
+
+    result = invoke("--json") if command == "run" else download("--json")
+
+    assert (result.exit_code, json.loads(result.stdout)) == (1, ended)
+    assert result.stderr == "1 of 2 lines failed.\n"
+    assert (folder / "out.jsonl").read_bytes() == api.files["file_out"]
+
+
 def download(*options: str) -> Result:
     return CliRunner().invoke(app, ["download", "batch_1", "-o", "out.jsonl", *options], catch_exceptions=False)
 

@@ -72,10 +72,6 @@ def test_failed_batch_shows_file_errors(api: FakeApi) -> None:
     assert invoke("status", "batch_1").stdout.splitlines()[-1] == "  line 2: url is wrong. (invalid_url, url)"
 
 
-def test_json_is_the_unchanged_object() -> None:
-    assert json.loads(invoke("status", "batch_1", "--json").stdout) == BATCH
-
-
 def test_no_id_lists_the_newest_batches(api: FakeApi) -> None:
     running = BATCH | {"id": "batch_2", "status": "validating", "model": None, "request_counts": None}
     api.content = {"object": "list", "data": [running, BATCH], "has_more": False}
@@ -102,6 +98,11 @@ def test_cancel_shows_the_batch(api: FakeApi) -> None:
     assert (result.exit_code, api.requests[0].method) == (0, "POST")
     assert api.requests[0].url.path == "/v1/batches/batch_1/cancel"
     assert "cancelling" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "cancel", "retry"])
+def test_json_is_the_unchanged_object(command: str) -> None:
+    assert json.loads(invoke(command, "batch_1", "--json").stdout) == BATCH
 
 
 def test_environment_selects_the_api(api: FakeApi) -> None:
