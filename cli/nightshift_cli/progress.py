@@ -159,7 +159,7 @@ class Display:
 
     @classmethod
     def of(cls, quiet: bool) -> "Display":
-        return cls(Quiet() if quiet else Lines(), sys.stdout.isatty() and not quiet)
+        return cls(Quiet() if quiet else Lines(), show.is_terminal(sys.stdout) and not quiet)
 
     def upload(self) -> UploadProgress:
         return UploadBar() if self.has_bars else self.lines

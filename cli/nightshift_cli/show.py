@@ -1,9 +1,12 @@
-"""Batches and tables as plain text: the same on a terminal, in a file and in a CI log."""
+"""Batches and tables as lines of text: drawn by rich on a terminal, plain in a pipe, a file and a CI log."""
 
 import json
+import os
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from nightshift_cli.resources import Batch, FileError
 
@@ -17,11 +20,55 @@ def plain(value: object) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
-def table(rows: Iterable[Sequence[object]]) -> list[str]:
-    """The rows as lines, each column as wide as its widest cell."""
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person reads the stream while it is written. Some CI systems have terminals, but no such person."""
+    return stream.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def table(rows: Iterable[Sequence[object]], has_head: bool = True) -> list[str]:
+    """The rows as lines, each column as wide as its widest cell. The first row is the head, if it ``has_head``."""
     cells = [[plain("-" if cell is None else cell) for cell in row] for row in rows]
+    if cells and is_terminal(sys.stdout):
+        return _drawn(cells, has_head)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _drawn(cells: list[list[str]], has_head: bool) -> list[str]:
+    """The cells for the terminal. Lines break between words alone, however narrow it is: a word may be an id."""
+    from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    # What a cell begins with is its first word's, so that bars keep their places.
+    words = [max(cell_len(word) for cell in column for word in re.findall(r"^ *\S+|\S+", cell)) for column in columns]
+    console = Console(file=sys.stdout)
+    gaps = 2 * (len(columns) - 1)
+    widths = _fitted(widths, words, console.width - gaps)
+    console.width = sum(widths) + gaps
+    drawn = Table(box=SIMPLE_HEAD, show_header=has_head, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    # As Text, in which markup has no effect.
+    head, *rest = [[Text(cell) for cell in row] for row in (cells if has_head else [[""] * len(columns), *cells])]
+    for name, width in zip(head, widths, strict=True):
+        drawn.add_column(name, width=width, overflow="fold")
+    for row in rest:
+        drawn.add_row(*row)
+    with console.capture() as captured:
+        console.print(drawn)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _fitted(widths: list[int], least: list[int], room: int) -> list[int]:
+    """The widths, of which the widest are made narrower until all fit; none is made narrower than its ``least``."""
+    fitted = list(widths)
+    while sum(fitted) > room and fitted != least:
+        wider = [place for place, width in enumerate(fitted) if width > least[place]]
+        fitted[max(wider, key=fitted.__getitem__)] -= 1
+    return fitted
 
 
 def moment(timestamp: int) -> str:
@@ -42,7 +89,8 @@ def batch(found: Batch) -> list[str]:
     rows = [(name, _cell(name, value, found)) for name, value in found.items() if value is not None]
     errors = found.get("errors")
     problems = errors["data"] if errors else []
-    return table(row for row in rows if row[0] not in ("object", "errors")) + file_errors(problems)
+    shown = table((row for row in rows if row[0] not in ("object", "errors")), has_head=False)
+    return shown + file_errors(problems)
 
 
 def batches(found: Iterable[Batch]) -> list[str]:

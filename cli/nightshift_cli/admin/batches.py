@@ -100,7 +100,7 @@ def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -
         fields = {name.replace(" ", "_"): value for name, value in rows}
         typer.echo(show.as_json(fields | {name: records(*each) for name, each in tables.items()}))
         return
-    for line in show.table(row for row in rows if row[1] is not None):
+    for line in show.table((row for row in rows if row[1] is not None), has_head=False):
         typer.echo(line)
     for head, found in tables.values():
         if found:

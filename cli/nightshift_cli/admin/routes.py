@@ -185,7 +185,7 @@ def _details(route: "Route", view: "View", names: dict[str, str], now: float) ->
         lines.append(show.plain(f"{route.model}, {route.provider}: {words}"))
     if rows := _shares(view, names, now):
         title = show.plain(f"{route.model}, {route.provider}, {route.sku.id}:")
-        lines += [title, *(f"  {line}" for line in show.table([_SHARE, *rows]))]
+        lines += [title, *show.table((f"  {first}", *others) for first, *others in [_SHARE, *rows])]
     return lines
 
 
