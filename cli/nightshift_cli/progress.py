@@ -1,15 +1,21 @@
-"""Progress of an upload and of a batch: a bar on a terminal, plain lines elsewhere, nothing with --quiet."""
+"""Progress of an upload and of a batch: a bar on a terminal, plain lines elsewhere, nothing with --quiet.
+
+Progress of an operator's command is a bar on a terminal and nothing elsewhere.
+"""
 
 import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
 from nightshift_cli import show
 from nightshift_cli.resources import Batch
+
+if TYPE_CHECKING:
+    import rich.progress
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -114,7 +120,7 @@ class UploadBar:
         self._bar.update(self._task, completed=done)
 
     def say(self, message: str) -> None:
-        self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        _print_beside(self._bar, message)
 
 
 class Bar:
@@ -147,7 +153,58 @@ class Bar:
         )
 
     def say(self, message: str) -> None:
-        self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        _print_beside(self._bar, message)
+
+
+class Steps:
+    """What an operator's command does at the moment: a bar on stderr if that is a terminal, nothing elsewhere.
+
+    The bar disappears at the end.
+
+    Example:
+        with Steps(total=2) as steps:
+            steps.begin("deleting files")
+            steps.begin("deleting keys")
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        """Without a ``total`` the bar pulses."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        words = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(
+            *(BarColumn(), TimeElapsedColumn(), words),
+            console=Console(file=sys.stderr),
+            transient=True,
+            disable=not show.is_terminal(sys.stderr),
+        )
+        self._task = self._bar.add_task("", total=total)
+        self._begun = 0
+
+    def __enter__(self) -> "Steps":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, step: str) -> None:
+        """The next step begins; those before it are done."""
+        self._bar.update(self._task, completed=self._begun)
+        self._begun += 1
+        self.describe(step)
+
+    def describe(self, step: str) -> None:
+        """Other words for the step that goes on."""
+        self._bar.update(self._task, description=show.plain(step))
+
+
+def _print_beside(bar: "rich.progress.Progress", message: str) -> None:
+    """Print the message above the bar. Markup in it has no effect."""
+    from rich.text import Text
+
+    bar.console.print(Text(message), soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from nightshift_cli.admin.checks import Finding, name_of
 from nightshift_cli.admin.stack import AsJson, Deployment, Operator, operator_options, print_table
 from nightshift_cli.admin.tenant import Tenant, UnexpectedAnswerError
 from nightshift_cli.options import with_options
+from nightshift_cli.progress import Steps
 
 if TYPE_CHECKING:
     import httpx
@@ -44,9 +45,10 @@ def run_doctor(
         looks.append(("routes", partial(checks.check_routes, http, model)))
         for route in checks.routes_of(model) if spend else ():
             looks.append((name_of(route), partial(trials.try_route, tenant, route, wait)))
-        for name, look in looks:
-            typer.echo(f"Looking at {name} …", err=True)
-            found += _looked(name, look)
+        with Steps(len(looks)) as steps:
+            for name, look in looks:
+                steps.begin(name)
+                found += _looked(name, look)
     print_table(("CHECK", "STATE", "WHAT"), [(one.check, one.state, one.words) for one in found], as_json)
     if any(one.state == "fail" for one in found):
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """`nightshift admin accounts purge`: every trace of an account deleted, with a report."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -10,6 +10,7 @@ from nightshift_cli import show
 from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
 from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
+from nightshift_cli.progress import Steps
 
 # A cancelled batch ends within minutes, one at a provider's batch API within a quarter of an hour.
 _ENDS_WITHIN_SECONDS = 1200
@@ -38,48 +39,59 @@ def purge_account(
         from nightshift.accounts import store as accounts
 
         account_id = accounts.find(name).id
-        _bring_to_rest(account_id)
-        rows = forget(account_id)
+        with Steps(total=2 + len(_kinds())) as steps:
+            _bring_to_rest(account_id, steps)
+            rows = forget(account_id, steps)
     print_table(("WHAT", "DELETED"), rows, as_json)
     typer.echo(_REMAINS, err=True)
 
 
-def forget(account_id: str) -> list[tuple[str, int]]:
+def forget(account_id: str, steps: Steps | None = None) -> list[tuple[str, int]]:
     """Delete all of an account that nothing works for any more. Returns what and how much that was."""
-    return [(what, delete(account_id)) for what, delete in _forgetting()]
+    deleted = []
+    for what, delete in _kinds().items():
+        if steps:
+            steps.begin(f"deleting {what}")
+        deleted.append((what, delete(account_id)))
+    return deleted
 
 
-def _bring_to_rest(account_id: str) -> None:
-    """Disable the account and end its batches, so that nothing of it is written any more."""
+def _bring_to_rest(account_id: str, steps: Steps) -> None:
+    """Disable the account and end its batches, so that nothing of it is written any more. These are two steps."""
     from nightshift.accounts import store as accounts
     from nightshift.batches import store as batches
     from nightshift.batches.cancel import cancel
 
+    steps.begin("waiting until its keys have stopped working")
     if accounts.get(account_id).disabled_at is None:
         accounts.disable(account_id)
     disabled_at = accounts.get(account_id).disabled_at or 0
     time.sleep(max(0.0, disabled_at + accounts.KEY_CACHE_SECONDS + 1 - time.time()))
+    steps.begin("ending its batches")
     give_up_at = time.time() + _ENDS_WITHIN_SECONDS
     while still_open := [cancel(account_id, batch.id) for batch in batches.open_of(account_id)]:
         if time.time() > give_up_at:
             raise CliError(f"{len(still_open)} batches have not ended yet. Nothing was deleted; try again later.")
+        steps.describe(f"waiting for the ends of {len(still_open)} batches")
         time.sleep(_LOOK_SECONDS)
 
 
-def _forgetting() -> Iterator[tuple[str, Callable[[str], int]]]:
+def _kinds() -> dict[str, Callable[[str], int]]:
     """What there is of an account, and how it is deleted, in this order: the account itself is last."""
     from nightshift.accounts import store as accounts
     from nightshift.core import bucket
 
-    yield "intermediate results", _results
-    yield "batches, chunks and deliveries", _batches
-    yield "files", lambda account_id: bucket.delete_all(f"files/{account_id}/")
-    yield "uploaded parts", lambda account_id: bucket.delete_all(f"uploads/{account_id}/")
-    yield "file and upload records", _file_records
-    yield "idempotency keys", _idempotency_keys
-    yield "places at routes", _places
-    yield "dead letters", _dead_letters
-    yield "keys, webhook and account", accounts.forget
+    return {
+        "intermediate results": _results,
+        "batches, chunks and deliveries": _batches,
+        "files": lambda account_id: bucket.delete_all(f"files/{account_id}/"),
+        "uploaded parts": lambda account_id: bucket.delete_all(f"uploads/{account_id}/"),
+        "file and upload records": _file_records,
+        "idempotency keys": _idempotency_keys,
+        "places at routes": _places,
+        "dead letters": _dead_letters,
+        "keys, webhook and account": accounts.forget,
+    }
 
 
 def _batch_ids(account_id: str) -> list[str]:

@@ -17,6 +17,7 @@ from nightshift.routes.lease import Lease
 from nightshift.routes.state import RouteState
 from nightshift.webhooks import deliveries, receivers
 from nightshift.webhooks.message import Event
+from nightshift_cli.progress import Steps
 
 from tests.unit.cli.test_admin import OUTPUTS, admin, ended_batch, stack  # noqa: F401 (a fixture)
 
@@ -98,7 +99,8 @@ def test_no_trace_is_left_and_others_keep_theirs() -> None:
     assert letters() == 1
     rows = json.loads(report.stdout)
     assert all(row["deleted"] > 0 for row in rows), rows
-    assert "What remains" in report.stderr
+    assert report.stderr.startswith("What remains: ids in the logs"), "a pipe sees no progress"
+    assert report.stderr.count("\n") == 1
     assert admin("accounts", "purge", "gone", "--yes").exit_code == 2
 
 
@@ -116,6 +118,17 @@ def test_open_batches_are_cancelled_and_waited_for(monkeypatch: pytest.MonkeyPat
     assert accounts.get(account_id).disabled_at
     assert batches.list_page(account_id, limit=5, after=None)[0][0].status == "cancelling"
     assert no_pauses
+
+
+def test_a_terminal_shows_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant("gone")
+    shown: list[str] = []
+    monkeypatch.setattr(Steps, "describe", lambda _, step: shown.append(step))
+
+    rows = json.loads(admin("accounts", "purge", "gone", "--yes", "--json").stdout)
+
+    assert shown[:2] == ["waiting until its keys have stopped working", "ending its batches"]
+    assert shown[2:] == [f"deleting {row['what']}" for row in rows]
 
 
 def test_purge_asks_first() -> None:
