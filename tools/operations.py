@@ -12,12 +12,13 @@ from nightshift.api.bodies import (
     FileForm,
     ListBatches,
     ListFiles,
+    ListVisits,
     PutWebhook,
     RetryBatch,
 )
 from nightshift.api.pages import Page
 from nightshift.api.resources import ErrorEnvelope, FileErrorEnvelope, ModelList, ModelResource
-from nightshift.batches.resources import BatchResource
+from nightshift.batches.resources import BatchResource, VisitResource
 from nightshift.files.resources import (
     FileDeletedResource,
     FileResource,
@@ -212,6 +213,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Cancel a batch; one that has ended is returned as it is",
         answers=(BatchResource,),
         errors=_MISSING,
+    ),
+    ("get", "/batches/{batch_id}/visits"): Operation(
+        id="listVisits",
+        summary="What workers did for the batch, newest first, for a week",
+        answers=(Page[VisitResource],),
+        query=ListVisits,
+        errors=_BAD | _MISSING,
     ),
     ("get", "/batches/{batch_id}/webhook_deliveries"): Operation(
         id="listWebhookDeliveries",

@@ -12,7 +12,7 @@ import httpx
 
 from nightshift_cli.connection import Connection
 from nightshift_cli.errors import ApiError, CliError, UnreachableError
-from nightshift_cli.resources import Batch, BatchPage, Delivery, File, Upload, Webhook
+from nightshift_cli.resources import Batch, BatchPage, Delivery, File, Upload, Visit, Webhook
 
 # How long a failing call is retried, in seconds of waiting.
 READ_RETRY_SECONDS = 3.0
@@ -118,6 +118,18 @@ class Client:
         path = f"/batches/{quote(batch_id, safe='')}/webhook_deliveries"
         found: list[Delivery] = self._get(path, READ_RETRY_SECONDS, _ignore)["data"]
         return found
+
+    def visits(self, batch_id: str) -> list[Visit]:
+        """What workers did for the batch, newest first, for a week."""
+        path = f"/batches/{quote(batch_id, safe='')}/visits?limit=1000"
+        found: list[Visit] = []
+        after = ""
+        while True:
+            page = self._get(path + after, READ_RETRY_SECONDS, _ignore)
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            after = f"&after={page['last_id']}"
 
     def batches(self) -> BatchPage:
         """The first page of batches, newest first."""

@@ -44,6 +44,21 @@ class Delivery(TypedDict):
     attempts: list[Attempt]
 
 
+class Visit(TypedDict):
+    """A worker's visit at a chunk. The requests that were sent again or refused are counted among those sent."""
+
+    chunk: int
+    attempt: int
+    began_at: float
+    ended_at: float
+    outcome: str
+    waits_until: float | None
+    waits_for: str | None
+    requests_sent: int
+    requests_retried: int
+    requests_refused: int
+
+
 class BatchPage(TypedDict):
     data: list[Batch]
 

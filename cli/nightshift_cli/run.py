@@ -138,7 +138,10 @@ def status(client: Client, batch_id: str, *, is_watched: bool, as_timeline: bool
         with Display.of(quiet=as_json).batch() as progress:
             batch = watch(client, batch, 1.0, progress)
     if as_timeline:
-        return timeline(batch, client.deliveries(batch_id), time())
+        visits, deliveries = client.visits(batch_id), client.deliveries(batch_id)
+        if as_json:
+            return [show.as_json({"batch": batch, "visits": visits, "webhook_deliveries": deliveries})]
+        return timeline(batch, visits, deliveries, time())
     return [show.as_json(batch)] if as_json else show.batch(batch)
 
 

@@ -1,6 +1,7 @@
-"""The life of a batch, drawn as text: each of its statuses and each try of its webhook, with its time."""
+"""The life of a batch, drawn as text: its statuses, the visits of workers, and the tries of its webhook."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,37 +13,94 @@ _ENDS = ("completed", "failed", "expired", "cancelled")
 _ENTERED = {"created_at": "validating"} | {
     f"{status}_at": status for status in ("in_progress", "finalizing", "cancelling", *_ENDS)
 }
+# What a chunk waits for, by the API's words.
+_REASONS = {
+    "route": "its route",
+    "provider": "the provider's batch",
+    "retries": "lines that are sent again",
+    "spend_limit": "its account's spend limit",
+}
 
 
-def timeline(batch: Mapping[str, Any], deliveries: Sequence[Mapping[str, Any]], now: float) -> list[str]:
-    """A line for each step, with its beginning, its seconds, and a bar on one scale; steps that go on last until
-    ``now``."""
-    # In the order of a batch's life where two of them fall into one second.
-    entered = [(batch[field], name) for field, name in _ENTERED.items() if batch.get(field) is not None]
-    entered.sort(key=lambda step: step[0])
-    tries = [
-        (attempt["attempted_at"], f"webhook, try {number}", str(attempt["status_code"] or attempt["error"]))
-        for delivery in deliveries
-        for number, attempt in enumerate(delivery["attempts"], 1)
-    ]
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A row: what began when and lasted until when, None for a moment; then what was waited until when."""
+
+    name: str
+    began_at: float
+    ended_at: float | None = None
+    waited_until: float | None = None
+    words: str = ""
+
+
+def timeline(
+    batch: Mapping[str, Any], visits: Sequence[Mapping[str, Any]], deliveries: Sequence[Mapping[str, Any]], now: float
+) -> list[str]:
+    """A line for each step, in the order of their beginnings, with its seconds, and a bar on one scale.
+
+    Steps that go on last until ``now``. ``visits`` are newest first, as the API lists them. What is to come is below.
+    """
+    steps = sorted([*_statuses(batch, now), *_visits(visits, now), *_tries(deliveries)], key=lambda step: step.began_at)
     begins = batch["created_at"]
-    has_ended = batch["status"] in _ENDS
-    ends = max([entered[-1][0] if has_ended else now, *(at for at, _, _ in tries)])
-    rows: list[Sequence[object]] = [("STEP", "AT", "TOOK", "")]
-    for (at, name), (until, _) in zip(entered, [*entered[1:], (now, "")], strict=True):
-        if name in _ENDS:
-            rows.append((name, _clock(at), None, _bar(at, at, begins, ends)))
-        else:
-            rows.append((name, _clock(at), _duration(until - at), _bar(at, until, begins, ends)))
-    rows += [(name, _clock(at), words, _bar(at, at, begins, ends)) for at, name, words in tries]
+    ends = max(moment for step in steps for moment in (step.began_at, step.ended_at or 0, step.waited_until or 0))
+    rows: list[Sequence[object]] = [("STEP", "AT", "TOOK", "", "")]
+    for step in steps:
+        took = None if step.ended_at is None else _duration(step.ended_at - step.began_at)
+        rows.append((step.name, _clock(step.began_at), took, _bar(step, begins, ends), step.words))
     waits = [one["next_attempt_at"] for one in deliveries if one.get("next_attempt_at")]
-    rows += [("webhook, next try", _clock(at), None, "") for at in waits]
-    if not has_ended and batch.get("expires_at"):
-        rows.append(("expires", _clock(batch["expires_at"]), f"in {_duration(batch['expires_at'] - now)}", ""))
+    rows += [("webhook, next try", _clock(at), None, "", "") for at in waits]
+    if batch["status"] not in _ENDS and batch.get("expires_at"):
+        rows.append(("expires", _clock(batch["expires_at"]), None, "", f"in {_duration(batch['expires_at'] - now)}"))
     return show.table(rows)
 
 
-def _clock(at: int) -> str:
+def _statuses(batch: Mapping[str, Any], now: float) -> Iterator[Step]:
+    # In the order of a batch's life where two of them fall into one second.
+    entered = [(batch[field], name) for field, name in _ENTERED.items() if batch.get(field) is not None]
+    entered.sort(key=lambda step: step[0])
+    for (at, name), (until, _) in zip(entered, [*entered[1:], (now, "")], strict=True):
+        yield Step(name, at, None if name in _ENDS else until)
+
+
+def _visits(visits: Sequence[Mapping[str, Any]], now: float) -> Iterator[Step]:
+    """The visits, oldest first. A wait ends where the chunk's next visit begins."""
+    next_visits: dict[int, float] = {}
+    found = []
+    for visit in visits:
+        chunk, until = visit["chunk"], visit["waits_until"]
+        waited_until = None if until is None else min(until, next_visits.get(chunk, now))
+        attempt = f", attempt {visit['attempt']}" if visit["attempt"] > 1 else ""
+        name = f"chunk {chunk}{attempt}"
+        found.append(Step(name, visit["began_at"], visit["ended_at"], waited_until, ", ".join(_words(visit))))
+        next_visits[chunk] = visit["began_at"]
+    return reversed(found)
+
+
+def _words(visit: Mapping[str, Any]) -> Iterator[str]:
+    for number, words in (
+        (visit["requests_sent"], "sent"),
+        (visit["requests_retried"], "sent again"),
+        (visit["requests_refused"], "refused"),
+    ):
+        if number:
+            yield f"{number} {words}"
+    if visit["outcome"] == "waits":
+        reason = _REASONS.get(visit["waits_for"], "its turn")
+        yield f"waits for {reason} until {_clock(visit['waits_until'])}"
+    elif visit["outcome"] == "failed":
+        yield f"failed in every attempt, goes on at {_clock(visit['waits_until'])}"
+    else:
+        yield {"done": "done", "more": "goes on"}.get(visit["outcome"], visit["outcome"])
+
+
+def _tries(deliveries: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
+    for delivery in deliveries:
+        for number, attempt in enumerate(delivery["attempts"], 1):
+            outcome = str(attempt["status_code"] or attempt["error"])
+            yield Step(f"webhook, try {number}", attempt["attempted_at"], words=outcome)
+
+
+def _clock(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M:%S")
 
 
@@ -52,8 +110,14 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"
 
 
-def _bar(at: float, until: float, begins: float, ends: float) -> str:
-    """A bar for the part of ``begins`` to ``ends``; a moment is one mark."""
+def _bar(step: Step, begins: float, ends: float) -> str:
+    """A bar for what the step lasted, and a lighter one for the wait after it; a moment is one mark."""
     scale = _WIDTH / max(1.0, ends - begins)
-    first, last = round((at - begins) * scale), round((until - begins) * scale)
-    return " " * first + ("█" * (last - first) if last > first else "▏" if until > at else "●")
+
+    def place(moment: float) -> int:
+        return max(0, round((moment - begins) * scale))
+
+    first, last = place(step.began_at), place(step.ended_at or step.began_at)
+    mark = "●" if step.ended_at is None else "█" * (last - first) or "▏"
+    waited = "░" * (place(step.waited_until) - last) if step.waited_until is not None else ""
+    return " " * first + mark + waited

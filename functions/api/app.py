@@ -2,7 +2,6 @@
 
 import time
 import urllib.parse
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,11 @@ from nightshift.api.forms import nested, parse_form
 from nightshift.api.pages import list_object
 from nightshift.api.requests import parse_body, parse_query, validate
 from nightshift.api.resources import ModelList, model_object
-from nightshift.batches import inputs
+from nightshift.batches import inputs, visits
 from nightshift.batches import store as batches
 from nightshift.batches.cancel import cancel
 from nightshift.batches.record import Batch
-from nightshift.batches.resources import BatchResource, batch_object
+from nightshift.batches.resources import BatchResource, batch_object, visit_object
 from nightshift.core import aws, settings
 from nightshift.core.errors import BadRequestError, NotFoundError
 from nightshift.files import create, uploads
@@ -196,6 +195,16 @@ def cancel_batch(batch_id: str) -> Response[str]:
     return json_response(_live(cancel(account_of(app), batch_id)))
 
 
+@app.get("/batches/<batch_id>/visits")
+def list_visits(batch_id: str) -> Response[str]:
+    from nightshift.api.bodies import ListVisits
+
+    query = parse_query(app, ListVisits)
+    batches.get(account_of(app), batch_id)
+    found, has_more = visits.page(batch_id, limit=query.limit, after=query.after)
+    return json_response(list_object([visit_object(*each) for each in found], has_more))
+
+
 @app.get("/batches/<batch_id>/webhook_deliveries")
 def list_webhook_deliveries(batch_id: str) -> Response[str]:
     batches.get(account_of(app), batch_id)
@@ -257,11 +266,7 @@ def rotate_webhook() -> Response[str]:
 
 @app.get("/openapi.json")
 def openapi() -> Response[str]:
-    return Response(
-        200,
-        content_type="application/json",
-        body=resources.files("nightshift.api").joinpath("openapi.json").read_text(),
-    )
+    return site.openapi()
 
 
 @app.get("/docs", compress=True)

@@ -15,5 +15,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     task = msgspec.convert(event["task"], Task)
     logger.append_keys(batch_id=task.batch_id, chunk=task.chunk)
     result, events = visit(task, event["retries"], context.get_remaining_time_in_millis() / 1000)
-    answer: dict[str, Any] = msgspec.to_builtins(result, str_keys=True)
-    return answer | {"events": events}
+    carry: dict[str, Any] = msgspec.to_builtins(result.carry, str_keys=True)
+    return {"state": result.state, "wait_seconds": result.wait_seconds, "carry": carry, "events": events}

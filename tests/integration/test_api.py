@@ -37,6 +37,7 @@ ROUTES = [
     ("GET", "/batches"),
     ("GET", "/batches/batch_1"),
     ("POST", "/batches/batch_1/cancel"),
+    ("GET", "/batches/batch_1/visits"),
     ("GET", "/batches/batch_1/webhook_deliveries"),
     ("POST", "/batches/batch_1/webhook_deliveries/whd_1/redeliver"),
     ("GET", "/models"),

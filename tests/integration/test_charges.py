@@ -58,6 +58,8 @@ def test_a_batch_stops_at_the_limit_and_goes_on_when_it_is_raised(alice: Caller,
     sent = len(upstream.received)
     assert 4 <= sent <= 5, "the limit, and what was in flight"
     assert waits["state"] in ("park", "wait")
+    (visit,) = alice("GET", f"/batches/{batch_id}/visits").json["data"]
+    assert (visit["outcome"], visit["waits_for"], visit["requests_sent"]) == ("waits", "spend_limit", sent)
     assert spent(alice.account_id) == dollars(sent)
     # Another visit sends nothing, and a new batch is refused.
     assert alice.run_chunks(batch_id)[0]["state"] in ("park", "wait")

@@ -94,6 +94,8 @@ def test_a_cancel_reaches_the_provider(alice: Caller, provider: Simulator) -> No
     provider.set(batch_seconds=3600)
     batch_id = begun(alice)
     visit(alice, batch_id, lambda _: alice.batch(batch_id)["status"] == "in_progress")
+    newest, *_ = alice("GET", f"/batches/{batch_id}/visits").json["data"]
+    assert (newest["outcome"], newest["waits_for"]) == ("waits", "provider")
     assert alice("POST", f"/batches/{batch_id}/cancel").json["status"] == "cancelling"
     batch = to_the_end(alice, batch_id)
     assert batch["status"] == "cancelled"

@@ -178,7 +178,7 @@ def test_a_timeline_has_each_step_on_one_scale() -> None:
         {"attempted_at": 1105, "status_code": 500, "error": None},
         {"attempted_at": 1160, "status_code": None, "error": "timeout"},
     ]
-    lines = timeline(ENDED, [{"attempts": attempts, "next_attempt_at": 1200}], now=9_999)
+    lines = timeline(ENDED, [], [{"attempts": attempts, "next_attempt_at": 1200}], now=9_999)
     steps = [line.split("  ")[0] for line in lines]
     assert steps == [
         *("STEP", "validating", "in_progress", "finalizing", "completed"),
@@ -193,17 +193,67 @@ def test_a_timeline_has_each_step_on_one_scale() -> None:
 
 def test_steps_of_one_second_are_in_the_order_of_a_life() -> None:
     at_once = ENDED | {"in_progress_at": 1000, "finalizing_at": 1000, "completed_at": 1000}
-    steps = [line.split("  ")[0] for line in timeline(at_once, [], now=9_999)]
+    steps = [line.split("  ")[0] for line in timeline(at_once, [], [], now=9_999)]
     assert steps == ["STEP", "validating", "in_progress", "finalizing", "completed"]
 
 
 def test_a_step_that_goes_on_lasts_until_now() -> None:
     running = {"id": "batch_1", "status": "in_progress", "created_at": 1000, "in_progress_at": 1000, "expires_at": 8200}
-    lines = timeline(running, [], now=1000 + 3600)
+    lines = timeline(running, [], [], now=1000 + 3600)
     assert "1 h 00 min" in lines[2]
     assert lines[2].count("█") == 40
     assert lines[3].split("  ")[0] == "expires"
     assert "in 1 h 00 min" in lines[3]
+
+
+def visit(chunk: int, began_at: float, ended_at: float, outcome: str, **fields: Any) -> dict[str, Any]:
+    requests = {"requests_sent": 0, "requests_retried": 0, "requests_refused": 0}
+    known = {"chunk": chunk, "attempt": 1, "began_at": began_at, "ended_at": ended_at, "outcome": outcome}
+    return known | {"waits_until": None, "waits_for": None} | requests | fields
+
+
+VISITS = [
+    visit(1, 1080, 1090, "done", requests_sent=5),
+    visit(0, 1050.5, 1080, "done", attempt=2),
+    visit(1, 1040, 1041, "failed", waits_until=1060),
+    visit(0, 1012, 1020, "waits", waits_until=1900, waits_for="route", requests_sent=9, requests_refused=4),
+    visit(0, 1010, 1012, "more", requests_sent=20, requests_retried=3),
+]
+
+
+def test_a_timeline_has_visits_with_their_retries_and_waits() -> None:
+    lines = timeline(ENDED, VISITS, [], now=9_999)
+    shown = [(line[:18].rstrip(), line.split("  ")[-1]) for line in lines if line.startswith("chunk")]
+    assert [name for name, _ in shown] == ["chunk 0", "chunk 0", "chunk 1", "chunk 0, attempt 2", "chunk 1"]
+    words = [words for _, words in shown]
+    assert words[0].endswith("20 sent, 3 sent again, goes on")
+    assert "9 sent, 4 refused, waits for its route until" in words[1]
+    assert "failed in every attempt, goes on at" in words[2]
+    assert words[4].endswith("5 sent, done")
+    (waiting,) = (line for line in lines if "its route" in line)
+    assert waiting.count("░") == 12, "from 1020 to 1050, where the next visit began, of 100 seconds"
+
+
+def test_a_wait_that_goes_on_lasts_until_now() -> None:
+    running = {"id": "batch_1", "status": "in_progress", "created_at": 1000, "in_progress_at": 1000}
+    waits = visit(0, 1000, 1010, "waits", waits_until=5000, waits_for="provider")
+    line = timeline(running, [waits], [], now=1100)[-1]
+    assert "the provider's batch" in line
+    assert (line.count("█"), line.count("░")) == (4, 36)
+
+
+def test_a_timeline_reads_every_page(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/visits"):
+            first = "after" not in request.url.params
+            page = {"data": VISITS[:1] if first else VISITS[1:], "last_id": "visit_1", "has_more": first}
+            return httpx.Response(200, json=page)
+        return httpx.Response(200, json={"data": []} if "deliveries" in request.url.path else ENDED)
+
+    monkeypatch.setattr(client, "Client", partial(client.Client, transport=httpx.MockTransport(answer)))
+    assert invoke("status", "batch_1", "--timeline").stdout.count("chunk ") == 5
+    found = json.loads(invoke("status", "batch_1", "--timeline", "--json").stdout)
+    assert (found["batch"], found["visits"], found["webhook_deliveries"]) == (ENDED, VISITS, [])
 
 
 def test_a_batch_is_watched_to_its_end(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,15 @@ class ListBatches(BaseModel):
     status: Status | None = None
 
 
+class ListVisits(BaseModel):
+    """The query of ``GET /v1/batches/{id}/visits``."""
+
+    model_config = ConfigDict(extra="ignore", defer_build=True)
+
+    after: Annotated[str, StringConstraints(pattern=r"^(visit_[0-9]{13}_[0-9]{4})?$")] | None = None
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+
+
 class ListFiles(BaseModel):
     """The query of ``GET /v1/files``."""
 

@@ -1,11 +1,11 @@
-"""The console and the API's reference: static files that the API's function carries, built by ``make`` from
-``console/``.
+"""The console, the API's reference and its OpenAPI document: static files that the API's function carries.
 
-A page changes with the stack and is asked for each time; the files that it loads have a digest in their names, and
-browsers keep them for a year.
+``make`` builds the pages from ``console/``. A page changes with the stack and is asked for each time; the files that it
+loads have a digest in their names, and browsers keep them for a year.
 """
 
 import re
+from importlib import resources
 from pathlib import Path
 
 from aws_lambda_powertools.event_handler import Response
@@ -15,6 +15,12 @@ from nightshift.core.errors import NotFoundError
 
 _TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 _ASSET = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,100}\.(js|css|svg)", re.ASCII)
+
+
+def openapi() -> Response[str]:
+    """The OpenAPI document, which ``make openapi`` has written."""
+    document = resources.files("nightshift.api").joinpath("openapi.json").read_text()
+    return Response(200, content_type="application/json", body=document)
 
 
 def page(folder: Path, name: str) -> Response[str]:

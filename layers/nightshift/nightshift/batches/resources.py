@@ -1,12 +1,13 @@
 """Batches as the API and the events show them. Every field is always there, null when unset."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct, structs
 
 from nightshift.batches.progress import AnswerSeconds, Progress
 from nightshift.batches.record import Batch, BatchUsage, RequestCounts
 from nightshift.batches.status import Status
+from nightshift.batches.visit import Outcome, Visit, WaitsFor
 from nightshift.core.errors import Fault
 from nightshift.routes.endpoint import EndpointPath
 
@@ -78,3 +79,25 @@ def batch_object(batch: Batch, progress: Progress | None = None) -> BatchResourc
         callback_url=batch.callback_url,
         retry_of=batch.retry_of,
     )
+
+
+class VisitResource(Struct, frozen=True, kw_only=True):
+    """A worker's visit at a part of a batch. Times are seconds since 1970."""
+
+    id: str
+    object: Literal["batch.visit"] = "batch.visit"
+    chunk: Annotated[int, Meta(description="The part of the batch, from 0.")]
+    attempt: Annotated[int, Meta(description="Above 1 after visits that were killed.")]
+    began_at: float
+    ended_at: float
+    outcome: Outcome
+    waits_until: float | None
+    waits_for: WaitsFor | None
+    requests_sent: int
+    requests_retried: Annotated[int, Meta(description="Answers that failed and were asked for again.")]
+    requests_refused: Annotated[int, Meta(description="Answers that the provider refused because of a limit.")]
+
+
+def visit_object(visit_id: str, visit: Visit) -> VisitResource:
+    """A visit as the API shows it."""
+    return VisitResource(id=visit_id, **structs.asdict(visit))

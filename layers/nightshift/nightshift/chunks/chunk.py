@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from nightshift.batches.progress import AnswerSeconds
+from nightshift.batches.visit import WaitsFor
 from nightshift.chunks.line_queue import CarriedLine
 from nightshift.input.layout import Segment
 from nightshift.results.completion import replace_model, set_fields
@@ -116,29 +117,6 @@ class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
 NO_CARRY = Carry()
 
 
-@dataclass(frozen=True, slots=True)
-class SliceResult:
-    """How a slice ended, and what it hands to the next slice.
-
-    ``done``: no work is left for this chunk. ``more``: start the next slice now. ``wait``: start it after
-    ``wait_seconds``, at most 20. ``park``: the chunk has nothing to do for ``wait_seconds``, perhaps minutes, so its
-    execution may end meanwhile; 0 seconds: it is to end, and the chunk goes on in another one.
-    """
-
-    state: Literal["done", "more", "wait", "park"]
-    wait_seconds: int = 0
-    carry: Carry = NO_CARRY
-
-
-# A longer wait is not worth staying in the execution for.
-SHORT_WAIT_SECONDS = 20
-
-
-def waiting(seconds: int, carry: Carry = NO_CARRY) -> SliceResult:
-    """The end of a slice whose chunk has nothing to do for so long."""
-    return SliceResult("wait" if seconds <= SHORT_WAIT_SECONDS else "park", seconds, carry)
-
-
 @dataclass(slots=True)
 class Statistics:
     """What a run did: how many requests it sent, sent again after a failure, and had refused; the sum of the seconds
@@ -148,3 +126,29 @@ class Statistics:
     retried: int = 0
     refused: int = 0
     upstream_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """How a slice ended, and what it hands to the next slice.
+
+    ``done``: no work is left for this chunk. ``more``: start the next slice now. ``wait``: start it after
+    ``wait_seconds``, at most 20. ``park``: the chunk has nothing to do for ``wait_seconds``, perhaps minutes, so its
+    execution may end meanwhile; 0 seconds: it is to end, and the chunk goes on in another one. ``waits_for`` says what
+    is waited for, and ``did`` what the slice's requests were.
+    """
+
+    state: Literal["done", "more", "wait", "park"]
+    wait_seconds: int = 0
+    carry: Carry = NO_CARRY
+    waits_for: WaitsFor | None = None
+    did: Statistics | None = None
+
+
+# A longer wait is not worth staying in the execution for.
+SHORT_WAIT_SECONDS = 20
+
+
+def waiting(seconds: int, waits_for: WaitsFor, carry: Carry = NO_CARRY) -> SliceResult:
+    """The end of a slice whose chunk has nothing to do for so long."""
+    return SliceResult("wait" if seconds <= SHORT_WAIT_SECONDS else "park", seconds, carry, waits_for)

@@ -153,14 +153,14 @@ class ChunkRun:
         if now >= self._throttle.last_start_at:
             return SliceResult("more", carry=self._carry())
         if self._tenure and not self._tenure.ceiling:
-            return waiting(self._tenure.pause, self._carry())
+            return waiting(self._tenure.pause, "route", self._carry())
         if spent_pause := self._throttle.spent_pause:
-            return waiting(spent_pause, self._carry())
+            return waiting(spent_pause, "spend_limit", self._carry())
         pause = self._next_start_at(now) - now
         if pause <= self._limits.long_pause_seconds:
             return None
         seconds = max(1, round(min(pause, self._limits.max_wait_seconds, self._expires_at - now)))
-        return SliceResult("wait", seconds, self._carry())
+        return SliceResult("wait", seconds, self._carry(), "retries")
 
     def _next_start_at(self, now: float) -> float:
         """The time from which both the queue and the throttle allow a request."""

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from nightshift.batches import executions
+from nightshift.batches import executions, visits
 from nightshift.batches import store as batches
 from nightshift.batches.executions import ExecutionStatus
 from nightshift.batches.record import Batch
 from nightshift.batches.status import TERMINAL
+from nightshift.batches.visit import Visit
 from nightshift.engine import history, pauses
 from nightshift.engine.finalize import finalize
 from nightshift.engine.settlement import Standing
@@ -91,7 +92,9 @@ def after(done: Round) -> Next:
     seconds_left = batch.works_until - int(time.time())
     if pause is None or seconds_left <= 0 or not _is_unfinished(batch):
         return replace(following, status=finalize(batch.account_id, batch.id).status)
-    return _go_on(batch, following, min(pause, seconds_left))
+    pause = min(pause, seconds_left)
+    _record_failures(batch, ends, pause)
+    return _go_on(batch, following, pause)
 
 
 def scout_of(batch: Batch, tasks: Sequence[Task], waited_seconds: int, failures: int) -> Task | None:
@@ -122,6 +125,15 @@ def _is_unfinished(batch: Batch) -> bool:
     if not batch.is_open_to_work:
         return batch.status == "validating"
     return batch.status == "cancelling" or Standing.read(batch).unfinished
+
+
+def _record_failures(batch: Batch, ends: Sequence[ChunkEnd], pause: int) -> None:
+    """Put the chunks that failed in every attempt into the batch's timeline."""
+    now = round(time.time(), 3)
+    for chunk, end in enumerate(ends):
+        if end.state == "failed":
+            failed = Visit(chunk=chunk, began_at=now, ended_at=now, outcome="failed", waits_until=now + pause)
+            visits.put(batch.id, failed)
 
 
 def _go_on(batch: Batch, following: Next, seconds: int) -> Next:

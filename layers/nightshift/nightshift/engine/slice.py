@@ -1,6 +1,7 @@
 """One slice of one chunk: what a worker's invocation does."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -73,13 +74,13 @@ async def _run_realtime(
     run_id, account = new_id("run"), await asyncio.to_thread(seats.account_of, batch)
     meter = seats.meter_of(task, batch, account.quotas, run_id)
     if meter and not await asyncio.to_thread(meter.may_begin):
-        return waiting(meter.pause, carry)
+        return waiting(meter.pause, "spend_limit", carry)
     place = seats.place_of(task, batch, route, account.weight)
     wanted = seats.wanted(sum(segment.lines for segment in task.segments))
     permit = await _first_permit(place, wanted, ends_at)
     if not permit.ceiling:
         # A visit that may send nothing reads no more than this.
-        return waiting(permit.pause, carry)
+        return waiting(permit.pause, "route", carry)
     if task.scout and not permit.probe:
         place.leave("more")
         return SliceResult("park", 0, carry)  # there is room, so all chunks may go
@@ -88,7 +89,7 @@ async def _run_realtime(
     except NoApiKeyError as error:
         pause = place.report(trouble_of(0, str(error)))
         place.leave("wait", wanted, pause)
-        return waiting(pause, carry)
+        return waiting(pause, "route", carry)
     concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
     budget, tenure = ByteBudget(ANSWER_BYTES), Tenure(place, permit, scout=task.scout)
     store = S3ChunkStore(task, batch.input_file_id, run_id)
@@ -112,7 +113,7 @@ async def _run_realtime(
     result = await _leave_route(run, result, place, tenure, meter)
     if store.superseded:
         # The chunk is not done, and it is the newer run that says when it is.
-        result = SliceResult("more")
+        result = SliceResult("more", did=run.statistics)
     _report(run, result, f"{route.provider}/{route.model}")
     if run.input_gone and result.state == "done":
         _tell_of_lost_input(task)
@@ -134,13 +135,13 @@ async def _leave_route(
 ) -> SliceResult:
     """Tell the account and the route what the run did. Returns how the slice ends."""
     if run.trouble is not None:
-        result = waiting(place.report(run.trouble), result.carry)
+        result = waiting(place.report(run.trouble), "route", result.carry)
     if meter:
         await asyncio.to_thread(meter.settle)
     # Who may spend no more does not wait for room at the route.
     spent_up = meter is not None and meter.spent_up
     _leave(place, SliceResult("done") if spent_up else result, run.wanted, tenure.answered_at)
-    return result
+    return dataclasses.replace(result, did=run.statistics)
 
 
 def _leave(place: Place, result: SliceResult, wanted: int, answered_at: float) -> None:

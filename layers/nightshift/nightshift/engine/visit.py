@@ -1,12 +1,16 @@
 """A visit of a worker at its chunk: one slice, and what Step Functions has to know of it."""
 
+import dataclasses
 import time
 
 import msgspec
 
 from nightshift.batches import store as batches
+from nightshift.batches import visits
 from nightshift.batches.record import Batch
-from nightshift.chunks.chunk import Carry, SliceResult
+from nightshift.batches.visit import Outcome, Visit
+from nightshift.chunks.chunk import Carry, SliceResult, Statistics
+from nightshift.core.log import logger
 from nightshift.engine import history, pauses
 from nightshift.engine.slice import run_slice
 from nightshift.input.plan import Task
@@ -17,16 +21,43 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
 
     ``retries`` is how often Step Functions has tried this visit before.
     """
+    began_at = time.time()
     events = history.after_visit(task.slice.get("events", 0), retries)
     batch = batches.get(task.account_id, task.batch_id)
     if task.execution not in (None, batch.execution):
         return SliceResult("done"), events  # another execution has taken this one's place
     batch = _begun(batch)
     carry = _carry(task)
-    result = SliceResult("park", 0, carry) if history.is_full(events) else run_slice(task, carry, batch, seconds)
+    if history.is_full(events):
+        return _park(task, batch, SliceResult("park", 0, carry)), events
+    result = run_slice(task, carry, batch, seconds)
     if result.state == "park":
         result = _park(task, batch, result)
+    _record(task, result, retries, began_at)
     return result, events
+
+
+def _record(task: Task, result: SliceResult, retries: int, began_at: float) -> None:
+    """Record the visit for the batch's timeline. The work of the visit does not depend on it."""
+    now, did = time.time(), result.did or Statistics()
+    waits = result.state in ("wait", "park") and result.wait_seconds > 0
+    outcome: Outcome = "waits" if waits else "done" if result.state == "done" else "more"
+    done = Visit(
+        chunk=task.chunk,
+        began_at=round(began_at, 3),
+        ended_at=round(now, 3),
+        outcome=outcome,
+        attempt=retries + 1,
+        waits_until=round(now + result.wait_seconds, 3) if waits else None,
+        waits_for=result.waits_for if waits else None,
+        requests_sent=did.sent,
+        requests_retried=did.retried,
+        requests_refused=did.refused,
+    )
+    try:
+        visits.put(task.batch_id, done)
+    except Exception:
+        logger.exception("visit not recorded")
 
 
 def _begun(batch: Batch) -> Batch:
@@ -52,5 +83,5 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
     # A cancelled batch ends by itself, and nothing wakes it.
     long = seconds > pauses.SHORTEST and task.execution is not None and batch.status != "cancelling"
     if long and not batches.park(batch, int(time.time()) + seconds):
-        return SliceResult("more", carry=result.carry)  # it was cancelled meanwhile
-    return SliceResult("park", seconds, result.carry)
+        return dataclasses.replace(result, state="more", wait_seconds=0)  # it was cancelled meanwhile
+    return dataclasses.replace(result, wait_seconds=seconds)

@@ -46,13 +46,13 @@ class SubmissionRun:
     async def run(self) -> SliceResult | None:
         """Go on until there is a reason to pause; None if the rest of the chunk is to be answered in real time."""
         if not await asyncio.to_thread(self._submissions.claim, self._clock()):
-            return SliceResult("wait", round(CLAIM_SECONDS / 2))
+            return waiting(round(CLAIM_SECONDS / 2), "provider")
         try:
             async with self._kept_claim():
                 return await self._advance()
         except ClaimLostError:
             logger.warning("another worker has the claim on the submission")
-            return SliceResult("wait", round(CLAIM_SECONDS / 2))
+            return waiting(round(CLAIM_SECONDS / 2), "provider")
         finally:
             await asyncio.to_thread(self._submissions.release)
 
@@ -81,13 +81,13 @@ class SubmissionRun:
             if submission is not None and submission.step == "realtime":
                 return None
             if submission is not None and (pause := await self._pause(submission, now)):
-                return waiting(pause)
+                return waiting(pause, "provider")
             if submission is None or submission.step == "ended":
                 following = await self._begin(submission)
                 if isinstance(following, SliceResult):
                     return following
             elif pause := await self._route_pause(submission):
-                return waiting(pause)
+                return waiting(pause, "route")
             else:
                 following = await self._steps.take(submission)
             await asyncio.to_thread(self._submissions.save, following)
