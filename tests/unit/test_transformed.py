@@ -1,15 +1,11 @@
 """What SAM makes of the template: it adds resources and permissions of its own, which no one reads in the source."""
 
-from functools import cache
 from typing import Any
 
 import pytest
-from boto3 import Session
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
 
-from tests.unit.test_template import FOR_EVERYTHING, ROOT, as_list, statements, walk
+from tests.unit.test_template import FOR_EVERYTHING, as_list, statements, walk
+from tests.unit.transformed import transformed
 
 # Nothing of these costs anything while nobody uses the stack.
 FREE = {
@@ -26,16 +22,9 @@ FREE = {
 COSTS_AT_REST = {"AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard"}
 
 
-@cache
 def resources() -> dict[str, dict[str, Any]]:
-    template: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text())
-    for resource in template["Resources"].values():
-        for name in ("CodeUri", "ContentUri", "DefinitionUri"):
-            if name in resource["Properties"]:
-                resource["Properties"][name] = {"Bucket": "artifacts", "Key": "key"}  # as `sam package` leaves it
-    translator = Translator({}, Parser(), boto_session=Session(region_name="us-east-1"))
-    made: dict[str, dict[str, Any]] = translator.translate(template, {})["Resources"]
-    return made
+    found: dict[str, dict[str, Any]] = transformed()["Resources"]
+    return found
 
 
 def kinds() -> set[str]:
