@@ -54,25 +54,31 @@ COMMANDS = sorted(
 )
 
 
+def parse_admin_command(words: list[str]) -> None:
+    """Parse ``words`` as arguments of `nightshift`, and run nothing."""
+    words = words.copy()
+    found: Any = typer.main.get_command(app)
+    context = None
+    while isinstance(found, typer.core.TyperGroup):
+        assert words, "the rest of the command is missing"
+        context = typer.Context(found, parent=context)
+        name = words.pop(0)
+        sub = found.get_command(context, name)
+        if sub is None and not words:
+            return  # the name of a group in a sentence
+        assert sub is not None, f"no command {name}"
+        found = sub
+    if words:
+        found.make_context("nightshift", words, parent=context)
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda value: value)
 def test_commands_of_the_docs_are_ones_that_exist(page: str, command: str) -> None:
     """Each is parsed as it is written, and not run."""
     words = shlex.split(command)
     if words[-1] in ("…", "...") or "FILE.yaml" in words:
         words = [word for word in words if word not in ("…", "...", "FILE.yaml")]
-    found: Any = typer.main.get_command(app)
-    context = None
-    while isinstance(found, typer.core.TyperGroup):
-        assert words, f"{page}: {command}"
-        context = typer.Context(found, parent=context)
-        name = words.pop(0)
-        sub = found.get_command(context, name)
-        if sub is None and not words:
-            return  # the name of a group in a sentence
-        assert sub is not None, f"{page}: {command}: no command {name}"
-        found = sub
-    if words:
-        found.make_context("nightshift", words, parent=context)
+    parse_admin_command(words)
 
 
 @pytest.mark.parametrize("path", json.loads(OPENAPI.read_text())["paths"])
