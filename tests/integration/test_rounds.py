@@ -230,15 +230,29 @@ def test_a_failed_execution_past_the_deadline_ends(alice: Caller, monkeypatch: p
     assert error["message"] == "The batch could not be validated before its deadline."
 
 
+def counted(capsys: pytest.CaptureFixture[str], metric: str) -> float:
+    """The sum of the metric since the last call, in the lines that CloudWatch reads."""
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    return sum(sum(line.get(metric, [])) for line in lines)
+
+
 @pytest.mark.parametrize(("validated", "end"), [(True, "completed"), (False, "failed")])
-def test_an_operators_stop_ends_the_batch(
-    alice: Caller, monkeypatch: pytest.MonkeyPatch, validated: bool, end: str
+def test_an_operators_stop_ends_the_batch_and_raises_an_alarm(
+    alice: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    validated: bool,
+    end: str,
 ) -> None:
     monkeypatch.setenv("SYNC_VALIDATION_SECONDS", "20" if validated else "0")
     batch_id = alice.begin(input_lines(2)) if validated else alice.create(input_lines(2))
-    assert invoke("close_abandoned", abandoned(alice, batch_id, "ABORTED")) == {"status": end}
+    stopped = abandoned(alice, batch_id, "ABORTED")
+    assert invoke("close_abandoned", stopped) == {"status": end}
     [error] = alice.batch(batch_id)["errors"]["data"]
     assert error["message"].startswith("The batch was stopped by its operator.")
+    assert counted(capsys, "BatchesWithErrors") == 1
+    assert invoke("close_abandoned", stopped) == {"status": end}
+    assert counted(capsys, "BatchesWithErrors") == 0
 
 
 def test_a_stop_of_an_older_execution_is_ignored(alice: Caller) -> None:
@@ -278,7 +292,7 @@ def parked(caller: Caller) -> str:
     return batch_id
 
 
-def test_a_cancel_wakes_a_parked_batch(alice: Caller) -> None:
+def test_a_cancel_wakes_a_parked_batch(alice: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     batch_id = parked(alice)
     assert alice("POST", f"/batches/{batch_id}/cancel").json["status"] == "cancelling"
     assert started(batch_id) == {batch_id: "ABORTED", f"{batch_id}-1": "RUNNING"}
@@ -288,6 +302,7 @@ def test_a_cancel_wakes_a_parked_batch(alice: Caller) -> None:
     assert invoke("validate_batch", input_of(f"{batch_id}-1"))["run"] == "nothing"
     ended = invoke("finalize_batch", alice.round(batch_id, execution=1))
     assert ended["status"] == "cancelled"
+    assert counted(capsys, "BatchesWithErrors") == 0
 
 
 def in_chunks(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -430,11 +430,47 @@ def test_every_alarm_is_described() -> None:
     assert all(alarm["AlarmDescription"] for alarm in ALARMS.values())
 
 
+def unwrapped(text: str) -> str:
+    return text.replace("\n", " ")
+
+
 def test_every_alarm_is_explained() -> None:
     text = (ROOT / "docs/operations.md").read_text()
     assert [name for name in ALARMS if f"`{name}`" not in text] == []
     always = [name for name in ALARMS if "Condition" not in RESOURCES[name]]
-    assert f"{len(always)} alarms (${len(always) / 10:.2f})" in text
+    # Sweep's two metrics are written whether there are batches or not.
+    at_rest = f"${len(always) / 10 + 2 * 0.30:.2f} a month"
+    assert (
+        f"{at_rest}: {len(always)} alarms (${len(always) / 10:.2f}) and the two metrics of Sweep ($0.60)"
+        in unwrapped(text)
+    )
+    assert at_rest in (ROOT / "README.md").read_text()
+
+
+# The alarm that is raised when Lambda has no room for a function.
+THROTTLED = {
+    "Api": "ApiErrorsAlarm",  # the gateway answers with 503
+    "CreateBatch": "ApiErrorsAlarm",
+    "ValidateBatch": "ValidationThrottledAlarm",
+    "RunChunk": "WorkersThrottledAlarm",
+    "FinalizeBatch": "FinalizingThrottledAlarm",
+    "Sweep": "SweepSilentAlarm",
+    "CloseAbandoned": "SweepSilentAlarm",  # Sweep does what it could not, and neither has reserved room
+    "PublishEvents": "EventsLateAlarm",
+    "PurgeFile": "PurgeLateAlarm",
+    "DeliverWebhook": "WebhooksThrottledAlarm",
+}
+
+
+def test_throttles_of_every_function_reach_somebody() -> None:
+    assert set(THROTTLED) == set(FUNCTIONS)
+    for function, name in THROTTLED.items():
+        if ALARMS[name]["Namespace"] == "AWS/Lambda":
+            assert ALARMS[name]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": function}}]
+    no_room = RESOURCES["RestApi"]["Properties"]["GatewayResponses"]["DEFAULT_5XX"]
+    assert no_room["StatusCode"] == 503
+    assert ALARMS["ApiErrorsAlarm"]["MetricName"] == "5XXError"
+    assert not any("ReservedConcurrentExecutions" in FUNCTIONS[name] for name in ("Sweep", "CloseAbandoned"))
 
 
 def test_every_parameter_is_explained() -> None:

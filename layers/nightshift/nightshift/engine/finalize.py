@@ -54,7 +54,7 @@ def finalize(account_id: str, batch_id: str, reason: str | None = None) -> Batch
             batches.transition(batch, "in_progress")
             continue
         if batch.status == "validating":
-            ended = batches.transition(batch, "failed", errors=(_fault(reason) if reason else TOO_LATE,))
+            ended = _fail(batch, reason)
         elif batch.plan is None:
             # Only a batch that was cancelled before its validation is here: it has no lines to answer.
             ended = batches.transition(batch, "cancelled")
@@ -68,6 +68,14 @@ def finalize(account_id: str, batch_id: str, reason: str | None = None) -> Batch
             return ended
         # The batch has left its status meanwhile, for example by a cancel, and its seals may have changed.
         standing = None
+
+
+def _fail(batch: Batch, reason: str | None) -> Batch | None:
+    """End a batch that was not validated; None where it has left its status."""
+    ended = batches.transition(batch, "failed", errors=(_fault(reason) if reason else TOO_LATE,))
+    if ended is not None:
+        count({"BatchesWithErrors": 1})  # an alarm is raised: this is no fault of the file
+    return ended
 
 
 def _fault(message: str) -> Fault:
