@@ -134,7 +134,6 @@ def _parameters() -> dict[str, str]:
         "WebhookDelays": os.environ.get("NIGHTSHIFT_WEBHOOK_DELAYS"),
         "AllowLocalWebhooks": "true" if os.environ.get("NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS") == "1" else None,
         "AllowPlainHttp": "true",
-        "S3AddressingStyle": "path",
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -57,10 +57,39 @@ def test_concurrency_is_reserved_where_it_is_asked_for() -> None:
 
 
 def test_the_stage_is_throttled() -> None:
-    (stage,) = deploy(ApiRateLimit="7", ApiBurstLimit="9").of_type("AWS::ApiGateway::Stage").values()
+    (stage,) = deploy(ApiRateLimit="7").of_type("AWS::ApiGateway::Stage").values()
     (settings,) = stage["MethodSettings"]
     assert (settings["HttpMethod"], settings["ResourcePath"]) == ("*", "/*")
-    assert (settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]) == ("7", "9")
+    assert (settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]) == ("7", "7")
+
+
+def another(declared: Json) -> str:
+    """A value of the parameter that is not its default."""
+    default = str(declared["Default"])
+    (value, *_) = [each for each in declared.get("AllowedValues", ["7"]) if str(each) != default]
+    return str(value)
+
+
+@pytest.mark.parametrize("name", ["Api", "CreateBatch"])
+def test_a_new_value_reaches_the_alias(name: str) -> None:
+    """SAM publishes a version when a property changes, but does not notice a parameter's new value."""
+
+    def environment_and_version(**parameters: str) -> tuple[Any, Any]:
+        stack = deploy(**parameters)
+        (version,) = [
+            each
+            for each in stack.of_type("AWS::Lambda::Version").values()
+            if each["FunctionName"] == f"nightshift-{name}"
+        ]
+        return stack.resources[name]["Properties"]["Environment"], version["Description"]
+
+    environment, description = environment_and_version()
+    changing = 0
+    for parameter, declared in transformed()["Parameters"].items():
+        changed, described = environment_and_version(**{parameter: another(declared)})
+        changing += changed != environment
+        assert changed == environment or described != description, parameter
+    assert changing >= 3
 
 
 # --- network -------------------------------------------------------------------------------------------------------

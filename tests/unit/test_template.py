@@ -140,14 +140,6 @@ def test_a_new_layer_reaches_the_alias() -> None:
     assert all(layer["PublishLambdaVersion"] is True for layer in of_type("AWS::Serverless::LayerVersion").values())
 
 
-@pytest.mark.parametrize("name", ["Api", "CreateBatch"])
-def test_a_new_parameter_reaches_the_alias(name: str) -> None:
-    environments = (GLOBALS["Environment"], FUNCTIONS[name]["Environment"])
-    values = [value for environment in environments for value in environment["Variables"].values()]
-    read = [value["Ref"] for value in values if value.get("Ref") in PARAMETERS]
-    assert set(re.findall(r"\w+", FUNCTIONS[name]["VersionDescription"]["Sub"])) == {"SnapStart", *read}
-
-
 # --- API -----------------------------------------------------------------------------------------------------------
 
 
@@ -473,9 +465,18 @@ def test_throttles_of_every_function_reach_somebody() -> None:
     assert not any("ReservedConcurrentExecutions" in FUNCTIONS[name] for name in ("Sweep", "CloseAbandoned"))
 
 
-def test_every_parameter_is_explained() -> None:
+def test_every_parameter_is_explained_in_its_place() -> None:
+    """`sam deploy --guided` asks in this order, without a word about any of them."""
     text = (ROOT / "docs/operations.md").read_text()
-    assert [name for name in PARAMETERS if f"`{name}`" not in text] == []
+    table = text.partition("## Parameters")[2].partition("\n\nTo set one")[0]
+    explained = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0])]
+    assert explained == list(PARAMETERS)
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert [name for group in groups for name in group["Parameters"]] == list(PARAMETERS)
+    decisions, words = len(groups[0]["Parameters"]), {6: "six", 7: "seven", 8: "eight", 9: "nine"}
+    steps = unwrapped((ROOT / "docs/tasks.md").read_text())
+    assert f"It asks {len(PARAMETERS)} questions, and the first {words[decisions]} are yours to decide" in steps
+    assert f"for the other {len(PARAMETERS) - decisions} is right for almost everyone" in steps
 
 
 def test_the_dashboard_shows_what_there_is() -> None:
