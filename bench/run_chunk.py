@@ -97,7 +97,8 @@ def against_peers(times: int, share: int) -> tuple[Rows, Rows, dict[str, str]]:
     names = [name for name in REQUESTS if name != OURS]
     with stub.upstream(50) as url, peers.started(*names) as started:
         processes = dict(zip(names, started, strict=True))
-        versions = processes["litellm"].versions | processes["aiohttp"].versions
+        # Ours come last, so that they are shown where peers have a package in another version.
+        versions = {name: version for each in reversed(started) for name, version in each.versions.items()}
         rates = Rates(url, processes, share)
         figures = report.repeat({name: partial(rates.measure, name) for name in REQUESTS}, times)
     rows: Rows = []
