@@ -60,7 +60,19 @@ def test_every_override_is_a_parameter(environment: str) -> None:
 def test_production_is_protected() -> None:
     tables = deploy(**overrides("prod")).of_type("AWS::DynamoDB::Table").values()
     assert [table["DeletionProtectionEnabled"] for table in tables] == [True] * len(tables)
+    (bucket,) = deploy(**overrides("prod")).of_type("AWS::S3::Bucket").values()
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
     assert settings("prod")["confirm_changeset"] is True
+
+
+def test_no_old_version_is_kept_for_long() -> None:
+    """Lifecycle rules end them, also where versioning was on for a while."""
+    (bucket,) = deploy().of_type("AWS::S3::Bucket").values()
+    assert "VersioningConfiguration" not in bucket
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    kept = {rule["Prefix"]: rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules if "Prefix" in rule}
+    assert kept == {"work/": 1, "uploads/": 1, "files/": 7}
+    assert [rule["Id"] for rule in rules if rule.get("ExpiredObjectDeleteMarker")] == ["DeleteMarkersExpire"]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

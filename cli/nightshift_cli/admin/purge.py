@@ -84,8 +84,8 @@ def _kinds() -> dict[str, Callable[[str], int]]:
     return {
         "intermediate results": _results,
         "batches, chunks and deliveries": _batches,
-        "files": lambda account_id: bucket.delete_all(f"files/{account_id}/"),
-        "uploaded parts": lambda account_id: bucket.delete_all(f"uploads/{account_id}/"),
+        "files": lambda account_id: bucket.erase(f"files/{account_id}/"),
+        "uploaded parts": lambda account_id: bucket.erase(f"uploads/{account_id}/"),
         "file and upload records": _file_records,
         "idempotency keys": _idempotency_keys,
         "places at routes": _places,
@@ -104,7 +104,7 @@ def _batch_ids(account_id: str) -> list[str]:
 def _results(account_id: str) -> int:
     from nightshift.core import bucket
 
-    return sum(bucket.delete_all(f"work/{batch_id}/") for batch_id in _batch_ids(account_id))
+    return sum(bucket.erase(f"work/{batch_id}/") for batch_id in _batch_ids(account_id))
 
 
 def _batches(account_id: str) -> int:

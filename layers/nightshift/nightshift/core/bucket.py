@@ -42,22 +42,27 @@ def delete(key: str) -> None:
     aws.client("s3").delete_object(Bucket=settings.bucket(), Key=key)
 
 
-def delete_all(prefix: str) -> int:
-    """Delete every object whose key begins with ``prefix``. Returns how many there were.
+def erase(prefix: str) -> int:
+    """Delete every object whose key begins with ``prefix``, in all versions that a bucket with versioning keeps.
+
+    Returns how many there were.
 
     Raises:
         OSError: some could not be deleted.
     """
     s3 = aws.client("s3")
-    count = 0
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=settings.bucket(), Prefix=prefix):
-        keys: Any = [{"Key": found["Key"]} for found in page.get("Contents", [])]
-        if keys:
-            done = s3.delete_objects(Bucket=settings.bucket(), Delete={"Objects": keys, "Quiet": True})
+    erased: set[str] = set()
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=settings.bucket(), Prefix=prefix):
+        versions: Any = [
+            {"Key": found["Key"], "VersionId": found["VersionId"]}
+            for found in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        ]
+        if versions:
+            done = s3.delete_objects(Bucket=settings.bucket(), Delete={"Objects": versions, "Quiet": True})
             if errors := done.get("Errors"):
                 raise OSError(f"{len(errors)} objects were not deleted: {errors[0].get('Code')}")
-            count += len(keys)
-    return count
+            erased.update(version["Key"] for version in versions)
+    return len(erased)
 
 
 def sizes(prefix: str) -> dict[str, int]:

@@ -211,12 +211,12 @@ def is_recorded(account_id: str, file_id: str) -> bool:
 
 
 def purge(account_id: str, file_id: str) -> None:
-    """Delete the bytes of a file whose record is gone.
+    """Delete the bytes of a file whose record is gone, in every version.
 
     Work that is repeated can record its file again under the same id: then the bytes are the new record's.
     """
     if not is_recorded(account_id, file_id):
-        bucket.delete(key(account_id, file_id))
+        bucket.erase(key(account_id, file_id))
 
 
 def upload_url(file: File, seconds: int) -> tuple[str, dict[str, str]]:
