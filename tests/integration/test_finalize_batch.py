@@ -69,7 +69,7 @@ def test_long_segments_come_out_in_order(alice: Caller, monkeypatch: pytest.Monk
 
 
 def test_the_end_is_told_with_who_pays(alice: Caller, caplog: pytest.LogCaptureFixture) -> None:
-    """The dashboard's tables of accounts and of slow batches are made of this line."""
+    """The dashboard's tables of accounts and of slow batches, and the rule SpendByAccount, are made of this line."""
     batch_id = alice.begin(input_lines(5))
     seal(batch_id, 0, 1, 2)
     alice.finalize(batch_id)

@@ -293,8 +293,22 @@ def test_the_dashboard_shows_its_own_stack() -> None:
     (dashboard,) = deploy("one").of_type("AWS::CloudWatch::Dashboard").values()
     for widget in json.loads(dashboard["DashboardBody"])["widgets"]:
         shown: dict[str, Any] = widget["properties"]
-        rows = [*shown.get("metrics", []), *shown.get("alarms", []), *([shown["query"]] if "query" in shown else [])]
+        others = [shown[name] for name in ("query", "insightRule") if name in shown]
+        rows = [*shown.get("metrics", []), *shown.get("alarms", []), *others]
         assert rows
         for row in rows:
             # A point repeats what stands above it.
             assert "one" in json.dumps(row) or row[2:4] == [".", "."], f"{widget['properties']['title']}: {row}"
+
+
+def test_dollars_by_account_are_read_from_the_log() -> None:
+    """tests/integration/test_finalize_batch.py holds the line of the log to these fields."""
+    (rule,) = deploy("one").of_type("AWS::CloudWatch::InsightRule").values()
+    body = json.loads(rule["RuleBody"])
+    assert body["LogGroupNames"] == ["one-LogGroup"]
+    assert body["Contribution"] == {
+        "Keys": ["$.account_id"],
+        "ValueOf": "$.dollars",
+        "Filters": [{"Match": "$.message", "In": ["batch ended"]}],
+    }
+    assert deploy("one", AllowPlainHttp="true").of_type("AWS::CloudWatch::InsightRule") == {}

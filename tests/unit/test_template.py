@@ -431,11 +431,12 @@ def test_every_alarm_is_explained() -> None:
     assert [name for name in ALARMS if f"`{name}`" not in text] == []
     always = [name for name in ALARMS if "Condition" not in RESOURCES[name]]
     # Sweep's two metrics are written whether there are batches or not.
-    at_rest = f"${len(always) / 10 + 2 * 0.30:.2f} a month"
-    assert (
-        f"{at_rest}: {len(always)} alarms (${len(always) / 10:.2f}) and the two metrics of Sweep ($0.60)"
-        in unwrapped(text)
+    rules = len(of_type("AWS::CloudWatch::InsightRule"))
+    at_rest = f"${len(always) / 10 + 2 * 0.30 + rules * 0.50:.2f} a month"
+    assert f"{at_rest}: {len(always)} alarms (${len(always) / 10:.2f}), the two metrics of Sweep ($0.60)" in unwrapped(
+        text
     )
+    assert f"the rule of dollars by account (${rules * 0.50:.2f})" in unwrapped(text)
     assert at_rest in (ROOT / "README.md").read_text()
 
 
@@ -482,13 +483,16 @@ def test_every_parameter_is_explained_in_its_place() -> None:
 def test_the_dashboard_shows_what_there_is() -> None:
     text = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Sub"]
     widgets = json.loads(re.sub(r"\$\{[\w.:]+\}", "…", text))["widgets"]
-    places = [(widget["x"], widget["y"]) for widget in widgets]
-    assert sorted(places) == [(x, y) for x in (0, 8, 16) for y in (0, 6, 12)]
+    for y in (0, 6, 12):
+        row = [widget for widget in widgets if widget["y"] == y]
+        ends = [0, *(widget["x"] + widget["width"] for widget in row)]
+        assert [widget["x"] for widget in row] == ends[:-1]
+        assert ends[-1] == 24
     always = {name for name in ALARMS if "Condition" not in RESOURCES[name]}
     assert set(re.findall(r"\$\{(\w+Alarm)\.Arn\}", text)) == always
     code = "".join(path.read_text() for path in (ROOT / "layers/nightshift/nightshift").rglob("*.py"))
     counted = set(re.findall(r'"([A-Z]\w+)":', code)) | {f"Batches{status.capitalize()}" for status in TERMINAL}
-    tables = [widget["properties"]["metrics"] for widget in widgets if widget["type"] == "metric"]
+    tables = [widget["properties"]["metrics"] for widget in widgets if "metrics" in widget["properties"]]
     ours = {each[1] for table in tables if table[0][0] == "Nightshift" for each in table}
     assert ours
     assert ours <= counted

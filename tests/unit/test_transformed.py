@@ -19,7 +19,7 @@ FREE = {
     *("AWS::Logs::LogGroup", "AWS::Logs::MetricFilter"),
 }
 # What does is in docs/operations.md, "What it costs".
-COSTS_AT_REST = {"AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard"}
+COSTS_AT_REST = {"AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::CloudWatch::InsightRule"}
 
 
 def resources() -> dict[str, dict[str, Any]]:

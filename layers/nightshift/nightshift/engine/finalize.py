@@ -179,7 +179,8 @@ def _count(terminal: Status, outcome: Outcome) -> None:
 def _tell(batch: Batch) -> None:
     """Count the lines and the dollars of each way to the upstream for the batch's route; log them with its account.
 
-    Accounts are no dimension of the metrics, because each would cost for every one of them: the dashboard asks the log.
+    Accounts are no dimension of the metrics, because each would cost for every one of them: the template's rule
+    SpendByAccount makes one of these lines of the log.
     """
     if batch.plan is None or batch.request_counts is None:
         return
