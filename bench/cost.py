@@ -70,7 +70,6 @@ PRICES = {
     "api_request": Price(3.50, 1e6, "aws.amazon.com/api-gateway/pricing: REST"),
     "secret_call": Price(0.05, 1e4, "aws.amazon.com/secrets-manager/pricing: API calls"),
     "log_gb": Price(0.50, 1e9, "aws.amazon.com/cloudwatch/pricing: logs, ingestion (bytes)"),
-    "trace": Price(5.00, 1e6, "aws.amazon.com/xray/pricing: traces recorded"),
 }
 
 Amounts = dict[tuple[str, str], float]  # by priced unit and user, such as ("s3_put", "RunChunk")
@@ -84,8 +83,6 @@ def amounts(usage: Usage, memory: Mapping[str, float], waiting: str | None = "Ru
         # In real time, RunChunk waits nearly all of its time. All time of the other functions counts as CPU time.
         found["lambda_gb_second", name] = memory[name] * seconds / (1 if name == waiting else share)
         found["lambda_request", name] = float(usage.invocations[name])
-        # An upper bound: X-Ray samples one call a second and 5 % of the others.
-        found["trace", name] = float(usage.invocations[name])
     found["state_transition", "RunBatch"] = usage.transitions
     for (name, service, operation), count in usage.calls.items():
         if service == "s3" and operation != "DELETE":

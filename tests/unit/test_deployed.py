@@ -240,7 +240,7 @@ def test_only_what_has_no_resource_is_allowed_everywhere(parameters: dict[str, s
         for action in as_list(statement["Action"])
         if "*" in as_list(statement["Resource"])
     }
-    assert services == ({"xray", "ec2"} if parameters else {"xray"})
+    assert services == ({"ec2"} if parameters else set())
     assert services <= {action.partition(":")[0] for action in FOR_EVERYTHING}
 
 

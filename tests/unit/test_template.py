@@ -563,7 +563,6 @@ def test_the_bucket_needs_tls_and_expires_work() -> None:
 
 # AWS knows no resources for these actions.
 FOR_EVERYTHING = {
-    *("xray:PutTraceSegments", "xray:PutTelemetryRecords", "xray:GetSamplingRules", "xray:GetSamplingTargets"),
     *("ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
     "ec2:DeleteNetworkInterface",
 }

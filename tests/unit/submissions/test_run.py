@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightshift.results.parts import decode_part
 from nightshift.routes.route import BatchApi
+from nightshift.submissions import collection
 from nightshift.submissions.decision import CANCEL_SECONDS, LATE_FILES_SECONDS
 from nightshift.submissions.provider import LineError, ProviderError
 from nightshift.submissions.steps import DELETE_TRIES
@@ -54,6 +56,22 @@ def test_lines_are_marked_as_answered_by_the_batch_api() -> None:
     summaries = [summary for _, summary in one.store.sealed.values()]
     assert sum(summary.batch_lines for summary in summaries) == 7
     assert sum(summary.batch_usage.input_tokens for summary in summaries) == 14
+
+
+def test_only_lines_that_come_alone_need_result_parts() -> None:
+    one = world(12)
+    done(one)
+    assert one.store.parts == []
+    late = world(12, script=lambda number, tries: answered(number, 500 if number == 6 and tries < 2 else 200))
+    done(late)
+    assert [[line.number for _, line in decode_part(part)] for part in late.store.parts] == [[5, 7, 8, 9], [6]]
+
+
+def test_lines_too_long_for_a_seal_go_into_result_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "SEAL_BYTES", 100)
+    one = world(12)
+    done(one)
+    assert len(one.store.parts) == 3
 
 
 def test_progress_follows_the_provider_and_never_goes_back() -> None:

@@ -106,6 +106,8 @@ class ProviderAnswers:
         await asyncio.to_thread(self._store.record_progress, collection.completed, collection.failed)
 
     async def _write(self, collection: Collection) -> None:
+        for segment, lines in collection.take_whole():
+            await asyncio.to_thread(self._store.seal, segment, lines)
         for lines in collection.take():
             await asyncio.to_thread(self._store.write_result_part, lines)
 

@@ -1,7 +1,7 @@
 """The answers that are collected from a provider's batch files, in any order, until they are stored.
 
-They are handed out segment by segment, so that a result part covers one segment, and sealing a segment reads few parts.
-Nothing here stores or reads a clock.
+They are handed out segment by segment: a whole one is sealed as it is, and a result part covers one of the others, so
+that sealing it later reads few parts. Nothing here stores or reads a clock.
 """
 
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from nightshift.input.layout import Segment
 from nightshift.results.line import OutputLine
-from nightshift.results.seals import SealSummary
+from nightshift.results.seals import SEAL_BYTES, SealSummary
 
 
 class Collection:
@@ -19,6 +19,8 @@ class Collection:
         collection = Collection(segments, seals)
         collection.restore(stored_lines)
         collection.add(line)
+        for segment, lines in collection.take_whole():
+            ...  # seal it
         for lines in collection.take():
             ...  # write a result part
     """
@@ -28,6 +30,7 @@ class Collection:
         self._first_lines = [segment.first_line for segment in self.open]
         self._finished: list[set[int]] = [set() for _ in self.open]
         self._held: list[list[OutputLine]] = [[] for _ in self.open]
+        self._taken_whole: set[int] = set()
         self.held_bytes = 0
         self.completed = sum(seal.completed for seal in seals if seal)
         self.failed = sum(seal.failed for seal in seals if seal)
@@ -46,6 +49,16 @@ class Collection:
         self.held_bytes += line.size
         return True
 
+    def take_whole(self) -> Iterator[tuple[Segment, list[OutputLine]]]:
+        """The segments all of whose lines are in memory, with these, in the order of the input."""
+        for index, (segment, lines) in enumerate(zip(self.open, self._held, strict=True)):
+            size = sum(line.size for line in lines)
+            if len(lines) == segment.lines and size <= SEAL_BYTES:
+                self._held[index] = []
+                self.held_bytes -= size
+                self._taken_whole.add(index)
+                yield segment, sorted(lines, key=lambda line: line.number)
+
     def take(self) -> Iterator[list[OutputLine]]:
         """The lines to store, as one list for each segment, in the order of the input."""
         held, self._held = self._held, [[] for _ in self.open]
@@ -61,9 +74,13 @@ class Collection:
                 yield from (number for number in segment.line_numbers if number not in finished)
 
     def complete(self) -> list[Segment]:
-        """The open segments all of whose lines are finished."""
-        pairs = zip(self.open, self._finished, strict=True)
-        return [segment for segment, finished in pairs if len(finished) == segment.lines]
+        """The open segments all of whose lines are in result parts."""
+        pairs = enumerate(zip(self.open, self._finished, strict=True))
+        return [
+            segment
+            for index, (segment, finished) in pairs
+            if len(finished) == segment.lines and index not in self._taken_whole
+        ]
 
     def _finish(self, line: OutputLine) -> int | None:
         """The index of the line's segment; None if the line is of no open segment, or was finished before."""
