@@ -3,26 +3,28 @@
 import contextlib
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Set
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
+import httpx
 import pytest
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 from openai.types import Batch
 
 from local.deployment import admin_environment
-from local.processes import free_port, workers
+from local.processes import free_port
 from local.settings import ROOT, ROOT_CREDENTIALS, SECRET
+from tests.e2e.killer import Killer as Killer
+from tests.e2e.receivers import Answer as Answer
+from tests.e2e.receivers import Receiver as Receiver
+from tests.e2e.simulator import Upstream
+from tests.e2e.surfaces import PROMPT_END, Bus, Heard, Secrets, items, object_keys, surfaces
 
 T = TypeVar("T")
 MODEL = "demo-model"
@@ -39,42 +41,15 @@ def wait_for(what: Callable[[], T | None], seconds: float = 60) -> T:
     raise AssertionError(f"not within {seconds} s")
 
 
-def request_line(custom_id: str, text: str = "Hello.", model: str = MODEL, **body: Any) -> str:
+def request_line(custom_id: str, text: str = f"Hello. {PROMPT_END}", model: str = MODEL, **body: Any) -> str:
     messages = [{"role": "user", "content": text}]
     request = {"model": model, "messages": messages, **body}
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": request})
 
 
-# Each prompt of these tests ends so, and no log or table may hold it.
-PROMPT_END = "And more."
-
-
 def batch_file(count: int, model: str = MODEL) -> bytes:
     lines = (request_line(f"request-{number}", f"Sentence {number}. {PROMPT_END}", model) for number in range(count))
     return "\n".join(lines).encode()
-
-
-class Upstream:
-    """The simulator's control."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def set(self, **settings: Any) -> None:
-        self._call("PUT", settings)
-
-    def counters(self) -> dict[str, Any]:
-        return self._call("GET")
-
-    def reset(self) -> None:
-        self._call("DELETE")
-
-    def _call(self, method: str, body: Any = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=10) as response:
-            answer: dict[str, Any] = json.load(response)
-        return answer
 
 
 class Local:
@@ -83,50 +58,49 @@ class Local:
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         self.folder = folder
         self.description = description
+        self.secrets = Secrets()
+        self.heard = Heard(self.secrets)
         self._opened: list[OpenAI] = []
-        self._keys: list[str] = []
         self.client = self.openai(description["api_key"], max_retries=2)
         self.other = self.openai(description["other_api_key"], max_retries=2)
         self.upstream = Upstream(description["upstream_control_url"])
 
     def openai(self, api_key: str, max_retries: int = 0) -> OpenAI:
         """A client of the stack, whose connections ``close`` closes."""
-        client = OpenAI(base_url=self.description["base_url"], api_key=api_key, max_retries=max_retries)
+        client = OpenAI(
+            base_url=self.description["base_url"],
+            api_key=api_key,
+            max_retries=max_retries,
+            http_client=DefaultHttpxClient(event_hooks={"response": [self.heard.answer]}),
+        )
         self._opened.append(client)
-        self._keys.append(api_key)
+        self.secrets.add_key(api_key)
         return client
+
+    def http(self, **options: Any) -> httpx.Client:
+        """A client of the stack's API without an SDK."""
+        return httpx.Client(
+            base_url=self.description["base_url"], event_hooks={"response": [self.heard.answer]}, **options
+        )
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """The outputs of the stack."""
+        stacks = self.aws("cloudformation").describe_stacks(StackName=self.description["stack_name"])["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
 
     def stored(self) -> str:
         """All items of the stack's tables, and all keys of its bucket, as text."""
-        stacks = self.aws("cloudformation").describe_stacks(StackName=self.description["stack_name"])["Stacks"]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
-        found: list[object] = []
-        for name in (value for key, value in outputs.items() if key.endswith("Table")):
-            found += [page["Items"] for page in self.aws("dynamodb").get_paginator("scan").paginate(TableName=name)]
-        for page in self.aws("s3").get_paginator("list_objects_v2").paginate(Bucket=outputs["BucketName"]):
-            found += [each["Key"] for each in page.get("Contents", [])]
-        return str(found)
+        return "\n".join([*items(self.aws, self.outputs), *object_keys(self.aws, self.outputs["BucketName"])])
 
-    def told(self) -> str:
-        """Every line that a function has logged, its metrics among them."""
-        logs = self.aws("logs")
-        pages = logs.get_paginator("filter_log_events")
-        return "\n".join(
-            event["message"]
-            for group in logs.describe_log_groups()["logGroups"]
-            for page in pages.paginate(logGroupName=group["logGroupName"])
-            for event in page["events"]
-        )
-
-    def assert_secrets_were_kept(self) -> None:
-        """No prompt, no API key and no provider's key is in a log, a metric, an error or a table."""
-        secret = self.aws("secretsmanager").get_secret_value(SecretId=SECRET)["SecretString"]
-        kept = {"a prompt": PROMPT_END, "the provider's key": secret}
-        kept |= {f"the API key {key[:12]}…": key for key in self._keys if key.startswith("sk-ns-") and len(key) > 40}
-        told, stored = self.told(), self.stored()
-        assert "call answered" in told
-        assert not [name for name, text in kept.items() if text in told]
-        assert not [name for name, text in kept.items() if text in stored]
+    def assert_secrets_were_kept(self, bus: Bus, since: float) -> None:
+        """No prompt, no key and no other secret is in a log, an event, an error, a metric or a table."""
+        self.secrets.nowhere["the provider's key"] = self.aws("secretsmanager").get_secret_value(SecretId=SECRET)[
+            "SecretString"
+        ]
+        found = dict(surfaces(self.aws, self.outputs, self.heard, bus, since))
+        assert "call answered" in found["logs"]
+        assert not {place: leaks for place, text in found.items() if (leaks := self.secrets.found_in(place, text))}
 
     def close(self) -> None:
         for client in self._opened:
@@ -144,18 +118,26 @@ class Local:
 
     def admin(self, *arguments: str, check: bool = True, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
         """`nightshift admin` with these arguments, on this stack."""
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("nightshift")), "admin", *arguments, "--local"],
-            env=os.environ | {"NIGHTSHIFT_LOCAL_DIR": str(self.folder)},
+        done = self.nightshift("admin", *arguments, "--local", NIGHTSHIFT_LOCAL_DIR=str(self.folder))
+        if check:
+            done.check_returncode()
+        return done
+
+    def nightshift(self, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """`nightshift` with these words, and these environment variables."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("nightshift")), *words],
+            env=os.environ | variables,
             capture_output=True,
             text=True,
             timeout=seconds,
-            check=check,
+            check=False,
         )
+        self.heard.command(words, done)
+        return done
 
     def bucket(self) -> str:
-        stacks = self.aws("cloudformation").describe_stacks(StackName=self.description["stack_name"])["Stacks"]
-        return next(str(each["OutputValue"]) for each in stacks[0]["Outputs"] if each["OutputKey"] == "BucketName")
+        return self.outputs["BucketName"]
 
     def create(self, content: bytes, **extra: Any) -> Batch:
         """Upload ``content`` and create a batch of it, with ``extra`` fields in the body."""
@@ -213,12 +195,15 @@ def local_stack() -> Iterator[Local]:
     def stack(command: str) -> None:
         subprocess.run([sys.executable, "-m", "local.stack", command], cwd=ROOT, env=environment, check=True)
 
+    since = time.time()
     stack("up")
     try:
-        made = Local(folder, json.loads((folder / "stack.json").read_text()))
-        yield made
-        made.assert_secrets_were_kept()
-        made.close()
+        with contextlib.closing(Local(folder, json.loads((folder / "stack.json").read_text()))) as made:
+            bus = Bus(made.aws, made.description["stack_name"])
+            bus.open()
+            yield made
+            made.assert_secrets_were_kept(bus, since)
+            bus.close()
     finally:
         stack("down")
 
@@ -244,42 +229,6 @@ def assert_every_line_once(local: Local, batch_id: str, count: int, codes: Set[s
     assert {line["error"]["code"] for line in failed if line["response"] is None} <= codes
 
 
-Answer = int | Callable[[BaseHTTPRequestHandler], None]
-
-
-class Receiver:
-    """A webhook receiver on loopback. It answers with ``answers``, statuses or functions, in turn, then with 200."""
-
-    def __init__(self, answers: list[Answer], port: int = 0) -> None:
-        self.received: list[tuple[dict[str, str], bytes]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                answer = answers.pop(0) if answers else 200
-                if not isinstance(answer, int):
-                    with contextlib.suppress(OSError):  # the caller has disconnected
-                        answer(self)
-                    return
-                self.send_response(answer)
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                """Print nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
 @pytest.fixture
 def receive() -> Iterator[Callable[..., Receiver]]:
     """Start receivers that stop with the test."""
@@ -299,10 +248,7 @@ def operator(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test call the package's stores as an operator does."""
     from nightshift.core import aws
 
-    description = local.description
-    stacks = local.aws("cloudformation").describe_stacks(StackName=description["stack_name"])["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
-    for name, value in admin_environment(description["aws_endpoint_url"], outputs).items():
+    for name, value in admin_environment(local.description["aws_endpoint_url"], local.outputs).items():
         monkeypatch.setenv(name, value)
     aws._client.cache_clear()
 
@@ -341,29 +287,6 @@ class Account:
 @pytest.fixture
 def account(local: Local, operator: None) -> Account:
     return Account(local)
-
-
-class Killer(threading.Thread):
-    """Kills every worker of ``function`` with SIGKILL at intervals, at most ``times`` times, until it is stopped."""
-
-    def __init__(self, folder: Path, function: str, every: tuple[float, float], times: int = sys.maxsize) -> None:
-        super().__init__(daemon=True)
-        self.kills = 0
-        self._folder, self._function = folder, function
-        self._every = every
-        self._times = times
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        while self.kills < self._times and not self._over.wait(random.uniform(*self._every)):
-            for pid in [pid for pid, function in workers(self._folder) if function == self._function]:
-                with contextlib.suppress(ProcessLookupError):  # the process has ended
-                    os.kill(pid, signal.SIGKILL)
-                    self.kills += 1
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
 
 
 @pytest.fixture

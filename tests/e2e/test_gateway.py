@@ -19,7 +19,7 @@ FORM = "multipart/form-data; boundary=frontier"
 def http(local: Local) -> Iterator[httpx.Client]:
     """The API with a valid key."""
     headers = {"Authorization": f"Bearer {local.description['api_key']}"}
-    with httpx.Client(base_url=local.description["base_url"], headers=headers, timeout=60) as client:
+    with local.http(headers=headers, timeout=60) as client:
         yield client
 
 
@@ -40,7 +40,8 @@ def error_of(answer: httpx.Response, status: int, code: str | None) -> dict[str,
 @pytest.mark.parametrize("path", ["/batches", "/files/file_a/content", "/nope", "/"])
 def test_missing_or_wrong_key_is_401(local: Local, header: str | None, path: str) -> None:
     headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
-    error = error_of(httpx.get(local.description["base_url"] + path, headers=headers), 401, "invalid_api_key")
+    with local.http() as http:
+        error = error_of(http.get(path, headers=headers), 401, "invalid_api_key")
     assert error["type"] == "invalid_request_error"
 
 

@@ -1,11 +1,8 @@
 """Every command of docs/tasks.md, in the order of the page, on one account, one route and one stack."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -39,8 +36,6 @@ class Operator:
         unique = uuid.uuid4().hex[:8]
         self.account, self.model = f"team-{unique}", f"guide-{unique}"
         self.client: OpenAI | None = None
-        stacks = local.aws("cloudformation").describe_stacks(StackName=local.description["stack_name"])["Stacks"]
-        self.outputs = {each["OutputKey"]: each["OutputValue"] for each in stacks[0]["Outputs"]}
         routes = folder / "routes.json"
         routes.write_text(json.dumps([self._route()]))
         self._names = {
@@ -51,7 +46,7 @@ class Operator:
             "nightshift/openai": f"nightshift/{unique}",
             "nightshift-restored": f"restored-{unique}",
             "$YOUR_PROVIDERS_KEY": unique,
-            "$ACCOUNTS_TABLE": self.outputs["AccountsTable"],
+            "$ACCOUNTS_TABLE": local.outputs["AccountsTable"],
         }
 
     def _route(self) -> dict[str, Any]:
@@ -90,13 +85,8 @@ class Operator:
             done = self._local.admin(*words[1:], check=False)
         else:
             assert self.client is not None
-            done = subprocess.run(
-                [str(Path(sys.executable).with_name("nightshift")), *words],
-                env=os.environ | {"OPENAI_BASE_URL": str(self.client.base_url), "OPENAI_API_KEY": self.client.api_key},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
+            done = self._local.nightshift(
+                *words, OPENAI_BASE_URL=str(self.client.base_url), OPENAI_API_KEY=self.client.api_key
             )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         if words[1:3] == ["keys", "create"]:

@@ -28,11 +28,10 @@ class Caller:
     """HTTP calls of an account. Redirects are not followed."""
 
     def __init__(self, local: Local, account: Account) -> None:
-        self._http = httpx.Client(headers={"Authorization": f"Bearer {account.key}"}, timeout=30)
-        self._base_url = local.description["base_url"]
+        self._http = local.http(headers={"Authorization": f"Bearer {account.key}"}, timeout=30)
 
     def __call__(self, method: str, path: str, **content: Any) -> httpx.Response:
-        return self._http.request(method, self._base_url + path, **content)
+        return self._http.request(method, path, **content)
 
     def close(self) -> None:
         self._http.close()

@@ -18,7 +18,7 @@ from openai.types import Batch
 
 from local.processes import free_port
 from local.settings import ROOT
-from tests.e2e.conftest import Account, Answer, Killer, Local, Receiver, wait_for
+from tests.e2e.conftest import Account, Answer, Killer, Local, Receiver, request_line, wait_for
 from tools.event_schema import EVENT_SCHEMA, Event
 
 Receive = Callable[..., Receiver]
@@ -359,7 +359,7 @@ def inbox(local: Local) -> Iterator[str]:
 def test_documented_rule_gets_last_events(local: Local, account: Account, inbox: str) -> None:
     good = account.create()
     with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
-        bad = account.create(account.upload(b"{"))
+        bad = account.create(account.upload(request_line("a")[:-3].encode()))
     ends = {good.id: "batch.completed", bad.id: "batch.failed"}
     sqs, told = local.aws("sqs"), dict[str, dict[str, Any]]()
 
