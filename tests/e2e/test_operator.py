@@ -51,45 +51,66 @@ def test_from_an_account_to_its_end(local: Local) -> None:
     wait_for(lambda: local.openai(unused).batches.retrieve(running.id).status == "cancelled")
 
 
-IN_FLIGHT = 4
+# Enough for two workers: each has up to 400 requests in flight, and 3,200 lines or more.
+LINES, IN_FLIGHT = 6_400, 800
+# Of a line of ``batch_file``, which has four words and two in its answer. It is a cent.
+CENTS_PER_MILLION = {"input_per_million": 1_250, "output_per_million": 2_500}
+LIMIT_CENTS = 2_000
 
 
 @pytest.mark.usefixtures("operator")
 def test_a_spend_limit_holds_a_batch_until_it_is_raised(local: Local) -> None:
+    """Two workers of one batch spend the limit, to the cent, and no more than what they have in flight then."""
     model = f"priced-{uuid.uuid4().hex[:8]}"
     entry = {
         "model": model,
         "provider": "simulator",
         "base_url": local.description["upstream_url"],
         "upstream_model": "simulated-model",
-        "sku": {"id": "priced", "input_per_million": 0, "output_per_million": 100_000},
+        "sku": {"id": "priced", **CENTS_PER_MILLION},
         "api_key_secret": SECRET,
-        "max_concurrency": IN_FLIGHT,
+        "max_concurrency": IN_FLIGHT + 1,
     }
     routes.apply([form.parse(entry)])
     account = Account(local)
-    local.admin("accounts", "quotas", account.id, "--dollars-a-day", "5")
-    batch = account.create(account.upload(batch_file(200, model=model)))
+    local.admin("accounts", "quotas", account.id, "--dollars-a-day", str(LIMIT_CENTS / 100))
+    local.upstream.set(latency_ms=200)
+    batch = account.create(account.upload(batch_file(LINES, model=model)))
 
-    def spent() -> float:
+    def spent_cents() -> float:
         rows = json.loads(local.admin("accounts", "quotas", account.id, "--json").stdout)
-        return float(next(row["used"] for row in rows if row["limit"] == "dollars-a-day"))
+        return round(100 * float(next(row["used"] for row in rows if row["limit"] == "dollars-a-day")), 6)
 
     wait_for(lambda: batches.get(account.id, batch.id).parked_until)
+    plan = batches.get(account.id, batch.id).plan
+    assert plan is not None
+    assert plan.chunks == 2
     counts = account.client.batches.retrieve(batch.id).request_counts
     assert counts is not None
-    dollars_an_answer = spent() / counts.completed
-    assert 5 <= spent() < 5 + IN_FLIGHT * dollars_an_answer
-    with pytest.raises(RateLimitError, match=r"spent its limit of \$5.00 a day"):
+    assert spent_cents() == counts.completed
+    assert LIMIT_CENTS <= spent_cents() <= LIMIT_CENTS + IN_FLIGHT
+    with pytest.raises(RateLimitError, match=r"spent its limit of \$20.00 a day"):
         account.create(account.upload(batch_file(1, model=model)))
 
+    local.upstream.set(latency_ms=0)
     local.admin("accounts", "quotas", account.id, "--reset", "dollars-a-day")
     ended = account.ended(batch)
     assert ended.status == "completed"
     assert ended.output_file_id is not None
-    lines = account.client.files.content(ended.output_file_id).text.splitlines()
-    assert [json.loads(line)["custom_id"] for line in lines] == [f"request-{number}" for number in range(200)]
-    assert spent() == pytest.approx(200 * dollars_an_answer)
+    lines = [json.loads(line) for line in account.client.files.content(ended.output_file_id).text.splitlines()]
+    assert [line["custom_id"] for line in lines] == [f"request-{number}" for number in range(LINES)]
+    usages = [line["response"]["body"]["usage"] for line in lines]
+    dollars = (
+        sum(
+            usage["prompt_tokens"] * CENTS_PER_MILLION["input_per_million"]
+            + usage["completion_tokens"] * CENTS_PER_MILLION["output_per_million"]
+            for usage in usages
+        )
+        / 1_000_000
+    )
+    assert spent_cents() == round(100 * dollars, 6) == LINES
+    (row,) = json.loads(local.admin("cost", "--account", account.id, "--by", "account", "--json").stdout)
+    assert row["dollars"] == f"{dollars:.6f}"
 
 
 @pytest.mark.usefixtures("operator")
