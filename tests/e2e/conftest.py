@@ -116,7 +116,7 @@ class Local:
             aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def admin(self, *arguments: str, check: bool = True, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
+    def admin(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """`nightshift admin` with these arguments, on this stack."""
         done = self.nightshift("admin", *arguments, "--local", NIGHTSHIFT_LOCAL_DIR=str(self.folder))
         if check:
@@ -130,7 +130,7 @@ class Local:
             env=os.environ | variables,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=120,
             check=False,
         )
         self.heard.command(words, done)
