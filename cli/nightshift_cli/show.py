@@ -45,7 +45,10 @@ def _drawn(cells: list[list[str]], has_head: bool) -> list[str]:
     columns = list(zip(*cells, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
     # What a cell begins with is its first word's, so that bars keep their places.
-    words = [max(cell_len(word) for cell in column for word in re.findall(r"^ *\S+|\S+", cell)) for column in columns]
+    words = [
+        max((cell_len(word) for cell in column for word in re.findall(r"^ *\S+|\S+", cell)), default=0)
+        for column in columns
+    ]
     console = Console(file=sys.stdout)
     gaps = 2 * (len(columns) - 1)
     widths = _fitted(widths, words, console.width - gaps)

@@ -63,17 +63,34 @@ def _statuses(batch: Mapping[str, Any], now: float) -> Iterator[Step]:
 
 
 def _visits(visits: Sequence[Mapping[str, Any]], now: float) -> Iterator[Step]:
-    """The visits, oldest first. A wait ends where the chunk's next visit begins."""
-    next_visits: dict[int, float] = {}
-    found = []
-    for visit in visits:
-        chunk, until = visit["chunk"], visit["waits_until"]
-        waited_until = None if until is None else min(until, next_visits.get(chunk, now))
-        attempt = f", attempt {visit['attempt']}" if visit["attempt"] > 1 else ""
-        name = f"chunk {chunk}{attempt}"
-        found.append(Step(name, visit["began_at"], visit["ended_at"], waited_until, ", ".join(_words(visit))))
-        next_visits[chunk] = visit["began_at"]
-    return reversed(found)
+    """The visits of each chunk. Those in a row that only waited for the same thing are one step."""
+    for chunk in sorted({visit["chunk"] for visit in visits}):
+        rows: list[list[Mapping[str, Any]]] = []
+        for visit in reversed(visits):
+            if visit["chunk"] != chunk:
+                continue
+            reason = _only_waited_for(visit)
+            if reason and rows and reason == _only_waited_for(rows[-1][-1]):
+                rows[-1].append(visit)
+            else:
+                rows.append([visit])
+        next_at = [*(row[0]["began_at"] for row in rows[1:]), now]
+        yield from map(_visit, rows, next_at)
+
+
+def _only_waited_for(visit: Mapping[str, Any]) -> str | None:
+    """What a visit waits for that has sent nothing; None for any other."""
+    idle = visit["outcome"] == "waits" and visit["attempt"] == 1 and not visit["requests_sent"]
+    return visit["waits_for"] or "its turn" if idle else None
+
+
+def _visit(row: Sequence[Mapping[str, Any]], next_at: float) -> Step:
+    """A step for a visit, or for those of a row. A wait ends where the chunk's next visit begins."""
+    first, last = row[0], row[-1]
+    attempt = f", attempt {last['attempt']}" if last["attempt"] > 1 else ""
+    name = f"chunk {last['chunk']}{attempt}" + (f", {len(row)} visits" if len(row) > 1 else "")
+    waited_until = None if last["waits_until"] is None else min(last["waits_until"], next_at)
+    return Step(name, first["began_at"], first["ended_at"], waited_until, ", ".join(_words(last)))
 
 
 def _words(visit: Mapping[str, Any]) -> Iterator[str]:

@@ -83,6 +83,15 @@ def test_a_chunk_that_failed_in_every_attempt_is_recorded(alice: Caller) -> None
     assert visit["waits_until"] == pytest.approx(time.time() + answer["wait_seconds"], abs=10)
 
 
+def test_of_a_scout_or_a_whole_map_no_chunk_is_known_to_have_failed(alice: Caller) -> None:
+    batch_id = alice.begin(input_lines(1))
+    scout = alice.round(batch_id, "failed") | {"scout": True}
+    assert invoke("finalize_batch", scout)["goes_on"]
+    whole = alice.round(batch_id, "failed", "failed")
+    assert invoke("finalize_batch", whole)["goes_on"]
+    assert visits_of(alice, batch_id) == []
+
+
 def test_a_visit_that_is_not_recorded_has_worked(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = alice.begin(input_lines(1))
 
@@ -90,6 +99,7 @@ def test_a_visit_that_is_not_recorded_has_worked(alice: Caller, monkeypatch: pyt
         raise OSError
 
     monkeypatch.setattr(visits, "put", fail)
+    assert invoke("finalize_batch", alice.round(batch_id, "failed"))["goes_on"]
     assert run_chunk(task_of(batch_id))["state"] == "done"
 
 

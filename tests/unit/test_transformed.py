@@ -57,3 +57,11 @@ def test_no_role_may_use_everything(name: str) -> None:
         assert not any("*" in action for action in as_list(statement["Action"]))
         if "*" in as_list(statement.get("Resource", [])):
             assert FOR_EVERYTHING.issuperset(as_list(statement["Action"]))
+
+
+def test_nothing_is_traced() -> None:
+    """Said, and not left out: what CloudFormation is not told stays as an older version has set it (ADR 21)."""
+    of = {kind: [each["Properties"] for each in resources().values() if each["Type"] == kind] for kind in kinds()}
+    assert {each["TracingConfig"]["Mode"] for each in of["AWS::Lambda::Function"]} == {"PassThrough"}
+    assert [each["TracingEnabled"] for each in of["AWS::ApiGateway::Stage"]] == [False]
+    assert [each["TracingConfiguration"] for each in of["AWS::StepFunctions::StateMachine"]] == [{"Enabled": False}]

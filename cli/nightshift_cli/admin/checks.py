@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from nightshift_cli.admin.stack import Deployment
+from nightshift_cli.show import moment
 
 if TYPE_CHECKING:
     import httpx
@@ -23,14 +24,16 @@ _SPARE_CONCURRENCY = 50
 _MAX_SKEW_SECONDS = 60
 # Of what a function says when it fails.
 _MAX_WORDS = 300
-# Events with which a function that no call of the API leads to has nothing to do, or what it does every five minutes.
+# Events with which a function that no trial leads to has nothing to do. Sweep might work for minutes; it runs by itself
+# every five, and its silence raises an alarm.
 _IDLE_EVENTS: dict[str, dict[str, object]] = {
     "CloseAbandoned": {"detail": {"name": "doctor"}},
     "DeliverWebhook": {"Records": []},
     "PublishEvents": {"Records": []},
     "PurgeFile": {"Records": []},
-    "Sweep": {},
 }
+# S3's words: after versioning is enabled, for so long a new object may be answered with 404.
+_VERSIONING_SECONDS = 15 * 60
 _QUEUES = ("WebhookDeadLettersUrl", "EventDeadLettersUrl", "StreamDeadLettersUrl")
 # What is in a queue: the second counts those that somebody reads just now.
 _COUNTS: "tuple[Literal['ApproximateNumberOfMessages'], Literal['ApproximateNumberOfMessagesNotVisible']]" = (
@@ -59,32 +62,42 @@ def aws_client(service: str) -> Any:
 
 def check_stack(deployment: Deployment) -> Iterator[Finding]:
     """The deployment went through."""
-    status = aws_client("cloudformation").describe_stacks(StackName=deployment.stack_name)["Stacks"][0]["StackStatus"]
-    if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        yield Finding("stack", "ok", status)
-    else:
+    found = aws_client("cloudformation").describe_stacks(StackName=deployment.stack_name)["Stacks"][0]
+    status, parameters = found["StackStatus"], found.get("Parameters", [])
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
         yield Finding("stack", "fail", f"It is {status}. Its events in CloudFormation say why; deploy again.")
+        return
+    yield Finding("stack", "ok", status)
+    has_versions = {"ParameterKey": "DeletionProtection", "ParameterValue": "true"} in parameters
+    ready_at = int(found["CreationTime"].timestamp()) + _VERSIONING_SECONDS
+    if has_versions and time.time() < ready_at:
+        words = (
+            f"The bucket has just got versioning, and S3 may not find new objects: begin batches at {moment(ready_at)}."
+        )
+        yield Finding("versioning", "warn", words)
 
 
 def check_functions(deployment: Deployment) -> Iterator[Finding]:
     """Every function runs what was deployed, and those that no trial reaches start: their packages can be imported."""
-    functions, wrong = aws_client("lambda"), []
     names = functions_of(deployment)
-    for logical_id, name in names.items():
-        found = functions.get_function_configuration(FunctionName=name)
-        states = (found.get("State", "Active"), found.get("LastUpdateStatus", "Successful"))
-        if states != ("Active", "Successful"):
-            reason = found.get("LastUpdateStatusReason") or found.get("StateReason")
-            wrong.append(f"{logical_id}: {' '.join(states)} ({reason})")
-        elif logical_id in _IDLE_EVENTS:
-            event = json.dumps(_IDLE_EVENTS[logical_id]).encode()
-            answer = functions.invoke(FunctionName=name, Payload=event)
-            if "FunctionError" in answer:
-                wrong.append(f"{logical_id}: {answer['Payload'].read(_MAX_WORDS).decode(errors='replace')}")
+    wrong = [f"{logical_id}: {fault}" for logical_id, name in names.items() if (fault := _fault(logical_id, name))]
     if wrong:
         yield Finding("functions", "fail", "; ".join(wrong))
     else:
         yield Finding("functions", "ok", f"{len(names)} are active.")
+
+
+def _fault(logical_id: str, name: str) -> str | None:
+    """What is wrong with the function, in words; None if nothing is."""
+    functions = aws_client("lambda")
+    found = functions.get_function_configuration(FunctionName=name)
+    states = (found.get("State", "Active"), found.get("LastUpdateStatus", "Successful"))
+    if states != ("Active", "Successful"):
+        return f"{' '.join(states)} ({found.get('LastUpdateStatusReason') or found.get('StateReason')})"
+    if logical_id not in _IDLE_EVENTS:
+        return None
+    answer = functions.invoke(FunctionName=name, Payload=json.dumps(_IDLE_EVENTS[logical_id]).encode())
+    return answer["Payload"].read(_MAX_WORDS).decode(errors="replace") if "FunctionError" in answer else None
 
 
 def functions_of(deployment: Deployment) -> dict[str, str]:

@@ -25,11 +25,13 @@ Look = tuple[str, Callable[[], Iterator[Finding]]]
 def run_doctor(
     operator: Operator,
     spend: Annotated[
-        bool, typer.Option("--spend", help="Send a line of each endpoint through every route. It is paid for.")
+        bool, typer.Option("--spend", help="Also send a line of each endpoint through every route: paid for.")
     ] = False,
     webhook: Annotated[str | None, typer.Option(metavar="URL", help="Where the trial batch's webhook goes.")] = None,
     model: Annotated[str | None, typer.Option(help="Only the routes of this model.")] = None,
-    wait: Annotated[int, typer.Option(min=1, help="Seconds that a trial may take; then it is cancelled.")] = 600,
+    wait: Annotated[
+        int, typer.Option(min=1, help="Seconds until a trial is cancelled, which may take minutes more.")
+    ] = 600,
     as_json: AsJson = False,
 ) -> None:
     """Check a deployment from end to end, and say what to do.
@@ -41,10 +43,11 @@ def run_doctor(
     """
     found: list[Finding] = []
     with operator as stack, _http() as http, Tenant(stack, http) as tenant:
-        looks = _looks(stack, http, tenant, webhook, wait)
-        looks.append(("routes", partial(checks.check_routes, http, model)))
-        for route in checks.routes_of(model) if spend else ():
-            looks.append((name_of(route), partial(trials.try_route, tenant, route, wait)))
+        looks = _looks(stack, http, tenant, model, webhook, wait)
+        if spend:
+            looks.append(("large bodies", partial(trials.try_large_body, tenant)))
+            routes = checks.routes_of(model)
+            looks += [(name_of(route), partial(trials.try_route, tenant, route, wait)) for route in routes]
         with Steps(len(looks)) as steps:
             for name, look in looks:
                 steps.begin(name)
@@ -62,7 +65,9 @@ def _http() -> "httpx.Client":
     return httpx.Client(timeout=_TIMEOUT_SECONDS, mounts=direct)
 
 
-def _looks(stack: Deployment, http: "httpx.Client", tenant: Tenant, webhook: str | None, wait: int) -> list[Look]:
+def _looks(
+    stack: Deployment, http: "httpx.Client", tenant: Tenant, model: str | None, webhook: str | None, wait: int
+) -> list[Look]:
     """What costs nothing, in the order in which it is to work."""
     return [
         ("stack", partial(checks.check_stack, stack)),
@@ -74,11 +79,12 @@ def _looks(stack: Deployment, http: "httpx.Client", tenant: Tenant, webhook: str
         ("api", partial(checks.check_api, stack, http)),
         ("storage", partial(trials.try_storage, tenant)),
         ("engine", partial(trials.try_engine, tenant, webhook, wait)),
+        ("routes", partial(checks.check_routes, http, model)),
     ]
 
 
 def _looked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What the check finds. Its own failure is a finding too, and the others go on."""
+    """What the check finds. Its own failure, whatever it is, is a finding too, and the others go on."""
     import httpx
     from botocore.exceptions import BotoCoreError, ClientError
     from nightshift.core.errors import NightshiftError
@@ -91,3 +97,5 @@ def _looked(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield Finding(name, "fail", f"Not answered: {error or type(error).__name__}")
     except (NightshiftError, UnexpectedAnswerError) as error:
         yield Finding(name, "fail", str(error))
+    except Exception as error:  # such as an answer without the field that is looked for
+        yield Finding(name, "fail", f"The check itself failed: {type(error).__name__}: {error}")

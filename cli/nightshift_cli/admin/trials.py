@@ -1,5 +1,6 @@
 """What `nightshift admin doctor` tries with an account of its own: what no emulator can prove of an AWS account."""
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ _BODIES: dict[str, dict[str, object]] = {
 
 
 def try_storage(tenant: Tenant) -> Iterator[Finding]:
-    """Presigned and conditional writes, checksums of parts, ranges, and bodies that Lambda does not take."""
+    """Presigned and conditional writes, checksums of parts, ranges, and the end of a deleted file's bytes."""
     content = b'{"a": 1}\n' * 100
     made = tenant.call("POST", "/files", json=_file("doctor.jsonl") | {"bytes": len(content)})
     puts = [
@@ -50,7 +51,6 @@ def try_storage(tenant: Tenant) -> Iterator[Finding]:
         yield Finding("storage", "fail", f"A range of a file was answered with {piece.status_code}.")
         return
     yield Finding("storage", "ok", "Presigned, conditional and parted uploads work, and so do ranges.")
-    yield _refusal(tenant)
     yield _purged(tenant, made["id"])
 
 
@@ -67,13 +67,17 @@ def _size_of_two_parts(tenant: Tenant) -> tuple[int, int]:
     return whole["bytes"], 2 * len(part)
 
 
-def _refusal(tenant: Tenant) -> Finding:
+def try_large_body(tenant: Tenant) -> Iterator[Finding]:
     """A body that Lambda does not take is refused by the gateway, with an error that says how to send it."""
     file = {"file": ("doctor.jsonl", b"x" * _TOO_MANY_BYTES)}
     answer = tenant.http.post(f"{tenant.base_url}/files", headers=tenant.headers, data={"purpose": "batch"}, files=file)
-    if answer.status_code in (413, 503) and "uploads" in answer.text:
-        return Finding("large bodies", "ok", f"They are refused with {answer.status_code}, and told of /v1/uploads.")
-    return Finding("large bodies", "fail", f"One of 7 MiB was answered with {answer.status_code}: {answer.text[:200]}")
+    words = f"One of 7 MiB was answered with {answer.status_code}"
+    if answer.status_code == 413 and "uploads" in answer.text:
+        yield Finding("large bodies", "ok", f"{words}, which names /v1/uploads.")
+    elif answer.status_code == 503 and "uploads" in answer.text:
+        yield Finding("large bodies", "ok", f"{words}, which names /v1/uploads. It may raise ApiErrorsAlarm.")
+    else:
+        yield Finding("large bodies", "fail", f"{words}: {answer.text[:200]}")
 
 
 def _purged(tenant: Tenant, file_id: str) -> Finding:
@@ -112,10 +116,10 @@ def try_engine(tenant: Tenant, webhook: str | None, wait: int) -> Iterator[Findi
     endpoint = "/v1/chat/completions"
     with tenant.only_route(route, paused=True) as paused:
         batch = tenant.begin(paused.model, endpoint, [_BODIES[endpoint]] * _CHUNKS, webhook)
-        ran = wait_until(lambda: _map_ran(batch["id"]), wait)
+        ran = wait_until(lambda: _map_ran(tenant, batch["id"]), wait)
         # Once it is parked, the cancel wakes it; just before, it would come late.
         wait_until(lambda: batches.get(tenant.account_id, batch["id"]).parked_until, _PARKED_SECONDS if ran else 0)
-        batch = tenant.ended(batch, 0)
+        batch = tenant.ended(batch, time.time())
         yield _engine_verdict(tenant, batch, ran)
         if webhook:
             yield _delivered(tenant, batch["id"])
@@ -127,14 +131,16 @@ def _execution(batch_id: str) -> str:
     return executions.arn_of(batch_id, 0)
 
 
-def _map_ran(batch_id: str) -> bool | None:
-    """Whether the Map has run every chunk; None while it goes on."""
+def _map_ran(tenant: Tenant, batch_id: str) -> bool | None:
+    """Whether the Map has run every chunk, and a worker has visited each; None while it goes on."""
     stepfunctions = aws_client("stepfunctions")
     execution = _execution(batch_id)
     for found in stepfunctions.list_map_runs(executionArn=execution)["mapRuns"]:
         run = stepfunctions.describe_map_run(mapRunArn=found["mapRunArn"])
         if run["status"] != "RUNNING":
-            return bool(run["itemCounts"]["succeeded"] == _CHUNKS)
+            visits = tenant.call("GET", f"/batches/{batch_id}/visits")["data"]
+            waiting = {visit["chunk"] for visit in visits if visit["outcome"] == "waits"}
+            return bool(run["itemCounts"]["succeeded"] == _CHUNKS == len(waiting))
     ended = stepfunctions.describe_execution(executionArn=execution)["status"] != "RUNNING"
     return False if ended else None
 
@@ -190,8 +196,9 @@ def try_route(tenant: Tenant, route: "Route", wait: int) -> Iterator[Finding]:
         begun = {
             endpoint: tenant.begin(trial.model, endpoint, [_BODIES[endpoint]], None) for endpoint in trial.endpoints
         }
+        cancel_at = time.time() + wait
         for endpoint, batch in begun.items():
-            yield _route_verdict(route, endpoint, tenant.ended(batch, wait))
+            yield _route_verdict(route, endpoint, tenant.ended(batch, cancel_at))
 
 
 def _route_verdict(route: "Route", endpoint: str, batch: dict[str, Any]) -> Finding:

@@ -5,6 +5,8 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -74,7 +76,8 @@ class Lambda:
 def an_account(monkeypatch: pytest.MonkeyPatch, **about: Any) -> Lambda:
     found = Lambda(**about)
     monkeypatch.setattr(checks, "aws_client", lambda _: found)
-    monkeypatch.setattr(checks, "functions_of", lambda _: {"RunChunk": "stack-RunChunk-1", "Sweep": "stack-Sweep-1"})
+    names = {"RunChunk": "stack-RunChunk-1", "Sweep": "stack-Sweep-1", "PurgeFile": "stack-PurgeFile-1"}
+    monkeypatch.setattr(checks, "functions_of", lambda _: names)
     return found
 
 
@@ -103,13 +106,13 @@ def test_concurrency_is_compared_with_what_the_routes_ask_for(
 def test_functions_that_no_trial_reaches_are_invoked(monkeypatch: pytest.MonkeyPatch) -> None:
     functions = an_account(monkeypatch)
     assert states(checks.check_functions(DEPLOYMENT)) == ["ok"]
-    assert functions.invoked == {"stack-Sweep-1": {}}
+    assert functions.invoked == {"stack-PurgeFile-1": {"Records": []}}
 
 
 @pytest.mark.parametrize(
     ("about", "words"),
     [
-        ({"error": '{"errorType": "Runtime.ImportModuleError"}'}, 'Sweep: {"errorType": "Runtime.ImportModuleError'),
+        ({"error": '{"errorType": "Runtime.ImportModuleError"}'}, 'PurgeFile: {"errorType": "Runtime'),
         ({"update": "Failed"}, "RunChunk: Active Failed (no room); Sweep: Active Failed (no room)"),
     ],
 )
@@ -288,6 +291,70 @@ def tenant(answer: Callable[[httpx.Request], httpx.Response]) -> Tenant:
     return made
 
 
+def test_what_is_refused_for_the_moment_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    answers: list[httpx.Response | Exception] = [httpx.Response(503), httpx.ReadTimeout("slow"), httpx.Response(429)]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        given = answers.pop(0) if answers else httpx.Response(200, json={"id": "a"})
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    assert tenant(answer).call("GET", "/batches") == {"id": "a"}
+    with pytest.raises(UnexpectedAnswerError, match="503"):
+        tenant(lambda _: httpx.Response(503)).call("GET", "/batches")
+    with pytest.raises(UnexpectedAnswerError, match="not answered by Nightshift"):
+        tenant(lambda _: httpx.Response(200, text="<html>")).call("GET", "/batches")
+
+
+def test_a_trial_that_breaks_off_leaves_no_batch_and_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(sku=PRICED)
+    (route,) = routes.all_routes()
+    ended: list[str] = []
+
+    def cancel(_: str, batch_id: str) -> Any:
+        ended.append(batch_id)
+        return SimpleNamespace(status="cancelled")
+
+    monkeypatch.setattr("nightshift.batches.cancel.cancel", cancel)
+    one = tenant(lambda request: httpx.Response(200, json={"id": request.url.path.rpartition("/")[2]}))
+    one.account_id = "acct_1"
+
+    def break_off() -> None:
+        with one.only_route(route) as trial:
+            one.begin(trial.model, "/v1/chat/completions", [{}], None)
+            assert len(routes.all_routes()) == 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
+    assert ended == ["batches"]
+    assert routes.all_routes() == [route]
+
+
+class Stacks:
+    """CloudFormation with a stack of that age."""
+
+    def __init__(self, age: int, protection: str) -> None:
+        made = datetime.now(UTC) - timedelta(seconds=age)
+        parameters = [{"ParameterKey": "DeletionProtection", "ParameterValue": protection}]
+        self._stack = {"StackStatus": "CREATE_COMPLETE", "CreationTime": made, "Parameters": parameters}
+
+    def describe_stacks(self, **_: str) -> dict[str, Any]:
+        return {"Stacks": [self._stack]}
+
+
+@pytest.mark.parametrize(
+    ("age", "protection", "expected"), [(60, "true", ["ok", "warn"]), (60, "false", ["ok"]), (1000, "true", ["ok"])]
+)
+def test_a_new_bucket_with_versions_needs_a_while(
+    monkeypatch: pytest.MonkeyPatch, age: int, protection: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(checks, "aws_client", lambda _: Stacks(age, protection))
+    assert states(checks.check_stack(DEPLOYMENT)) == expected
+
+
 def test_a_name_that_leads_to_another_stack_is_found() -> None:
     with pytest.raises(UnexpectedAnswerError, match="another stack"):
         tenant(lambda _: httpx.Response(401)).call("GET", "/batches")
@@ -319,6 +386,15 @@ def test_the_engine_is_judged_by_what_came_out(
 
 
 # --- the verdicts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_check_that_breaks_is_a_finding() -> None:
+    def broken() -> Iterator[Finding]:
+        yield Finding("a", "ok", "")
+        raise KeyError("upload_url")
+
+    *_, last = _looked("storage", broken)
+    assert (last.state, last.words) == ("fail", "The check itself failed: KeyError: 'upload_url'")
 
 
 def test_a_check_that_fails_is_a_finding() -> None:

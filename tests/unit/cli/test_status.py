@@ -242,6 +242,36 @@ def test_a_wait_that_goes_on_lasts_until_now() -> None:
     assert (line.count("█"), line.count("░")) == (4, 36)
 
 
+def test_waits_in_a_row_are_one_step() -> None:
+    running = {"id": "batch_1", "status": "in_progress", "created_at": 1000, "in_progress_at": 1000}
+
+    def waits(began_at: float, reason: str) -> dict[str, Any]:
+        return visit(0, began_at, began_at + 1, "waits", waits_until=began_at + 100, waits_for=reason)
+
+    queued = [waits(began_at, "route") for began_at in (1050, 1040, 1030)]
+    lines = timeline(running, [waits(1090, "spend_limit"), *queued, waits(1020, "provider")], [], now=1100)
+    steps = [line.split("  ")[0] for line in lines if line.startswith("chunk")]
+    assert steps == ["chunk 0", "chunk 0, 3 visits", "chunk 0"]
+    (row,) = (line for line in lines if "3 visits" in line)
+    assert row.count("░") == 24, "from the first visit's end to the next one's beginning, 60 of 100 seconds"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_batch_without_visits_has_a_timeline(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
+    monkeypatch.setattr(show, "is_terminal", lambda _: is_terminal)
+    assert any("completed" in line for line in timeline(ENDED, [], [], now=9_999))
+
+
+def test_a_stack_that_tells_no_visits_has_a_timeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/visits"):
+            return httpx.Response(404, json={"error": {"message": "Not found", "code": "unknown_url"}})
+        return httpx.Response(200, json={"data": []} if "deliveries" in request.url.path else ENDED)
+
+    monkeypatch.setattr(client, "Client", partial(client.Client, transport=httpx.MockTransport(answer)))
+    assert "completed" in invoke("status", "batch_1", "--timeline").stdout
+
+
 def test_a_timeline_reads_every_page(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/visits"):

@@ -87,7 +87,7 @@ class VisitResource(Struct, frozen=True, kw_only=True):
     id: str
     object: Literal["batch.visit"] = "batch.visit"
     chunk: Annotated[int, Meta(description="The part of the batch, from 0.")]
-    attempt: Annotated[int, Meta(description="Above 1 after visits that were killed.")]
+    attempt: Annotated[int, Meta(description="Above 1 after visits that were killed, or had no room in Lambda.")]
     began_at: float
     ended_at: float
     outcome: Outcome

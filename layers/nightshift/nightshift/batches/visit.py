@@ -11,9 +11,9 @@ WaitsFor = Literal["route", "provider", "retries", "spend_limit"]
 class Visit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one visit did, and how it ended. Times are seconds since 1970.
 
-    ``attempt`` is above 1 after visits that were killed. The chunk is ``done``; has ``more`` to do, and is visited
-    again at once; ``waits`` until ``waits_until``, for its route, the provider's batch, the time to send lines again,
-    or its account's limit; or has ``failed`` in every attempt, and is visited again then.
+    ``attempt`` is above 1 after visits that were killed, or for which Lambda had no room. The chunk is ``done``; has
+    ``more`` to do, and is visited again at once; ``waits`` until ``waits_until``, for its route, the provider's batch,
+    the time to send lines again, or its account's limit; or has ``failed`` in every attempt, and is visited again then.
     """
 
     chunk: int

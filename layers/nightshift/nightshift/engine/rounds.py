@@ -17,6 +17,7 @@ from nightshift.batches.executions import ExecutionStatus
 from nightshift.batches.record import Batch
 from nightshift.batches.status import TERMINAL
 from nightshift.batches.visit import Visit
+from nightshift.core.log import logger
 from nightshift.engine import history, pauses
 from nightshift.engine.finalize import finalize
 from nightshift.engine.settlement import Standing
@@ -93,8 +94,9 @@ def after(done: Round) -> Next:
     if pause is None or seconds_left <= 0 or not _is_unfinished(batch):
         return replace(following, status=finalize(batch.account_id, batch.id).status)
     pause = min(pause, seconds_left)
-    _record_failures(batch, ends, pause)
-    return _go_on(batch, following, pause)
+    following = _go_on(batch, following, pause)
+    _record_failures(batch, done, pause)
+    return following
 
 
 def scout_of(batch: Batch, tasks: Sequence[Task], waited_seconds: int, failures: int) -> Task | None:
@@ -127,13 +129,22 @@ def _is_unfinished(batch: Batch) -> bool:
     return batch.status == "cancelling" or Standing.read(batch).unfinished
 
 
-def _record_failures(batch: Batch, ends: Sequence[ChunkEnd], pause: int) -> None:
-    """Put the chunks that failed in every attempt into the batch's timeline."""
+def _record_failures(batch: Batch, done: Round, pause: int) -> None:
+    """Put the chunks that failed in every attempt into the batch's timeline. Nothing else depends on it.
+
+    Of a scout, and of a Map that failed as a whole, it is not known which chunk that was.
+    """
+    ends = done.ends(0)
+    if done.scout or batch.plan is None or len(ends) != batch.plan.chunks:
+        return
     now = round(time.time(), 3)
-    for chunk, end in enumerate(ends):
-        if end.state == "failed":
-            failed = Visit(chunk=chunk, began_at=now, ended_at=now, outcome="failed", waits_until=now + pause)
-            visits.put(batch.id, failed)
+    try:
+        for chunk, end in enumerate(ends):
+            if end.state == "failed":
+                failed = Visit(chunk=chunk, began_at=now, ended_at=now, outcome="failed", waits_until=now + pause)
+                visits.put(batch.id, failed)
+    except Exception:
+        logger.exception("failure not recorded", batch_id=batch.id)
 
 
 def _go_on(batch: Batch, following: Next, seconds: int) -> Next:

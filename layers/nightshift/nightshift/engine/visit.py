@@ -80,8 +80,8 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
     """Keep the carry for another execution, and record a long wait, from which a cancel wakes the batch."""
     seconds = max(0, min(result.wait_seconds, batch.works_until - int(time.time())))
     batches.put_carry(task.batch_id, task.chunk, msgspec.json.encode(result.carry).decode())
-    # A cancelled batch ends by itself, and nothing wakes it.
-    long = seconds > pauses.SHORTEST and task.execution is not None and batch.status != "cancelling"
-    if long and not batches.park(batch, int(time.time()) + seconds):
+    if batch.status == "cancelling":
+        seconds = min(seconds, pauses.SHORTEST)  # nothing wakes it again
+    if seconds > pauses.SHORTEST and task.execution is not None and not batches.park(batch, int(time.time()) + seconds):
         return dataclasses.replace(result, state="more", wait_seconds=0)  # it was cancelled meanwhile
     return dataclasses.replace(result, wait_seconds=seconds)
