@@ -68,8 +68,14 @@ e2e-engine:
 chaos: install ## Run the chaos tests with 20,000 lines each
 	CHAOS_LINES=20000 pytest tests/e2e/test_chaos.py -s --timeout 3000
 
-upgrade: install ## Deploy the last release on an emulator, begin batches, deploy this code over it
-	pytest tests/upgrade
+upgrade: install ## Deploy this code over the last release while batches run, and back; two stacks side by side; take them down
+	$(MAKE) --jobs 2 upgrade-release upgrade-stacks
+
+upgrade-release:
+	pytest tests/upgrade/test_upgrade.py
+
+upgrade-stacks:
+	pytest tests/upgrade/test_two_stacks.py
 
 format: install ## Format the code and apply automatic fixes
 	ruff format .
@@ -143,4 +149,4 @@ $(SITE): console/node_modules/installed $(wildcard console/*.html console/*.ts) 
 	npm run --silent build --prefix console
 	touch $@
 
-.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine format help install integration logs openapi test unit up upgrade
+.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine format help install integration logs openapi test unit up upgrade upgrade-release upgrade-stacks

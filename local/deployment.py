@@ -12,6 +12,8 @@ from typing import Any
 
 from local.settings import MODEL, REGION, ROOT, ROOT_CREDENTIALS, SECRET, STACK_NAME, StackError
 
+_CONFIG = ("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local")
+
 
 class StateLostError(Exception):
     """The emulator runs, but its saved state has no stack."""
@@ -27,8 +29,25 @@ def digest(port: int) -> str:
 
 def deploy(endpoint: str, build: Path) -> None:
     """Build the template in the folder ``build``, and deploy it to the emulator at ``endpoint``."""
-    environment = {
-        **os.environ,
+    _run(["sam", "build", *_CONFIG, "--build-dir", str(build)], environment(endpoint))
+    deploy_built(endpoint, build, STACK_NAME)
+
+
+def deploy_built(endpoint: str, build: Path, stack_name: str) -> None:
+    """Deploy what is built in the folder ``build`` as the stack ``stack_name``."""
+    overrides = [f"ParameterKey={name},ParameterValue={value}" for name, value in _parameters().items()]
+    _run(
+        [
+            *("sam", "deploy", *_CONFIG, "--template-file", str(build / "template.yaml")),
+            *("--stack-name", stack_name, "--s3-prefix", stack_name, "--parameter-overrides", *overrides),
+        ],
+        environment(endpoint),
+    )
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """The environment in which SAM, the AWS command line and `nightshift admin` work on the emulator."""
+    given = os.environ | {
         **ROOT_CREDENTIALS,
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_DEFAULT_REGION": REGION,
@@ -38,21 +57,10 @@ def deploy(endpoint: str, build: Path) -> None:
         "RUNTIME": sys.executable,
         "LAYER_TARGET": f"--python {sys.executable}",
     }
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        environment.pop(name, None)
-    overrides = [f"ParameterKey={name},ParameterValue={value}" for name, value in _parameters().items()]
-    config = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local"]
-    _run(["sam", "build", *config, "--build-dir", str(build)], environment)
-    _run(
-        [
-            *("sam", "deploy", *config, "--template-file", str(build / "template.yaml")),
-            *("--parameter-overrides", *overrides),
-        ],
-        environment,
-    )
+    return {name: value for name, value in given.items() if name not in ("AWS_PROFILE", "AWS_SESSION_TOKEN")}
 
 
-def stack_outputs(endpoint: str) -> dict[str, str]:
+def stack_outputs(endpoint: str, stack_name: str = STACK_NAME) -> dict[str, str]:
     """The outputs of the deployed template.
 
     Raises:
@@ -60,7 +68,7 @@ def stack_outputs(endpoint: str) -> dict[str, str]:
     """
     cloudformation = client("cloudformation", endpoint)
     try:
-        stacks = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
+        stacks = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
     except cloudformation.exceptions.ClientError as error:
         raise StateLostError from error
     return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}

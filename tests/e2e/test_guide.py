@@ -1,7 +1,6 @@
 """Every command of docs/tasks.md, in the order of the page, on one account, one route and one stack."""
 
 import json
-import re
 import shlex
 import time
 import uuid
@@ -16,10 +15,9 @@ from nightshift.core.table import Table
 from openai import OpenAI
 from openai.types import Batch
 
-from local.settings import ROOT
 from tests.e2e.conftest import Local, Receiver, batch_file, wait_for
+from tests.e2e.tasks import blocks
 
-PAGE = ROOT / "docs/tasks.md"
 # They build and deploy, as the end-to-end tests do before they begin.
 NOT_RUN = ("make build", ".venv/bin/sam deploy")
 # Run by tests/upgrade, because other tests use the stack that it would take down.
@@ -28,10 +26,9 @@ TRIES = 9
 
 
 def commands() -> Iterator[str]:
-    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE):
-        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if title != NOT_HERE else ():
-            for line in block.replace("\\\n", " ").splitlines():
-                yield line.partition(" #")[0].strip()
+    for block in (block for title, block in blocks() if title != NOT_HERE):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield line.partition(" #")[0].strip()
 
 
 class Operator:
