@@ -39,6 +39,8 @@ def test_environments_on_aws_are_stacks_of_their_own() -> None:
     assert ENVIRONMENTS == ["default", "dev", "local", "prod"]
     names = [settings(environment)["stack_name"] for environment in ("default", "dev", "prod")]
     assert len(set(names)) == 3
+    # `sam delete` deletes there what a stack was deployed from; another stack may have the same files.
+    assert [settings(environment)["s3_prefix"] for environment in ("default", "dev", "prod")] == names
     # The local stack is on an emulator, and the command line looks for this name unless it is told another.
     assert settings("local")["stack_name"] == settings("default")["stack_name"]
 
