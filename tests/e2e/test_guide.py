@@ -59,7 +59,9 @@ class Operator:
         }
 
     def _route(self) -> dict[str, Any]:
-        return {
+        own = {field: {"key": uuid.uuid4().hex} for field in ("headers", "query", "extra_body")}
+        self._local.secrets.in_tables |= {f"a route's {field}": each["key"] for field, each in own.items()}
+        return own | {
             "model": self.model,
             "provider": "simulator",
             "base_url": self._local.description["upstream_url"],
