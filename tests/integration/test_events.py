@@ -1,16 +1,19 @@
 """publish_events and deliver_webhook: one event for each status, and each webhook tried until it is accepted."""
 
+import contextlib
 import copy
 import json
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema
 import msgspec
 import pytest
+import trustme
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
 from nightshift.batches import store as batches
@@ -31,12 +34,14 @@ from tests.integration.support import (
     Behave,
     Caller,
     Exchange,
+    Received,
     Reply,
     Server,
     input_lines,
     invoke,
     put_batch,
     sample,
+    serving,
     set_batch,
 )
 from tools.event_schema import EVENT_SCHEMA, Event
@@ -760,12 +765,12 @@ def test_the_last_attempts_are_kept(alice: Caller, server: Server, monkeypatch: 
 # --- where webhooks may go ------------------------------------------------------------------------------------------
 
 
-def lead(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Every name resolves to ``address`` from now on."""
+def lead(monkeypatch: pytest.MonkeyPatch, address: str, at: int | None = None) -> None:
+    """Every name resolves to ``address`` from now on, and with ``at`` to this port of it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
-        sockaddr = (address, port, 0, 0) if ":" in address else (address, port)
+        sockaddr = (address, at or port, 0, 0) if ":" in address else (address, at or port)
         return [(family, socket.SOCK_STREAM, 6, "", sockaddr)]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -823,3 +828,70 @@ def test_a_slow_name_look_up_times_out(alice: Caller, monkeypatch: pytest.Monkey
     over.set()
     assert outcome == Outcome(error="timeout")
     assert took < 5
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    """An authority that webhooks trust. Every name and port resolves to 127.0.0.1, as if that were public."""
+    authority = trustme.CA()
+    sender._tls.cache_clear()
+    with authority.cert_pem.tempfile() as certificate:
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        monkeypatch.setattr(addresses, "is_public", lambda _: True)
+        yield authority
+    sender._tls.cache_clear()
+
+
+def secure_post(authority: trustme.CA, name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, list[Received]]:
+    """What a post to hooks.example.com comes to where the receiver's certificate is for ``name``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    with serving(context) as secure:
+        secure.behave = lambda exchange: exchange.reply(200)
+        lead(monkeypatch, "127.0.0.1", int(secure.url.rpartition(":")[2]))
+        url = "https://hooks.example.com:8443/a%20b;c?d={e}#f"
+        outcome = sender.post(url, b"{}", {"Content-Type": "application/json"})
+        return outcome, secure.received
+
+
+def test_a_receiver_shows_its_certificate(trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, [received] = secure_post(trusted, "hooks.example.com", monkeypatch)
+    assert outcome.status == 200
+    assert (received.path, received.body) == ("/a%20b;c?d=%7Be%7D", b"{}")
+    assert received.headers["host"] == "hooks.example.com:8443"
+    assert received.headers["content-type"] == "application/json"
+
+
+def test_another_hosts_certificate_is_refused(trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, received = secure_post(trusted, "other.example.com", monkeypatch)
+    assert (outcome, received) == (Outcome(error="connection_failed"), [])
+
+
+@pytest.mark.usefixtures("trusted")
+def test_an_unknown_authority_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, received = secure_post(trustme.CA(), "hooks.example.com", monkeypatch)
+    assert (outcome, received) == (Outcome(error="connection_failed"), [])
+
+
+@pytest.mark.usefixtures("local")
+def test_a_response_that_drips_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "WHOLE_SECONDS", 0.5)
+
+    def drip(exchange: Exchange) -> None:
+        exchange.handler.close_connection = True
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\n" + 100 * b"A: b\r\n":
+                exchange.handler.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+
+    server.behave = drip
+    assert sender.post(server.url, b"{}", {}) == Outcome(error="timeout")
+
+
+@pytest.mark.usefixtures("local")
+def test_the_next_address_is_tried(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = int(server.url.rpartition(":")[2])
+    server.behave = lambda exchange: exchange.reply(200)
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    assert sender.post(f"http://localhost:{port}/", b"{}", {}).status == 200

@@ -139,6 +139,11 @@ def test_only_core_aws_imports_botocore_lazily() -> None:
     assert not {name.split(".")[0] for name in imported(path, at_import=True)} & {"boto3", "botocore"}
 
 
+def test_only_what_workers_send_uses_aiohttp() -> None:
+    users = {module for module, path in MODULES.items() if "aiohttp" in {name.split(".")[0] for name in imported(path)}}
+    assert users == {"upstream.client", "submissions.client"}
+
+
 @pytest.mark.parametrize(
     "path",
     [*MODULES.values(), *sorted((ROOT / "functions").glob("*/app.py"))],
