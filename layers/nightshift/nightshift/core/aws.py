@@ -6,6 +6,7 @@ imported at all: nothing here needs its resources and transfers, and they would 
 
 import time
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nightshift.core import settings
@@ -52,6 +53,8 @@ def _client(service: str) -> Any:
     return _session().create_client(service, config=config)
 
 
+# What botocore reads in place of its own data: ``tools/endpoints.py`` writes it.
+DATA = Path(__file__).with_name("aws_data")
 SERVICES = ("dynamodb", "s3", "sqs", "events", "stepfunctions", "secretsmanager")
 
 
@@ -80,7 +83,7 @@ def _session() -> Any:
             return [*SERVICES, "sts", "sso", "sso-oidc", "signin"]
 
     session = botocore.session.get_session()
-    session.register_component("data_loader", Loader(file_loader=Files()))
+    session.register_component("data_loader", Loader(extra_search_paths=[str(DATA)], file_loader=Files()))
     return session
 
 
