@@ -1,10 +1,10 @@
 """Every five minutes: start or end the batches that no execution works on."""
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from msgspec.structs import asdict
 from nightshift.core.log import logger
 from nightshift.engine.sweep import sweep
 

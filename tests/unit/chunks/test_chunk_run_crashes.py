@@ -3,11 +3,11 @@
 import asyncio
 import random
 import threading
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from nightshift.chunks.chunk import SliceResult
 from nightshift.results.line import OutputLine
 from nightshift.upstream.answer import Answer

@@ -1,9 +1,9 @@
 """A run bounds what it holds in memory, and loses nothing by it."""
 
-from dataclasses import replace
 from weakref import WeakSet
 
 import pytest
+from msgspec.structs import replace
 from nightshift.upstream.answer import Answer
 from nightshift.upstream.byte_budget import ByteBudget
 
@@ -46,8 +46,8 @@ def test_a_full_budget_stops_sending() -> None:
     assert (budget.reserved, budget.charged) == (0, 0)
 
 
-class Tracked(Answer):
-    """An answer of which is known whether it is in memory: it has no ``__slots__``, so that it can be referred to."""
+class Tracked(Answer, frozen=True, weakref=True):
+    """An answer of which is known whether it is in memory."""
 
 
 def test_no_answer_stays_while_the_next_one_is_awaited() -> None:

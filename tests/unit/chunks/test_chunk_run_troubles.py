@@ -3,9 +3,9 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from nightshift.chunks.run_limits import RunLimits
 from nightshift.upstream.answer import Answer
 

@@ -1,10 +1,9 @@
 """When a webhook is tried again, by the outcome of the last try."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from nightshift.webhooks.outcome import Outcome
 from nightshift.webhooks.schedule import MAX_DELAY_SECONDS, next_delay
 from nightshift.webhooks.sender import WHOLE_SECONDS

@@ -3,10 +3,11 @@
 import base64
 import quopri
 import re
-from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import collapse_rfc2231_value
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from nightshift.api.requests import body_bytes
 from nightshift.core.errors import BadRequestError
@@ -29,8 +30,7 @@ _SECONDS = re.compile(r"\d{1,18}", re.ASCII)
 _UNDECODABLE = (TypeError, ValueError)
 
 
-@dataclass(slots=True)
-class Form:
+class Form(Struct):
     """A multipart form: its text fields, and the bytes of its file, which need not have a name."""
 
     fields: dict[str, str]
@@ -38,8 +38,7 @@ class Form:
     filename: str | None
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(Struct):
     headers: Message = field(default_factory=Message)
     content: bytearray = field(default_factory=bytearray)
 

@@ -11,7 +11,8 @@ or runs twice charges nothing twice, and whoever comes after charges what is mis
 """
 
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nightshift.accounts import store as accounts
 from nightshift.accounts.quotas import Quotas
@@ -28,8 +29,7 @@ _TABLE = Table("batches")
 _END = "charge#end"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """What charges: a chunk, as long as ``run_id`` is its last run, or the end of its batch."""
 
     account_id: str

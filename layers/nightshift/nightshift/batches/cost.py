@@ -1,6 +1,6 @@
 """What a batch's tokens cost at its routes' prices, by the way that its lines went. In dollars."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from nightshift.batches.record import Batch, BatchUsage, Outcome, Planned
 
@@ -9,8 +9,7 @@ _MILLION = 1_000_000
 _NANO_PER_MILLIONTH = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """Lines, tokens and dollars of one way to the upstream; ``dollars`` is None where a price is not known."""
 
     lines: int
@@ -19,8 +18,7 @@ class Cost:
     dollars: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCost:
+class BatchCost(Struct, frozen=True):
     """The lines that the provider's batch API has answered, and those that single requests have."""
 
     batch: Cost

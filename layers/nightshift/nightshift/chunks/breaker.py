@@ -5,8 +5,9 @@ an answer is a line's own only if the upstream has answered other lines well mea
 certificate is never a line's fault. Nothing here reads a clock.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from nightshift.routes.health import Trouble, trouble_of
 from nightshift.upstream.answer import FAILURES, Answer, Verdict, error_words, judge
@@ -23,8 +24,7 @@ DOWN_REFUSALS = 14
 Blame = Literal["line", "unclear", "route"]
 
 
-@dataclass(slots=True)
-class _Refused:
+class _Refused(Struct):
     times: int
     good_before: int
     refusals_before: int

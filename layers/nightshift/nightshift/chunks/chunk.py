@@ -5,7 +5,6 @@ can a run that sends the chunk to a provider's own batch API.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import msgspec
@@ -71,8 +70,7 @@ class Upstream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """A share of a batch. ``model`` is the name that the caller uses, ``upstream_model`` the provider's name for it.
 
     ``concurrency`` is the highest number of requests in flight. ``extra_body`` has the fields, each as its JSON, that
@@ -84,7 +82,7 @@ class Chunk:
     upstream_model: str
     segments: list[Segment]
     concurrency: int
-    extra_body: Mapping[str, msgspec.Raw] = field(default_factory=dict)
+    extra_body: Mapping[str, msgspec.Raw] = msgspec.field(default_factory=dict)
 
     def upstream_body(self, body: bytes) -> bytes:
         """The body of a line as the upstream gets it: with its name of the model, and the route's ``extra_body``."""
@@ -92,8 +90,7 @@ class Chunk:
         return set_fields(body, self.extra_body) if self.extra_body else body
 
 
-@dataclass(frozen=True, slots=True)
-class Deadlines:
+class Deadlines(msgspec.Struct, frozen=True):
     """When the invocation ends and when the batch expires, as seconds on the run's clock; and the longest time that one
     request may take, in seconds."""
 
@@ -117,8 +114,7 @@ class Carry(msgspec.Struct, frozen=True, omit_defaults=True):
 NO_CARRY = Carry()
 
 
-@dataclass(slots=True)
-class Statistics:
+class Statistics(msgspec.Struct):
     """What a run did: how many requests it sent, sent again after a failure, and had refused; the sum of the seconds
     that its answers took."""
 
@@ -128,8 +124,7 @@ class Statistics:
     upstream_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SliceResult:
+class SliceResult(msgspec.Struct, frozen=True):
     """How a slice ended, and what it hands to the next slice.
 
     ``done``: no work is left for this chunk. ``more``: start the next slice now. ``wait``: start it after

@@ -7,7 +7,8 @@ parts are dropped, and their segments are sealed from result parts. Nothing here
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from nightshift.chunks.run_limits import RunLimits
 from nightshift.input.layout import Segment
@@ -16,8 +17,7 @@ from nightshift.results.seals import SealSummary
 from nightshift.results.usage import Usage
 
 
-@dataclass(slots=True, eq=False)
-class OpenSegment:
+class OpenSegment(Struct, eq=False):
     """A segment that is not sealed: the numbers of its finished lines, and those of the lines that are in memory."""
 
     segment: Segment
@@ -36,8 +36,7 @@ class OpenSegment:
         return len(self.held) < len(self.finished)
 
 
-@dataclass(frozen=True, slots=True)
-class Unstored:
+class Unstored(Struct, frozen=True):
     """What one round of storing writes, in the order of the fields, and the totals that are true after it.
 
     ``lines`` are the finished lines that no earlier round has stored, with ``size`` bytes, and ``complete`` the

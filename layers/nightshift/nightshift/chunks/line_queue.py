@@ -6,7 +6,8 @@ Each line is in exactly one of the three until it is finished. Nothing here send
 import heapq
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 # How often a line was tried, and the time before which it must not be sent again.
 CarriedLine = tuple[int, float]
@@ -15,8 +16,7 @@ CarriedLine = tuple[int, float]
 MAX_CARRIED_LINES = 5_000
 
 
-@dataclass(slots=True, eq=False)
-class Line:
+class Line(Struct, eq=False):
     """One request of the input.
 
     ``tries`` counts its answers so far without refusals, failures included; ``answers`` counts what the upstream has

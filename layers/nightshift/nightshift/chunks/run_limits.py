@@ -1,6 +1,6 @@
 """The times and sizes that bound a run of a chunk."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from nightshift.results.seals import SEAL_BYTES
 from nightshift.upstream.pacing import BACKOFF, Backoff
@@ -8,8 +8,7 @@ from nightshift.upstream.pacing import BACKOFF, Backoff
 _MIB = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class RunLimits:
+class RunLimits(Struct, frozen=True):
     """Times are seconds, sizes are bytes."""
 
     # The first round of storing comes early, so that a worker that crashes soon after each start still makes progress.

@@ -6,9 +6,10 @@ accepts no small part but the last.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from nightshift.core import aws, bucket, settings
 
@@ -25,8 +26,7 @@ _PARTS_AT_ONCE = 4
 _CONTENT_TYPE = "application/jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(Struct, frozen=True):
     """Bytes ``start`` to ``end`` (not included) of the object ``key``."""
 
     key: str

@@ -6,9 +6,10 @@ a table of names. A condition that fails is an answer (False or None), not an er
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
 
 from nightshift.core import aws, settings
 
@@ -20,8 +21,7 @@ TableName = Literal["accounts", "batches", "files", "idempotency_keys", "route_s
 _NAME = re.compile(r"#(\w+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """One table of the stack; ``keys`` are the names of its key attributes.
 
     Example:
@@ -212,8 +212,7 @@ def _write_together(actions: list[Any]) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Struct, frozen=True):
     """A change of one item by an update ``expression``, if ``condition`` holds."""
 
     table: Table

@@ -1,7 +1,6 @@
 """The segments of a batch at its end: each is sealed, with an error for every line that has no answer."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,8 +18,7 @@ from nightshift.results.seals import SealSummary
 from nightshift.results.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """The segments of a batch with their tasks and seals; the seal of an open segment is None."""
 
     segments: Sequence[tuple[Task, Segment]]
@@ -37,8 +35,7 @@ class Standing:
         return any(seal is None for seal in self.seals)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """The seals of all segments, and the byte ranges of both files, in the order of the input.
 
     ``intact`` is False if a result part was lost and its segment sealed again, because an upload that an earlier run

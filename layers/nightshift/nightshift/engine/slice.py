@@ -1,7 +1,6 @@
 """One slice of one chunk: what a worker's invocation does."""
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +27,6 @@ from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.health import trouble_of
 from nightshift.routes.route import Route
-from nightshift.submissions.visit import rescue_route, visit_provider
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 
@@ -53,6 +51,8 @@ async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: f
     ends_at = time.time() + seconds
     route = plan.route
     if route.mode == "batch":
+        from nightshift.submissions.visit import rescue_route, visit_provider  # few routes need it
+
         chunk = Chunk(batch.id, plan.model, route.upstream_model, task.segments, 0, _raw_fields(route.extra_body))
         try:
             result = await visit_provider(task, batch, plan, chunk, seconds)
@@ -141,7 +141,7 @@ async def _leave_route(
     # Who may spend no more does not wait for room at the route.
     spent_up = meter is not None and meter.spent_up
     _leave(place, SliceResult("done") if spent_up else result, run.wanted, tenure.answered_at)
-    return dataclasses.replace(result, did=run.statistics)
+    return replace(result, did=run.statistics)
 
 
 def _leave(place: Place, result: SliceResult, wanted: int, answered_at: float) -> None:

@@ -1,8 +1,9 @@
 """Batches that no execution works on are started again, and those that should have ended are ended."""
 
 import random
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from nightshift.batches import executions
 from nightshift.batches import store as batches
@@ -20,8 +21,7 @@ OVERDUE_SECONDS = 3600
 Action = Literal["started", "ended"]
 
 
-@dataclass(slots=True)
-class Swept:
+class Swept(Struct):
     """How many batches were started, how many were ended, and how many failed because of an error."""
 
     started: int = 0

@@ -1,6 +1,5 @@
 """A visit of a worker at its chunk: one slice, and what Step Functions has to know of it."""
 
-import dataclasses
 import time
 
 import msgspec
@@ -83,5 +82,5 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
     if batch.status == "cancelling":
         seconds = min(seconds, pauses.SHORTEST)  # nothing wakes it again
     if seconds > pauses.SHORTEST and task.execution is not None and not batches.park(batch, int(time.time()) + seconds):
-        return dataclasses.replace(result, state="more", wait_seconds=0)  # it was cancelled meanwhile
-    return dataclasses.replace(result, wait_seconds=seconds)
+        return msgspec.structs.replace(result, state="more", wait_seconds=0)  # it was cancelled meanwhile
+    return msgspec.structs.replace(result, wait_seconds=seconds)

@@ -1,7 +1,8 @@
 """From an input file to a batch that can be planned: the same work inside the create call and after it."""
 
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nightshift.core.errors import Fault, InvalidFileError
 from nightshift.files import store as files
@@ -16,8 +17,7 @@ from nightshift.routes.endpoint import EndpointPath
 from nightshift.routes.route import Route
 
 
-@dataclass(frozen=True, slots=True)
-class Inspected:
+class Inspected(Struct, frozen=True):
     """A file that can become a batch: its one model, the route that it is locked to, and its segments."""
 
     model: str

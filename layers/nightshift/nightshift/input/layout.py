@@ -6,7 +6,6 @@ enough for memory, and large enough for S3.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -46,8 +45,7 @@ _GROWTH = 1.1
 BYTES_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Caps:
+class Caps(msgspec.Struct, frozen=True):
     """The most lines and bytes of a run of segments."""
 
     lines: int

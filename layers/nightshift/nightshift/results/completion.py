@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -47,8 +46,7 @@ def replace_model(body: bytes, model: str) -> bytes:
     return _replace_last_model(body, value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(msgspec.Struct, frozen=True):
     """Where a field of an object is: offsets of its key, of its value with spaces around, and of what follows both.
 
     ``end`` is behind the comma after the field, or behind the brace after the last field.

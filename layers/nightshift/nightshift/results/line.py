@@ -1,7 +1,5 @@
 """The lines of the output file and of the error file, byte for byte as ``docs/contract.md`` describes them."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from nightshift.core.ids import request_line_id
@@ -17,8 +15,7 @@ LEFTOVER_MESSAGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class OutputLine:
+class OutputLine(msgspec.Struct, frozen=True):
     """A finished line: its number in the input (from 0), and its bytes without the newline.
 
     ``answered`` is True for a line of the output file and False for a line of the error file. ``by_batch`` is True

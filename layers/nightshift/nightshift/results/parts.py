@@ -1,7 +1,6 @@
 """Result parts: finished lines, in any order, as one object."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -24,8 +23,7 @@ class _Head(msgspec.Struct, array_like=True):
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedLine:
+class PlacedLine(msgspec.Struct, frozen=True):
     """A finished line of which only the place in a result part is in memory."""
 
     number: int

@@ -4,15 +4,15 @@ What does not differ is written for all at once: ``model`` and ``usage`` stand a
 one of two sets of names (``results.completion``).
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 EndpointPath = Literal["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"]
 _TEXT_OR_LIST = ("a string", "an array")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One endpoint. ``path`` is the ``url`` of its lines and the ``endpoint`` of its batches.
 
     ``prompt`` is the field of a line's body that holds the prompt, and ``prompt_kinds`` are the JSON types that it may

@@ -6,7 +6,8 @@ which no portion is left wait, and take turns with those that are served. Within
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nightshift.routes.lease import Lease
 
@@ -16,16 +17,14 @@ PORTION = 32
 TURN_SECONDS = 180.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sharing:
+class Sharing(Struct, frozen=True):
     """Every lease's share, and which accounts wait without any."""
 
     shares: dict[tuple[str, int], int]
     waiting: frozenset[str]
 
 
-@dataclass(slots=True)
-class _Account:
+class _Account(Struct):
     id: str
     leases: list[Lease]
     queued_at: float

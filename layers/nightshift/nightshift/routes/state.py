@@ -12,7 +12,6 @@ read has changed the version.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -39,8 +38,7 @@ class View(msgspec.Struct, frozen=True):
     level: Level = Level()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteState:
+class RouteState(msgspec.Struct, frozen=True):
     """The shared state of one route. What is written with a condition returns whether it held."""
 
     route_id: str

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Set
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from nightshift.chunks.chunk import Chunk, ChunkStore
 from nightshift.chunks.line_queue import Line

@@ -4,9 +4,9 @@ Times are seconds since 1970.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from nightshift.routes.health import Trouble, plain, trouble_of
@@ -38,8 +38,7 @@ CLOSING_SHARE, CLOSING_SECONDS = 0.1, 900.0
 _FOR_THE_MOMENT = ("token_limit", "rate_limit", "too_many", "queue", "quota")
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(Struct, frozen=True):
     """When the provider's batch of a chunk is to be ended: ``rescue_at`` to send the rest in real time, None for never;
     ``close_at`` to store what there is before the deadline."""
 
@@ -67,8 +66,7 @@ class RouteHealth(Protocol):
     def report(self, trouble: Trouble) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; the
     provider's name of the ``endpoint``; the ``route``'s health; whether the caller has ``cancelled``, and whom to tell
     that the provider has ``started``. Both functions, and the route's, block."""

@@ -5,7 +5,6 @@ provider takes.
 """
 
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -42,8 +41,7 @@ class _Line(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-@dataclass(frozen=True, slots=True)
-class LineAnswer:
+class LineAnswer(msgspec.Struct, frozen=True):
     """What the provider answered to the line ``number``: an ``answer``, or the words of an ``error`` in its place."""
 
     number: int

@@ -7,7 +7,6 @@ batch's deadline. A failure ("retry": 408, most 5xx, timeouts, resets, invalid b
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -23,8 +22,7 @@ Verdict = Literal["final", "retry", "not_now"]
 Failure = Literal["timeout", "connect", "dns", "tls", "broken", "too_long", "not_json"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The answer to one request: a status with a body, or a ``failure`` with neither.
 
     ``retry_after`` is in seconds. ``reset_after`` is too, and counts from when the request was sent: the upstream had

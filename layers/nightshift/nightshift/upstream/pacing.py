@@ -7,7 +7,8 @@ upstream refused and still answered. Times are seconds on one clock.
 """
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nightshift.routes.level import Level
 
@@ -20,8 +21,7 @@ ENOUGH = 30
 ROUNDS_TO_DOUBLE = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """Exponential delays with full jitter, in seconds."""
 
     base: float = 0.5

@@ -1,10 +1,9 @@
 """What one HTTP request to a receiver comes to."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The ``status`` of the response or, without a response, a short ``error`` that names no address.
 
     ``retry_after`` is the wait from the receiver's ``Retry-After``, in seconds.
