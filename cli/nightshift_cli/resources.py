@@ -50,7 +50,7 @@ class Visit(TypedDict):
     chunk: int
     attempt: int
     began_at: float
-    ended_at: float
+    ended_at: float | None
     outcome: str
     waits_until: float | None
     waits_for: str | None

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -23,6 +24,11 @@ def plain(value: object) -> str:
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person reads the stream while it is written. Some CI systems have terminals, but no such person."""
     return stream.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int:
+    """How many characters a line of the terminal has; many elsewhere."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 200
 
 
 def table(rows: Iterable[Sequence[object]], has_head: bool = True) -> list[str]:

@@ -15,12 +15,13 @@ from nightshift.batches import store as batches
 from nightshift.batches.record import FORMAT
 from nightshift.chunks.chunk import Carry
 from nightshift.core.errors import UnavailableError
-from nightshift.core.table import Table
+from nightshift.core.table import Table, encode
 from nightshift.input import layout, plan
 from nightshift.results import store as results
 from nightshift.results.line import answered_line
 from nightshift.results.usage import Usage
 from nightshift.routes.level import Level
+from nightshift_cli.admin.restore import Lost, belongs
 
 from tests.integration import snapshot
 from tests.integration.support import Caller, Server, apply_route, input_lines, invoke, run_chunk, set_batch
@@ -71,6 +72,15 @@ def test_what_is_stored_keeps_its_format(alice: Caller, monkeypatch: pytest.Monk
     made = newest if os.environ.get("SNAPSHOT") == "write" else tmp_path / "made.json"
     snapshot.save(made)
     assert snapshot.fields(made) >= snapshot.fields(newest)
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_restore_knows_what_belongs_to_which_table(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(alice, monkeypatch)
+    for table in Lost:
+        items = [encode(item) for item in Table(table).scan()]  # type: ignore[arg-type]  # a name of a table
+        assert items
+        assert {other for other in Lost for item in items if belongs(item, other)} == {table}
 
 
 @pytest.mark.parametrize("path", sorted(STORED.glob("*.json")), ids=lambda path: path.stem)

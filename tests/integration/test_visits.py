@@ -7,12 +7,14 @@ import msgspec
 import pytest
 from nightshift.batches import visits
 from nightshift.batches.visit import Visit
+from nightshift.engine import visit as engine_visit
 from nightshift.input import plan
 from nightshift.routes.state import RouteState
 
 from tests.integration.support import (
     Caller,
     Exchange,
+    KilledError,
     Server,
     input_lines,
     invoke,
@@ -48,6 +50,22 @@ def test_a_visit_is_recorded(alice: Caller) -> None:
     assert before - 1 < visit["began_at"] <= visit["ended_at"] < time.time() + 1
     assert (visit["chunk"], visit["attempt"], visit["outcome"]) == (0, 3, "done")
     assert (visit["requests_sent"], visit["waits_until"], visit["waits_for"]) == (3, None, None)
+
+
+def test_a_visit_that_was_killed_is_known(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = alice.begin(input_lines(3))
+
+    def kill(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_visit, "run_slice", kill)
+        with pytest.raises(KilledError):
+            run_chunk(task_of(batch_id))
+    run_chunk(task_of(batch_id), retries=1)
+    second, first = visits_of(alice, batch_id)
+    assert (first["attempt"], first["outcome"], first["ended_at"]) == (1, "runs", None)
+    assert (second["attempt"], second["outcome"]) == (2, "done")
 
 
 def test_what_was_sent_again_or_refused_is_counted(alice: Caller, upstream: Server) -> None:

@@ -238,7 +238,9 @@ def routes_of(model: str | None) -> "list[Route]":
 def check_routes(http: "httpx.Client", model: str | None = None) -> Iterator[Finding]:
     """Each route has its key, and its provider answers and accepts it, as seen from here."""
     found = routes_of(model)
-    if not found:
+    if not found and model:
+        yield Finding("routes", "fail", f"There is none of the model {model}.")
+    elif not found:
         yield Finding("routes", "fail", "There are none. Apply some: nightshift admin routes apply FILE.yaml")
     for route in found:
         yield _route(route, http)
@@ -278,4 +280,7 @@ def _route(route: "Route", http: "httpx.Client") -> Finding:
         return Finding(name_of(route), "warn", f"{route.base_url} answers {answer.status_code}.")
     if route.sku.input_per_million is None or route.sku.output_per_million is None:
         return Finding(name_of(route), "warn", _NO_PRICE)
-    return Finding(name_of(route), "ok", "It answers, and accepts the key.")
+    if answer.status_code >= 400:
+        words = f"It answers, with {answer.status_code} to /models. Only --spend tries the key and the model."
+        return Finding(name_of(route), "ok", words)
+    return Finding(name_of(route), "ok", "It answers, and accepts the key." if key else "It answers.")

@@ -135,14 +135,17 @@ class Tenant:
         self._batch_ids.append(batch["id"])
         return batch
 
-    def ended(self, batch: dict[str, Any], cancel_at: float) -> dict[str, Any]:
-        """The batch at its end. At the time ``cancel_at`` it is cancelled; as it is then, if it has not ended soon."""
+    def ended(
+        self, batch: dict[str, Any], cancel_at: float, is_hopeless: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """The batch at its end. At ``cancel_at``, or when it ``is_hopeless``, it is cancelled; as it is then, if it has
+        not ended soon."""
         from nightshift.batches.status import TERMINAL
 
         while batch["status"] not in TERMINAL:
             if time.time() > cancel_at + _END_SECONDS:
                 return batch
-            if time.time() >= cancel_at and batch["status"] != "cancelling":
+            if batch["status"] != "cancelling" and (time.time() >= cancel_at or is_hopeless()):
                 batch = self.call("POST", f"/batches/{batch['id']}/cancel")
             else:
                 time.sleep(_POLL_SECONDS)

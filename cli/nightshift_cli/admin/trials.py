@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from nightshift_cli.admin.checks import Finding, aws_client, name_of
 from nightshift_cli.admin.tenant import Tenant, wait_until
+from nightshift_cli.show import plain
 
 if TYPE_CHECKING:
+    from nightshift.routes.health import Trouble
     from nightshift.routes.route import Route
 
 # A part of an upload that S3 copies by itself has at least so many bytes.
@@ -189,6 +191,8 @@ def _delivered(tenant: Tenant, batch_id: str) -> Finding:
 
 def try_route(tenant: Tenant, route: "Route", wait: int) -> Iterator[Finding]:
     """A line for each endpoint of the route, answered through it and no other."""
+    from nightshift.routes.state import RouteState
+
     if not route.is_usable:
         yield Finding(name_of(route), "warn", "Not tried: it takes no new batches (batch or sku.active is false).")
         return
@@ -196,12 +200,13 @@ def try_route(tenant: Tenant, route: "Route", wait: int) -> Iterator[Finding]:
         begun = {
             endpoint: tenant.begin(trial.model, endpoint, [_BODIES[endpoint]], None) for endpoint in trial.endpoints
         }
-        cancel_at = time.time() + wait
+        cancel_at, state = time.time() + wait, RouteState(trial.id)
         for endpoint, batch in begun.items():
-            yield _route_verdict(route, endpoint, tenant.ended(batch, cancel_at))
+            ended = tenant.ended(batch, cancel_at, lambda: state.read().health.confirmed)
+            yield _route_verdict(route, endpoint, ended, state.read().health.trouble)
 
 
-def _route_verdict(route: "Route", endpoint: str, batch: dict[str, Any]) -> Finding:
+def _route_verdict(route: "Route", endpoint: str, batch: dict[str, Any], trouble: "Trouble | None") -> Finding:
     status, counts = batch["status"], batch["request_counts"] or {}
     if status == "completed" and counts["completed"] == 1:
         return Finding(name_of(route), "ok", f"It answered a line of {endpoint}, mode {route.mode}.")
@@ -209,7 +214,7 @@ def _route_verdict(route: "Route", endpoint: str, batch: dict[str, Any]) -> Find
         words = f"The provider refused a line of {endpoint}: check upstream_model, path and endpoints."
         return Finding(name_of(route), "fail", words)
     errors = [error["message"] for error in (batch["errors"] or {}).get("data", [])]
-    words = errors[0] if errors else "nightshift admin routes status shows the provider's words."
+    words = errors[0] if errors else plain(trouble.words) if trouble else "no answer in time; --wait gives it more."
     return Finding(name_of(route), "fail", f"The trial of {endpoint} ended as {status}: {words}")
 
 

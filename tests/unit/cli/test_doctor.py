@@ -15,6 +15,7 @@ import pytest
 import yaml
 from nightshift.routes import form
 from nightshift.routes import store as routes
+from nightshift.routes.health import trouble_of
 from nightshift_cli.admin import checks, trials
 from nightshift_cli.admin.checks import Finding
 from nightshift_cli.admin.doctor import _looked
@@ -282,6 +283,18 @@ def test_a_route_that_cannot_be_reached_from_here_may_be_private(monkeypatch: py
     assert (found.state, "no address in DNS" in found.words) == ("warn", True)
 
 
+def test_a_model_without_routes_is_named() -> None:
+    apply(sku=PRICED)
+    (found,) = checks.check_routes(answering(api), "no-such-model")
+    assert "no-such-model" in found.words
+
+
+def test_an_answer_that_proves_little_says_so() -> None:
+    apply(sku=PRICED)
+    (found,) = checks.check_routes(answering(lambda _: httpx.Response(404)))
+    assert (found.state, "404 to /models" in found.words) == ("ok", True)
+
+
 # --- the trials -----------------------------------------------------------------------------------------------------
 
 
@@ -423,5 +436,24 @@ def test_the_end_of_a_trial_is_told(status: str, completed: int, state: str, wor
         "request_counts": {"completed": completed},
         "errors": {"data": [{"message": "no room"}]} if status != "completed" else None,
     }
-    found = _route_verdict(route, "/v1/chat/completions", batch)
+    found = _route_verdict(route, "/v1/chat/completions", batch, None)
     assert (found.state, words in found.words) == (state, True)
+
+
+def test_a_trial_that_failed_has_the_providers_words() -> None:
+    route = form.parse(yaml.safe_load(ROUTE))
+    batch = {"status": "cancelled", "request_counts": None, "errors": None}
+    found = _route_verdict(route, "/v1/chat/completions", batch, trouble_of(401, "bad key"))
+    assert (found.state, "bad key" in found.words) == ("fail", True)
+
+
+def test_a_trial_without_hope_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, json={"id": "b", "status": "cancelled"})
+
+    tenant(answer).ended({"id": "b", "status": "in_progress"}, time.time() + 600, lambda: True)
+    assert asked == ["/v1/batches/b/cancel"]

@@ -33,8 +33,11 @@ def test_what_is_missing_comes_back_and_the_rest_is_kept(account_id: str) -> Non
     accounts.revoke_key(account_id, key.id)
     accounts.set_weight(account_id, 7)
 
-    restored = admin("restore", "accounts", "--from", "yesterday")
+    first = admin("restore", "accounts", "--from", "yesterday")
+    assert accounts.list_keys(account_id) == [], "a revoked key does not come back by itself"
+    restored = admin("restore", "accounts", "--from", "yesterday", "--with-keys")
 
+    assert first.stdout == "Items restored: 0; kept as they are: 1. Items of API keys left out: 2.\n"
     assert restored.stdout == "Items restored: 2; kept as they are: 1.\n"
     assert accounts.list_keys(account_id) == [key]
     assert accounts.get(account_id).weight == 7
@@ -47,6 +50,13 @@ def test_items_are_replaced_if_asked(account_id: str) -> None:
     assert admin("restore", "accounts", "--from", "yesterday", "--overwrite").exit_code == 0
 
     assert accounts.get(account_id).weight == 1
+
+
+def test_a_copy_of_another_table_is_refused(account_id: str) -> None:
+    copy_of_accounts("yesterday")
+    refused = admin("restore", "batches", "--from", "yesterday")
+    assert (refused.exit_code, "it is no copy of" in refused.stderr) == (2, True)
+    assert Table("batches").get(account_id, "account") is None
 
 
 def test_a_table_of_another_kind_is_refused(account_id: str) -> None:

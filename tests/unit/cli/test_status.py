@@ -206,7 +206,7 @@ def test_a_step_that_goes_on_lasts_until_now() -> None:
     assert "in 1 h 00 min" in lines[3]
 
 
-def visit(chunk: int, began_at: float, ended_at: float, outcome: str, **fields: Any) -> dict[str, Any]:
+def visit(chunk: int, began_at: float, ended_at: float | None, outcome: str, **fields: Any) -> dict[str, Any]:
     requests = {"requests_sent": 0, "requests_retried": 0, "requests_refused": 0}
     known = {"chunk": chunk, "attempt": 1, "began_at": began_at, "ended_at": ended_at, "outcome": outcome}
     return known | {"waits_until": None, "waits_for": None} | requests | fields
@@ -240,6 +240,30 @@ def test_a_wait_that_goes_on_lasts_until_now() -> None:
     line = timeline(running, [waits], [], now=1100)[-1]
     assert "the provider's batch" in line
     assert (line.count("█"), line.count("░")) == (4, 36)
+
+
+def test_a_killed_visit_and_one_that_runs_are_told() -> None:
+    running = {"id": "batch_1", "status": "in_progress", "created_at": 1000, "in_progress_at": 1000}
+    killed, runs = visit(0, 1010, None, "runs"), visit(0, 1050, None, "runs", attempt=2)
+    lines = [line for line in timeline(running, [runs, killed], [], now=1100) if line.startswith("chunk")]
+    assert [line.split("  ")[-1].strip() for line in lines] == ["killed, tried again later", "runs"]
+    assert [line.count("█") for line in lines] == [0, 20], "until now"
+    (last,) = (line for line in timeline(ENDED, [runs], [], now=9_999) if line.startswith("chunk"))
+    assert "killed" in last
+
+
+def test_within_a_second_visits_come_before_the_ends() -> None:
+    at_once = ENDED | dict.fromkeys(("in_progress_at", "finalizing_at", "completed_at"), 1000)
+    tries = [{"attempts": [{"attempted_at": 1000, "status_code": 200, "error": None}]}]
+    lines = timeline(at_once, [visit(0, 1000.7, 1000.9, "done")], tries, now=9_999)
+    steps = [line.split("  ")[0] for line in lines]
+    assert steps[1:] == ["validating", "in_progress", "chunk 0", "finalizing", "completed", "webhook, try 1"]
+
+
+def test_a_narrow_terminal_gets_a_short_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "width", lambda: 80)
+    lines = timeline(ENDED, VISITS, [], now=9_999)
+    assert max(line.count("█") for line in lines) <= 10
 
 
 def test_waits_in_a_row_are_one_step() -> None:

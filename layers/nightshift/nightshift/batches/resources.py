@@ -89,7 +89,7 @@ class VisitResource(Struct, frozen=True, kw_only=True):
     chunk: Annotated[int, Meta(description="The part of the batch, from 0.")]
     attempt: Annotated[int, Meta(description="Above 1 after visits that were killed, or had no room in Lambda.")]
     began_at: float
-    ended_at: float
+    ended_at: Annotated[float | None, Meta(description="null while it runs, and where it was killed.")]
     outcome: Outcome
     waits_until: float | None
     waits_for: WaitsFor | None

@@ -20,7 +20,7 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
 
     ``retries`` is how often Step Functions has tried this visit before.
     """
-    began_at = time.time()
+    began_at = round(time.time(), 3)
     events = history.after_visit(task.slice.get("events", 0), retries)
     batch = batches.get(task.account_id, task.batch_id)
     if task.execution not in (None, batch.execution):
@@ -29,32 +29,36 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
     carry = _carry(task)
     if history.is_full(events):
         return _park(task, batch, SliceResult("park", 0, carry)), events
+    visit = Visit(chunk=task.chunk, began_at=began_at, attempt=retries + 1)
+    _record(task.batch_id, visit)
     result = run_slice(task, carry, batch, seconds)
     if result.state == "park":
         result = _park(task, batch, result)
-    _record(task, result, retries, began_at)
+    _record(task.batch_id, _ended(visit, result))
     return result, events
 
 
-def _record(task: Task, result: SliceResult, retries: int, began_at: float) -> None:
-    """Record the visit for the batch's timeline. The work of the visit does not depend on it."""
-    now, did = time.time(), result.did or Statistics()
+def _ended(visit: Visit, result: SliceResult) -> Visit:
+    """The visit after its slice."""
+    now, did = round(time.time(), 3), result.did or Statistics()
     waits = result.state in ("wait", "park") and result.wait_seconds > 0
     outcome: Outcome = "waits" if waits else "done" if result.state == "done" else "more"
-    done = Visit(
-        chunk=task.chunk,
-        began_at=round(began_at, 3),
-        ended_at=round(now, 3),
+    return msgspec.structs.replace(
+        visit,
+        ended_at=now,
         outcome=outcome,
-        attempt=retries + 1,
-        waits_until=round(now + result.wait_seconds, 3) if waits else None,
+        waits_until=now + result.wait_seconds if waits else None,
         waits_for=result.waits_for if waits else None,
         requests_sent=did.sent,
         requests_retried=did.retried,
         requests_refused=did.refused,
     )
+
+
+def _record(batch_id: str, visit: Visit) -> None:
+    """Record the visit for the batch's timeline. Its work does not depend on it."""
     try:
-        visits.put(task.batch_id, done)
+        visits.put(batch_id, visit)
     except Exception:
         logger.exception("visit not recorded")
 
