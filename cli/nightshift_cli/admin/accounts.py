@@ -12,6 +12,7 @@ from nightshift_cli.options import with_options
 
 if TYPE_CHECKING:
     from nightshift.accounts.record import Account
+    from nightshift.accounts.spend import Spend
 
 app = typer.Typer(help="Accounts, their quotas and weights; who may use the API.", no_args_is_help=True)
 
@@ -20,9 +21,19 @@ _HEAD = ("ID", "NAME", "WEIGHT", "STATE", "CREATED")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")]
 
 
+def _new_name(text: str) -> str:
+    """A name that lines of a table can show, and that other commands can be given."""
+    if not text.isprintable() or text != text.strip() or not 1 <= len(text) <= 100:
+        raise typer.BadParameter("must have 1 to 100 printable characters, without a space around them")
+    return text
+
+
+NewName = Annotated[str, typer.Argument(metavar="NAME", parser=_new_name)]
+
+
 @app.command("create")
 @with_options(operator_options)
-def create_account(operator: Operator, name: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
+def create_account(operator: Operator, name: NewName, as_json: AsJson = False) -> None:
     """Create an account and print its id."""
     with operator:
         from nightshift.accounts import store as accounts
@@ -119,7 +130,6 @@ def account_quotas(
         from nightshift.accounts import spend as spends
         from nightshift.accounts import store as accounts
         from nightshift.accounts.quotas import Quotas
-        from nightshift.accounts.spend import DOLLAR
         from nightshift.batches import charges
 
         account = accounts.find(name)
@@ -130,14 +140,30 @@ def account_quotas(
             _set_quotas(account.id, own)
         limits = msgspec.convert(own, Quotas)
         spend = charges.spent(account.id)
-    used = {"dollars_a_day": spend.day / DOLLAR, "dollars_a_month": spend.month / DOLLAR}
+        used = _used(account.id, spend)
     rows = [
-        (limit.replace("_", "-"), value, "account" if limit in own else "default", used.get(limit))
+        (limit.replace("_", "-"), value, "account" if limit in own else "default", used[limit])
         for limit, value in msgspec.to_builtins(limits).items()
     ]
     print_table(("LIMIT", "VALUE", "SET BY", "USED"), rows, as_json)
     if reached := spends.reached(limits, spend):
         typer.echo(f"It has spent {reached}, so its batches wait.", err=True)
+
+
+def _used(account_id: str, spend: "Spend") -> dict[str, float]:
+    """What the account has of each limit."""
+    from nightshift.accounts.spend import DOLLAR
+    from nightshift.batches import quota
+    from nightshift.files import store as files
+
+    active, queued = quota.used(account_id)
+    return {
+        "active_batches": active,
+        "queued_requests": queued,
+        "stored_bytes": files.stored_bytes(account_id),
+        "dollars_a_day": spend.day / DOLLAR,
+        "dollars_a_month": spend.month / DOLLAR,
+    }
 
 
 def _set_quotas(account_id: str, quotas: dict[str, float]) -> None:

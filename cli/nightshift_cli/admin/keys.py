@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The API keys of an account.", no_args_is_help=True)
 
-_HEAD = ("ID", "KEY", "CREATED", "EXPIRES")
+_HEAD = ("ID", "KEY", "CREATED", "EXPIRES", "STATE")
 
 AccountName = Annotated[str, typer.Option(metavar="NAME", help="The account's name or id.")]
 KeyId = Annotated[str, typer.Argument(metavar="KEY_ID")]
@@ -30,14 +30,23 @@ def _seconds(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _lifetime(text: str) -> int:
+    if not (seconds := _seconds(text)):
+        raise typer.BadParameter("must be more than 0, because the key would be expired at once")
+    return seconds
+
+
 Duration = Annotated[
     int | None, typer.Option(metavar="30d", parser=_seconds, help="Minutes, hours or days: 90m, 24h, 30d.")
+]
+Lifetime = Annotated[
+    int | None, typer.Option(metavar="30d", parser=_lifetime, help="Minutes, hours or days: 90m, 24h, 30d.")
 ]
 
 
 @app.command("create")
 @with_options(operator_options)
-def create_key(operator: Operator, account: AccountName, expires_in: Duration = None, as_json: AsJson = False) -> None:
+def create_key(operator: Operator, account: AccountName, expires_in: Lifetime = None, as_json: AsJson = False) -> None:
     """Create a key and print it, only this once."""
     with operator:
         from nightshift.accounts import store as accounts
@@ -93,7 +102,8 @@ def revoke_key(operator: Operator, key_id: KeyId, account: AccountName, as_json:
 
 def _row(key: "Key") -> tuple[object, ...]:
     expires = show.moment(key.expires_at) if key.expires_at else None
-    return key.id, key.hint, show.moment(key.created_at), expires
+    is_over = key.expires_at is not None and key.expires_at <= time.time()
+    return key.id, key.hint, show.moment(key.created_at), expires, "expired" if is_over else "active"
 
 
 def _new_key(api_key: str, key: "Key", account: "Account") -> dict[str, object]:

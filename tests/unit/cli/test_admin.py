@@ -138,9 +138,9 @@ def test_quotas_have_defaults() -> None:
 
     assert quotas() == {
         "LIMIT": ["VALUE", "SET", "BY", "USED"],
-        "active-batches": ["100", "default", "-"],
-        "queued-requests": ["5000000", "default", "-"],
-        "stored-bytes": ["107374182400", "default", "-"],
+        "active-batches": ["100", "default", "0"],
+        "queued-requests": ["5000000", "default", "0"],
+        "stored-bytes": ["107374182400", "default", "0"],
         "dollars-a-day": ["-", "default", "0.0"],
         "dollars-a-month": ["-", "default", "0.0"],
     }
@@ -499,7 +499,9 @@ def test_a_batch_behind_others_says_so() -> None:
     batches.put(batch)
     given = {"account_id": account_id, "batch_id": batch.id, "batch_created_at": 1, "chunk": 0}
     lease = Lease(worker="w", wanted=4, since=1.0, expires_at=time.time() + 100, **given)  # type: ignore[arg-type]
-    RouteState("m\np\ns").put(lease, None)
+    state = RouteState("m\np\ns")
+    state.put(lease, None)
+    state.put(msgspec.structs.replace(lease, worker="v", batch_id="batch_0", granted=4), None)
 
     assert waits_for(batch) == "others have all of its route: `admin routes status` shows who"
 

@@ -27,6 +27,12 @@ def check(account_id: str, lines: int | None, *, besides: str | None = None) -> 
         quotas.check_queued(_queued(active, lines, quotas), lines)
 
 
+def used(account_id: str) -> tuple[int, int]:
+    """The account's active batches, and their lines without an answer."""
+    active = batches.open_of(account_id)
+    return len(active), sum(batch.lines - batches.answered(batch.id) for batch in active if batch.lines)
+
+
 def _queued(active: list[OpenBatch], lines: int, quotas: Quotas) -> int:
     """The account's lines without an answer. Answers are counted only until the new batch fits."""
     queued = sum(batch.lines or 0 for batch in active)

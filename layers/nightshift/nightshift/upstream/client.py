@@ -272,9 +272,9 @@ def api_key(route: Route) -> str | None:
         secret = secrets.get_secret_value(SecretId=credentials.secret)
     except Exception as error:
         if aws.error_code(error) in ("ResourceNotFoundException", "AccessDeniedException", "InvalidRequestException"):
-            raise NoApiKeyError("the API key of the route cannot be read") from error
+            raise NoApiKeyError("The API key of the route cannot be read.") from error
         raise
     key = secret.get("SecretString", "").strip()
     if not (key and key.isascii() and key.isprintable()):
-        raise NoApiKeyError("the API key of the route is empty or not printable ASCII")
+        raise NoApiKeyError("The API key of the route is empty or not printable ASCII.")
     return key
