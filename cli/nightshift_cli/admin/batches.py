@@ -31,23 +31,21 @@ def list_batches(
     operator: Operator,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Only the batches of this account.")] = None,
     open_only: Annotated[bool, typer.Option("--open", help="Only batches that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest of each account.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many of the newest.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List the batches of every account, newest first."""
     with operator:
         from nightshift.accounts import store as accounts
         from nightshift.batches import store as batches
-        from nightshift.batches.status import TERMINAL
 
         found = [
             (one.name, batch)
             for one in ([accounts.find(account)] if account else accounts.list_accounts())
-            for batch in batches.list_page(one.id, limit=limit, after=None)[0]
-            if not open_only or batch.status not in TERMINAL
+            for batch in (_open(one.id) if open_only else batches.list_page(one.id, limit=limit, after=None)[0])
         ]
     found.sort(key=lambda each: each[1].id, reverse=True)
-    print_table(_HEAD, [_row(*each) for each in found], as_json)
+    print_table(_HEAD, [_row(*each) for each in found[:limit]], as_json)
 
 
 @app.command("cancel")
@@ -106,6 +104,15 @@ def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -
         if found:
             typer.echo()
             print_table(head, found)
+
+
+def _open(account_id: str) -> "list[Batch]":
+    """The account's batches that have not ended, however many newer ones have."""
+    from nightshift.batches import store as batches
+    from nightshift.batches.status import TERMINAL
+
+    found = (batches.find(account_id, one.id) for one in batches.open_of(account_id))
+    return [batch for batch in found if batch is not None and batch.status not in TERMINAL]
 
 
 def _find(batch_id: str) -> "tuple[str, Batch]":

@@ -62,6 +62,11 @@ def redrive_letters(
                 others.append(letter)
         queue.give_back(others)
     outcome = records(_HEAD, [_row(one, names) for one in redriven])
+    if not redriven and (batch or account):
+        if as_json:
+            typer.echo(show.as_json(outcome))
+        typer.echo("There is no such dead letter.", err=True)
+        raise typer.Exit(1)
     print_outcome(outcome, f"Dead letters sent again: {len(redriven)}.", as_json)
 
 

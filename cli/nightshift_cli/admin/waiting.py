@@ -36,7 +36,11 @@ def route_reasons(route: "Route", view: "View", batch_id: str, now: float) -> li
         found.append(f"the route is paused: `admin routes resume {route.model}`")
     if (trouble := view.health.trouble) is not None:
         found.append(show.plain(f"the route is {view.health.state} ({trouble.kind}): {trouble.words}"))
-    own = [lease for lease in live(view.leases, now) if lease.batch_id == batch_id]
-    if not found and own and not any(lease.granted for lease in own):
-        found.append("others have all of its route: `admin routes status` shows who")
-    return found
+    leases = live(view.leases, now)
+    own = [lease for lease in leases if lease.batch_id == batch_id]
+    if found or not own or any(lease.granted for lease in own):
+        return found
+    if any(lease.granted for lease in leases):
+        return ["others have all of its route: `admin routes status` shows who"]
+    level = f", at a level of {view.level.limit:.0%}" if view.level.limit < 1 else ""
+    return [f"its route has no room at the moment{level}: `admin routes status` shows more"]

@@ -2,14 +2,19 @@
 
 import json
 import time
+from typing import Any
 
 import boto3
 import pytest
 import yaml
 from nightshift.accounts import store as accounts
 from nightshift.batches import store as batches
+from nightshift.batches.record import Planned
 from nightshift.files import store as files
 from nightshift.routes import form
+from nightshift.routes.lease import Lease
+from nightshift.routes.level import Level
+from nightshift.routes.state import RouteState
 from nightshift.upstream.client import NoApiKeyError, api_key
 
 from tests.unit.cli.test_admin import (  # noqa: F401 (a fixture)
@@ -21,6 +26,33 @@ from tests.unit.cli.test_admin import (  # noqa: F401 (a fixture)
     three_batches,
     waits_for,
 )
+
+
+def locked(**fields: Any) -> None:
+    """A batch that runs, locked to the route."""
+    account_id = admin("accounts", "create", "acme").stdout.strip()
+    plan = Planned("m", 4, 1, form.parse(yaml.safe_load(ROUTE)))
+    batches.put(ended_batch(account_id, status="in_progress", plan=plan, **fields))
+
+
+def lease(batch_id: str, granted: int) -> Lease:
+    given: dict[str, Any] = {"account_id": "acct_1", "batch_id": batch_id, "batch_created_at": 1, "chunk": 0}
+    return Lease(worker=batch_id, wanted=4, granted=granted, since=1.0, expires_at=time.time() + 100, **given)
+
+
+def test_a_batch_that_waits_alone_blames_no_other() -> None:
+    locked()
+    state = RouteState("m\np\ns")
+    state.put(lease("batch_1", 0), None)
+    state.put(lease("batch_2", 0), None)
+
+    (batch,) = batches.list_page(accounts.find("acme").id, limit=1, after=None)[0]
+    assert waits_for(batch) == "its route has no room at the moment: `admin routes status` shows more"
+    state.put_level(Level(limit=0.25, at=time.time()))
+    assert "has no room at the moment, at a level of 25%: `admin" in (waits_for(batch) or "")
+    state.put(lease("batch_3", 2), None)
+    assert waits_for(batch) == "others have all of its route: `admin routes status` shows who"
+
 
 # --- accounts, keys, batches, dead letters ---
 
@@ -56,6 +88,20 @@ def test_quotas_show_what_is_used() -> None:
     }
 
 
+def test_the_limit_of_a_list_is_of_all_accounts() -> None:
+    three_batches()
+    listed = json.loads(admin("batches", "list", "--limit", "2", "--json").stdout)
+    assert [one["id"] for one in listed] == ["batch_3", "batch_2"]
+
+
+def test_open_batches_are_found_behind_newer_ones() -> None:
+    locked(id="batch_0")
+    for number in (1, 2):
+        batches.put(ended_batch(accounts.find("acme").id, id=f"batch_{number}"))
+    (listed,) = json.loads(admin("batches", "list", "--open", "--limit", "1", "--json").stdout)
+    assert listed["id"] == "batch_0"
+
+
 def test_a_key_that_would_be_dead_is_refused() -> None:
     admin("accounts", "create", "acme")
     assert admin("keys", "create", "--account", "acme", "--expires-in", "0m").exit_code == 2
@@ -69,6 +115,19 @@ def test_expired_keys_are_marked() -> None:
     accounts.create_key(account_id)
     listed = json.loads(admin("keys", "list", "--account", "acme", "--json").stdout)
     assert sorted(one["state"] for one in listed) == ["active", "active", "expired"]
+
+
+def test_a_letter_that_is_not_there_is_not_sent_again() -> None:
+    give_up(admin("accounts", "create", "acme").stdout.strip(), "batch_1")
+
+    redriven = admin("dead-letters", "redrive", "--batch", "batch_x")
+
+    assert (redriven.exit_code, redriven.stderr) == (1, "There is no such dead letter.\n")
+    assert admin("dead-letters", "redrive").stdout == "Dead letters sent again: 1.\n"
+    none = admin("dead-letters", "redrive")
+    assert (none.exit_code, none.stdout) == (0, "Dead letters sent again: 0.\n")
+    of_acme = admin("dead-letters", "redrive", "--account", "acme", "--json")
+    assert (of_acme.exit_code, of_acme.stdout) == (1, "[]\n")
 
 
 @pytest.mark.parametrize("value", [None, "", "k\u00e9y"])
