@@ -2,7 +2,19 @@
 
 import typer
 
-from nightshift_cli.admin import accounts, audit, batches, cost, dead_letters, doctor, keys, purge, restore, routes
+from nightshift_cli.admin import (
+    accounts,
+    audit,
+    batches,
+    cost,
+    dead_letters,
+    doctor,
+    keys,
+    purge,
+    restore,
+    route_delete,
+    routes,
+)
 
 HELP = """Operate a stack: its accounts, keys, routes and batches.
 
@@ -21,6 +33,7 @@ Examples:
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
 accounts.app.command("purge")(purge.purge_account)
+routes.app.command("delete")(route_delete.delete_routes)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(routes.app, name="routes")

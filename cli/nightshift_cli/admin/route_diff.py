@@ -34,6 +34,20 @@ class Change:
         return asdict(self)
 
 
+def without_secrets(route: "Route") -> dict[str, Any]:
+    """Every field of the route, without the values that may be secret."""
+    import msgspec
+
+    def shown(name: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if name in _MAY_BE_SECRET:
+            return {key: {"hidden": True} for key in value}
+        return {key: shown(key, each) for key, each in value.items()}
+
+    return {name: shown(name, value) for name, value in msgspec.to_builtins(route).items()}
+
+
 def route_diff(stored: "Iterable[Route]", given: "Iterable[Route]") -> list[Change]:
     """The routes that differ.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nightshift_cli import show
-from nightshift_cli.admin.route_diff import route_diff
+from nightshift_cli.admin.route_diff import route_diff, without_secrets
 from nightshift_cli.admin.stack import (
     AsJson,
     Operator,
@@ -65,18 +65,36 @@ def apply_routes(
 @with_options(operator_options)
 def list_routes(operator: Operator, as_json: AsJson = False) -> None:
     """List every route, those of a model in order of preference."""
-    head = ("MODEL", "PROVIDER", "UPSTREAM MODEL", "BASE URL", "BATCH", "SKU", "ACTIVE", "PRIORITY", "WEIGHT", "MAX")
+    head = (
+        "MODEL",
+        "PROVIDER",
+        "UPSTREAM MODEL",
+        "BASE URL",
+        "MODE",
+        "NEW BATCHES",
+        "SKU",
+        "PRIORITY",
+        "WEIGHT",
+        "MAX",
+    )
     with operator:
+        from nightshift.routes import state
         from nightshift.routes import store as routes
 
-        found = [
-            (
-                *(one.model, one.provider, one.upstream_model, one.base_url, _yes(one.batch)),
-                *(one.sku.id, _yes(one.sku.active), one.priority, one.weight, one.max_concurrency),
-            )
-            for one in routes.all_routes()
-        ]
-    print_table(head, found, as_json)
+        found = routes.all_routes()
+        said = state.controls(route.id for route in found)
+    rows = [
+        (
+            *(one.model, one.provider, one.upstream_model, one.base_url, one.mode),
+            *(_new_batches(one, said.get(one.id, "open")), one.sku.id, one.priority, one.weight, one.max_concurrency),
+        )
+        for one in found
+    ]
+    if as_json:
+        whole = [{"route": without_secrets(one)} for one in found]
+        typer.echo(show.as_json([row | more for row, more in zip(records(head, rows), whole, strict=True)]))
+        return
+    print_table(head, rows)
 
 
 @app.command("status")
@@ -134,18 +152,10 @@ def _control(
 ) -> None:
     with operator:
         from nightshift.chunks import seats
-        from nightshift.routes import store as routes
         from nightshift.routes.state import RouteState
 
-        chosen = [
-            route
-            for route in routes.for_model(model)
-            if provider in (None, route.provider) and sku in (None, route.sku.id)
-        ]
-        if not chosen:
-            raise CliError(f"No such route of the model {model}.")
         outcome = []
-        for route in chosen:
+        for route in chosen_routes(model, provider, sku):
             state = RouteState(route.id)
             state.put_control(control)
             if control == "open":
@@ -155,6 +165,30 @@ def _control(
             outcome += records(("MODEL", "PROVIDER", "SKU", "STATE"), [row])
     if as_json:
         typer.echo(show.as_json(outcome))
+
+
+def chosen_routes(model: str, provider: str | None, sku: str | None) -> "list[Route]":
+    """The routes of the model, of one provider or SKU if they are given.
+
+    Raises:
+        CliError: there is none.
+    """
+    from nightshift.routes import store as routes
+
+    of_model = routes.for_model(model)
+    chosen = [route for route in of_model if provider in (None, route.provider) and sku in (None, route.sku.id)]
+    if not chosen:
+        raise CliError(f"No such route of the model {model}.")
+    return chosen
+
+
+def _new_batches(route: "Route", control: "Control") -> str:
+    """Whether the route takes new batches, and why not."""
+    if not route.batch:
+        return "no (not for batches)"
+    if not route.sku.active:
+        return "no (SKU inactive)"
+    return {"open": "yes", "draining": "no (draining)", "paused": "wait (paused)"}[control]
 
 
 def _status(route: "Route", view: "View", now: float) -> tuple[object, ...]:
@@ -243,7 +277,3 @@ def read_routes(file: Path) -> "list[Route]":
     if wrong:
         raise CliError(f"{file} has invalid routes. Nothing was changed.", notes=wrong)
     return list(found.values())
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

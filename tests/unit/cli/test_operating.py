@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -12,10 +13,13 @@ from nightshift.batches import store as batches
 from nightshift.batches.record import Planned
 from nightshift.files import store as files
 from nightshift.routes import form
+from nightshift.routes import store as routes
 from nightshift.routes.lease import Lease
 from nightshift.routes.level import Level
 from nightshift.routes.state import RouteState
 from nightshift.upstream.client import NoApiKeyError, api_key
+from nightshift_cli.main import app
+from typer.testing import CliRunner
 
 from tests.unit.cli.test_admin import (  # noqa: F401 (a fixture)
     ROUTE,
@@ -26,6 +30,17 @@ from tests.unit.cli.test_admin import (  # noqa: F401 (a fixture)
     three_batches,
     waits_for,
 )
+from tests.unit.cli.test_audit import audit
+
+
+def applied(tmp_path: Path, *entries: str) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text("".join(f"- {entry}\n" for entry in entries))
+    assert admin("routes", "apply", str(file)).exit_code == 0
+
+
+def of_provider(name: str) -> str:
+    return ROUTE.replace("provider: p", f"provider: {name}")
 
 
 def locked(**fields: Any) -> None:
@@ -33,6 +48,97 @@ def locked(**fields: Any) -> None:
     account_id = admin("accounts", "create", "acme").stdout.strip()
     plan = Planned("m", 4, 1, form.parse(yaml.safe_load(ROUTE)))
     batches.put(ended_batch(account_id, status="in_progress", plan=plan, **fields))
+
+
+# --- routes ---
+
+
+def test_a_route_is_deleted_and_the_others_stay(tmp_path: Path) -> None:
+    applied(tmp_path, of_provider("p"), of_provider("q"), ROUTE.replace("model: m", "model: n"))
+    RouteState("m\nq\ns").put_control("draining")
+
+    deleted = admin("routes", "delete", "m", "--provider", "q", "--yes")
+
+    assert (deleted.exit_code, deleted.stdout) == (0, "m, q, s: deleted\n")
+    assert [route.id for route in routes.all_routes()] == ["m\np\ns", "n\np\ns"]
+    assert RouteState("m\nq\ns").read().control == "open", "nothing is left of it"
+    assert (audit()[-1]["command"], audit()[-1]["arguments"]) == ("routes delete", "model=m provider=q")
+    assert audit()[-1]["changes"] == "- m, q, s"
+
+
+def test_a_deletion_is_json(tmp_path: Path) -> None:
+    applied(tmp_path, of_provider("p"), of_provider("q"))
+    deleted = admin("routes", "delete", "m", "--yes", "--json")
+    assert json.loads(deleted.stdout) == [
+        {"model": "m", "provider": name, "sku": "s", "state": "deleted", "open_batches": 0} for name in ("p", "q")
+    ]
+    assert routes.all_routes() == []
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("y\n", 0)])
+def test_a_deletion_is_asked_for(tmp_path: Path, answer: str, left: int) -> None:
+    applied(tmp_path, ROUTE)
+    arguments = ["admin", "routes", "delete", "m", "--region", "eu-west-1"]
+    asked = CliRunner().invoke(app, arguments, input=answer)
+    assert "Delete m, p, s?" in asked.stderr
+    assert (len(routes.all_routes()), asked.exit_code) == (left, left)
+
+
+def test_an_unknown_route_is_not_deleted(tmp_path: Path) -> None:
+    applied(tmp_path, ROUTE)
+    paused, deleted = (admin("routes", command, "m", "--sku", "other") for command in ("pause", "delete"))
+    assert (deleted.exit_code, deleted.stderr) == (2, paused.stderr)
+    assert len(routes.all_routes()) == 1
+
+
+@pytest.mark.parametrize("rescued", [False, True])
+def test_the_batches_of_a_deleted_route_keep_its_state(tmp_path: Path, rescued: bool) -> None:
+    applied(tmp_path, of_provider("r" if rescued else "p"))
+    (route,) = routes.all_routes()
+    locked(rescue_route=route if rescued else None)
+    RouteState(route.id).put_control("paused")
+
+    deleted = admin("routes", "delete", "m", "--yes")
+
+    assert RouteState(route.id).read().control == "paused", "its batches must not begin to send"
+    assert deleted.stderr.splitlines() == [
+        f"Open batches that go on with their copy of m, {route.provider}, s: 1.",
+        "It is paused, so they wait: apply the route again and resume it, or cancel them.",
+    ]
+
+
+def test_routes_are_listed_with_their_modes_and_whether_they_take_batches(tmp_path: Path) -> None:
+    entries = [ROUTE.replace("model: m", f"model: {name}") for name in "abcde"]
+    entries[1] = entries[1][:-1] + ", mode: batch}"
+    entries[2] = entries[2].replace("id: s", "id: s, active: false")
+    entries[3] = entries[3][:-1] + ", batch: false}"
+    applied(tmp_path, *entries)
+    admin("routes", "drain", "e")
+    admin("routes", "pause", "a")
+
+    found = json.loads(admin("routes", "list", "--json").stdout)
+
+    assert [(one["mode"], one["new_batches"]) for one in found] == [
+        ("realtime", "wait (paused)"),
+        ("batch", "yes"),
+        ("realtime", "no (SKU inactive)"),
+        ("realtime", "no (not for batches)"),
+        ("realtime", "no (draining)"),
+    ]
+
+
+def test_the_whole_route_is_listed_without_what_may_be_secret(tmp_path: Path) -> None:
+    secret = "headers: {x-key: hunter2}, query: {k: hunter2}, extra_body: {a: {b: hunter2}}"
+    more = f"{secret}, realtime: {{extra_body: {{token: hunter2}}}}, endpoints: [/v1/embeddings]"
+    applied(tmp_path, ROUTE[:-1].replace("id: s", "id: s, input_per_million: 2") + f", {more}}}")
+
+    shown = admin("routes", "list", "--json").stdout
+
+    (route,) = [one["route"] for one in json.loads(shown)]
+    assert "hunter2" not in shown
+    assert route["headers"] == {"x-key": {"hidden": True}}
+    assert route["realtime"]["extra_body"] == {"token": {"hidden": True}}
+    assert (route["endpoints"], route["sku"]["input_per_million"]) == (["/v1/embeddings"], 2.0)
 
 
 def lease(batch_id: str, granted: int) -> Lease:
