@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
+from secrets import token_urlsafe
 from typing import Any
 
 import httpx
@@ -628,5 +629,5 @@ def test_both_secrets_sign_the_default_webhook(account: Account, receive: Callab
 
 
 def test_unknown_key_is_401(local: Local) -> None:
-    for key in ("sk-nobody", "sk-ns-" + "a" * 43, "x" * 5000):
+    for key in ("sk-nobody", "sk-ns-" + token_urlsafe(32), "x" * 5000):
         refused(AuthenticationError, local.openai(key).batches.list, "invalid_api_key", None)

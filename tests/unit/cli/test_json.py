@@ -154,6 +154,7 @@ def test_a_restore_is_counted() -> None:
         "from": "yesterday",
         "restored": 0,
         "kept": 1,
+        "keys_left_out": 0,
     }
 
 
