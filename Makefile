@@ -53,29 +53,36 @@ unit: install console/tests/files.json ## Run the unit tests: rules, architectur
 integration: install ## Run stores and handlers on moto
 	pytest tests/integration
 
-# Two stacks side by side, because the tests mostly wait: one for what callers and operators use, one for the engine.
+# Three stacks side by side, because the tests mostly wait: for what callers use, what operators do, and the engine.
 e2e: install console/chromium ## Test the real template on the emulator through the OpenAI SDKs, and the console in Chromium
-	$(MAKE) --jobs 2 e2e-callers e2e-engine
+	$(MAKE) --jobs 3 e2e-callers e2e-operators e2e-engine
 
-CALLERS := $(patsubst %,tests/e2e/test_%.py,clients console endpoints gateway node openapi operator sdk tenancy)
+CALLERS := $(patsubst %,tests/e2e/test_%.py,clients console endpoints gateway node openapi sdk tenancy)
+OPERATORS := $(patsubst %,tests/e2e/test_%.py,guide operator permissions routes)
 
 e2e-callers:
 	NIGHTSHIFT_E2E_DIR=.local/e2e-callers pytest $(CALLERS)
 
+e2e-operators:
+	NIGHTSHIFT_E2E_DIR=.local/e2e-operators pytest $(OPERATORS)
+
 e2e-engine:
-	pytest tests/e2e $(CALLERS:%=--ignore=%)
+	pytest tests/e2e $(CALLERS:%=--ignore=%) $(OPERATORS:%=--ignore=%)
 
 chaos: install ## Run the chaos tests with 20,000 lines each
 	CHAOS_LINES=20000 pytest tests/e2e/test_chaos.py -s --timeout 3000
 
 upgrade: install ## Deploy this code over the last release while batches run, and back; two stacks side by side; take them down
-	$(MAKE) --jobs 2 upgrade-release upgrade-stacks
+	$(MAKE) --jobs 2 upgrade-release upgrade-stacks upgrade-first
 
 upgrade-release:
 	pytest tests/upgrade/test_upgrade.py
 
 upgrade-stacks:
 	pytest tests/upgrade/test_two_stacks.py
+
+upgrade-first:
+	pytest tests/upgrade/test_first_deployment.py
 
 format: install ## Format the code and apply automatic fixes
 	ruff format .
@@ -149,4 +156,4 @@ $(SITE): console/node_modules/installed $(wildcard console/*.html console/*.ts) 
 	npm run --silent build --prefix console
 	touch $@
 
-.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine format help install integration logs openapi test unit up upgrade upgrade-release upgrade-stacks
+.PHONY: bench build chaos check clean console console/chromium console/tests/files.json demo down e2e e2e-callers e2e-engine e2e-operators format help install integration logs openapi test unit up upgrade upgrade-first upgrade-release upgrade-stacks
