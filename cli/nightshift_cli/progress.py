@@ -167,8 +167,7 @@ class Steps:
             steps.begin("deleting keys")
     """
 
-    def __init__(self, total: int | None = None) -> None:
-        """Without a ``total`` the bar pulses."""
+    def __init__(self, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -3,22 +3,18 @@
 It deploys what the local stack has built: `make build` builds for Lambda's arm64, which the emulator cannot run.
 """
 
-import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
 from local import deployment
-from local.processes import free_port
 from local.settings import REGION, ROOT
 from tests.e2e.conftest import Local
 from tests.e2e.tasks import blocks
 from tests.unit.transformed import transformed
+from tests.upgrade.account import emulated_account
 
 FOLDER = ROOT / ".local" / "first-deployment"
 NAME = "nightshift-guided"
@@ -27,20 +23,8 @@ EMAIL = "operator@example.com"
 
 @pytest.fixture
 def account() -> Iterator[Local]:
-    """An emulated AWS account."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    environment = os.environ | {"NIGHTSHIFT_LOCAL_DIR": str(FOLDER), "NIGHTSHIFT_PORT": str(free_port())}
-
-    def stack(command: str) -> None:
-        subprocess.run([sys.executable, "-m", "local.stack", command], cwd=ROOT, env=environment, check=True)
-
-    try:
-        stack("up")
-        with closing(Local(FOLDER, json.loads((FOLDER / "stack.json").read_text()))) as made:
-            yield made
-    finally:
-        stack("down")
-        shutil.rmtree(FOLDER, ignore_errors=True)
+    with emulated_account(FOLDER) as made:
+        yield made
 
 
 def test_a_first_deployment_asks_what_it_says(account: Local) -> None:

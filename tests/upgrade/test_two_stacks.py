@@ -6,7 +6,6 @@ With a stack of its own, because it is taken down; so it is a part of `make upgr
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,10 +21,10 @@ from botocore.exceptions import ClientError
 from openai import AuthenticationError
 
 from local import deployment
-from local.processes import free_port
 from local.settings import MODEL, REGION, ROOT
 from tests.e2e.conftest import Local, assert_every_line_once, batch_file
 from tests.e2e.tasks import blocks
+from tests.upgrade.account import emulated_account
 from tests.upgrade.inventory import inventory
 
 # The name of one begins that of the other, which a pattern of names could take for its own.
@@ -45,22 +44,11 @@ class Stacks:
 
 @pytest.fixture(scope="module")
 def stacks() -> Iterator[Stacks]:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    environment = os.environ | {"NIGHTSHIFT_LOCAL_DIR": str(FOLDER), "NIGHTSHIFT_PORT": str(free_port())}
-
-    def stack(command: str) -> None:
-        subprocess.run([sys.executable, "-m", "local.stack", command], cwd=ROOT, env=environment, check=True)
-
-    try:
-        stack("up")
-        with closing(Local(FOLDER, json.loads((FOLDER / "stack.json").read_text()))) as first:
-            before = inventory(first.aws)
-            deployment.deploy_built(first.description["aws_endpoint_url"], FOLDER / "build", SECOND)
-            with closing(second(first)) as other:
-                yield Stacks(first, other, before)
-    finally:
-        stack("down")
-        shutil.rmtree(FOLDER, ignore_errors=True)
+    with emulated_account(FOLDER) as first:
+        before = inventory(first.aws)
+        deployment.deploy_built(first.description["aws_endpoint_url"], FOLDER / "build", SECOND)
+        with closing(second(first)) as other:
+            yield Stacks(first, other, before)
 
 
 def second(first: Local) -> Local:
