@@ -12,6 +12,7 @@ from typing import Any
 class Settings:
     """``local/upstream.py`` describes each of them."""
 
+    held: bool = False
     latency_ms: float = 0
     jitter_ms: float = 0
     error_rate: dict[str, float] = field(default_factory=dict)

@@ -6,6 +6,7 @@
 the upstream is down:
 
 PUT /control  changes any of these settings. Without a change nothing is faulty.
+    held (false): no request is answered until this is false again
     latency_ms (0), jitter_ms (0): an answer takes latency ± jitter, uniformly distributed
     error_rate ({}): share of requests that get an error status, such as {"429": 0.05, "500": 0.05}. Requests in a batch
         draw it too, and are then in its error file
@@ -68,6 +69,7 @@ class Upstream:
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._host, self._port, self._tls = host, port, tls
         self._simulation = Simulation()
+        self._changed = asyncio.Condition()
         self._provider = Provider(self._simulation)
         self._runner: web.AppRunner | None = None
 
@@ -103,13 +105,20 @@ class Upstream:
             self._simulation.settings.change(await request.json())
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
+        await self._wake_held()
         await (self.close() if self._simulation.settings.down else self.open())
         return web.json_response(asdict(self._simulation.settings))
 
     async def _reset(self, _: web.Request) -> web.Response:
         self._simulation.reset()
+        await self._wake_held()
         await self.open()
         return web.json_response(asdict(self._simulation.settings))
+
+    async def _wake_held(self) -> None:
+        """Let the requests that are held see the settings."""
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -124,6 +133,8 @@ class Upstream:
             counters.in_flight -= 1
 
     async def _answer(self, request: web.Request, body: bytes, settings: Settings) -> web.StreamResponse:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._simulation.settings.held)
         delay = settings.latency_ms + random.uniform(-settings.jitter_ms, settings.jitter_ms)
         if delay > 0:
             await asyncio.sleep(delay / 1000)

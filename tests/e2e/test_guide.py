@@ -82,7 +82,9 @@ class Operator:
         if words[0] == "aws":
             return self._aws(words[1], words[2], words[3:])
         assert words[:3] == ["uv", "run", "nightshift"], command
-        return self._nightshift(words[3:])
+        said = self._nightshift(words[3:])
+        self._local.upstream.set(held=False)
+        return said
 
     def _nightshift(self, words: list[str]) -> str:
         if words[:2] == ["admin", "doctor"]:
@@ -122,7 +124,7 @@ class Operator:
     def _batch_for(self, words: list[str]) -> Batch:
         """A batch of the account, in a state that the command is for: running, with failed lines, or completed."""
         running, failing = "cancel" in words, "retry" in words
-        self._local.upstream.set(latency_ms=5_000 if running else 0, error_rate={"400": 1.0} if failing else {})
+        self._local.upstream.set(held=running, error_rate={"400": 1.0} if failing else {})
         batch = self._created()
         if not running:
             wait_for(lambda: self._api().batches.retrieve(batch.id).status == "completed")

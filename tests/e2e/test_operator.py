@@ -37,12 +37,13 @@ def test_from_an_account_to_its_end(local: Local) -> None:
     assert local.openai(first).batches.retrieve(batch.id).id == batch.id
     assert local.openai(second).batches.retrieve(batch.id).id == batch.id
 
-    local.upstream.set(latency_ms=5_000)
+    local.upstream.set(held=True)
     running = local.openai(second).batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
     )
     unused = local.admin("keys", "create", "--account", name).stdout.strip()
     assert "Batches cancelled: 1." in local.admin("accounts", "disable", name).stdout
+    local.upstream.set(held=False)
     # One that no function has looked up: others are known for a minute.
     with pytest.raises(AuthenticationError):
         local.openai(unused).models.list()

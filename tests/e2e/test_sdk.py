@@ -156,12 +156,13 @@ def test_invalid_input_file_is_refused(account: Account) -> None:
 
 
 def test_file_in_use_is_not_deleted(local: Local, account: Account) -> None:
-    local.upstream.set(latency_ms=2000)
+    local.upstream.set(held=True)
     file_id = account.upload()
     batch = account.create(file_id)
 
     refused(ConflictError, lambda: account.client.files.delete(file_id), "file_in_use", "file_id")
 
+    local.upstream.reset()
     account.ended(batch)
     assert account.client.files.delete(file_id).to_dict() == {"id": file_id, "object": "file", "deleted": True}
 
@@ -484,7 +485,7 @@ def test_invalid_field_is_named(account: Account, body: dict[str, Any], code: st
 
 
 def test_active_batches_have_a_quota(local: Local, account: Account) -> None:
-    local.upstream.set(latency_ms=2000)
+    local.upstream.set(held=True)
     accounts.set_quotas(account.id, {"active_batches": 1})
     file_id = account.upload()
     first = account.create(file_id)
@@ -493,20 +494,20 @@ def test_active_batches_have_a_quota(local: Local, account: Account) -> None:
     assert int(error.response.headers["retry-after"]) > 0
     assert len(list(account.client.batches.list())) == 1
 
-    account.ended(first)
     local.upstream.reset()
+    account.ended(first)
     assert account.ended(account.create(file_id)).status == "completed"
 
 
 def test_queued_requests_have_a_quota(local: Local, account: Account) -> None:
-    local.upstream.set(latency_ms=2000)
+    local.upstream.set(held=True)
     accounts.set_quotas(account.id, {"queued_requests": 3})
     first = account.create(account.upload(batch_file(3)))
 
     refused(RateLimitError, lambda: account.create(), "quota_exceeded", None)
 
-    account.ended(first)
     local.upstream.reset()
+    account.ended(first)
     assert account.ended(account.create()).status == "completed"
 
 
@@ -528,7 +529,7 @@ def test_cancel_works_in_every_status(local: Local, account: Account) -> None:
 
 
 def test_cancel_before_validation_ends_the_batch(local: Local, account: Account) -> None:
-    local.upstream.set(latency_ms=5000)
+    local.upstream.set(held=True)
     with local.environment("CreateBatch", SYNC_VALIDATION_SECONDS="0"):
         batch = account.create(account.upload(batch_file(3000)))
     assert (batch.model, batch.request_counts) == (None, None)

@@ -75,7 +75,7 @@ def upload(owner: Account) -> Owned:
 
 
 def running_batch(local: Local, owner: Account) -> Owned:
-    local.upstream.set(latency_ms=3_000)
+    local.upstream.set(held=True)
     return {"batch_id": owner.create().id}
 
 
