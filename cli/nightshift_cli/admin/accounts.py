@@ -124,7 +124,8 @@ def account_quotas(
     }
     resets = {limit.replace("-", "_") for limit in reset or []}
     if unknown := resets - given.keys():
-        raise CliError(f"There is no limit {min(unknown).replace('_', '-')}.")
+        known = ", ".join(limit.replace("_", "-") for limit in given)
+        raise CliError(f"There is no limit {min(unknown).replace('_', '-')}. There are: {known}.")
     with operator:
         import msgspec
         from nightshift.accounts import spend as spends

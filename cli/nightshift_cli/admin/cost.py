@@ -12,6 +12,7 @@ import typer
 
 from nightshift_cli import show
 from nightshift_cli.admin.stack import AsJson, Operator, operator_options, print_table
+from nightshift_cli.errors import CliError
 from nightshift_cli.options import with_options
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def show_cost(
     The dollars are the tokens at the prices of the routes that answered them, and not the provider's bill.
     """
     columns = by or list(By)
-    last = (until or datetime.now()).date()
+    if as_csv and as_json:
+        raise CliError("--csv and --json exclude each other.")
+    last = (until or datetime.now(UTC)).date()
     first = since.date() if since else last - timedelta(days=29)
     with operator:
         found = list(_ended(first.isoformat(), last.isoformat(), account))

@@ -51,6 +51,8 @@ def apply_routes(
         lines = [line for change in changes for line in change.lines()]
         for line in lines:
             typer.echo(show.plain(line), err=as_json)
+        for warning in unreadable_secrets(given, stack.outputs.get("SecretsPrefix")):
+            typer.echo(show.plain(warning), err=True)
         written = deleted = 0
         words = "Nothing was changed."
         if not dry_run:
@@ -241,6 +243,17 @@ def _shares(view: "View", names: dict[str, str], now: float) -> list[tuple[objec
         name = names.get(account_id, account_id)
         rows.append((name, own[0].weight, *sums, sum(not lease.granted for lease in own)))
     return rows
+
+
+def unreadable_secrets(given: "list[Route]", prefix: str | None) -> list[str]:
+    """A warning for each secret that workers may not read. ``prefix`` is None for a stack older than its output."""
+    secrets = sorted({route.credentials.secret for route in given if route.credentials})
+    names = {secret: secret.rpartition(":secret:")[2] for secret in secrets}  # of an ARN too
+    return [
+        f"Warning: workers may only read secrets whose names begin with {prefix}, and {secret} does not."
+        for secret, name in names.items()
+        if prefix and not name.startswith(prefix)
+    ]
 
 
 def read_routes(file: Path) -> "list[Route]":

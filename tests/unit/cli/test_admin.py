@@ -3,6 +3,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from nightshift.routes.lease import Lease
 from nightshift.routes.state import RouteState
 from nightshift.submissions.record import Submission
 from nightshift.submissions.store import SubmissionStore
+from nightshift_cli.admin import cost
 from nightshift_cli.admin import stack as cli_stack
 from nightshift_cli.main import app
 from typer.testing import CliRunner, Result
@@ -170,7 +172,8 @@ def test_spend_limit_is_set_shown_and_reset() -> None:
     assert quotas("--reset", "dollars-a-day")["dollars-a-day"] == ["-", "default", "1.25"]
     assert accounts.get(account_id).own_quotas == {}
     wrong = admin("accounts", "quotas", "acme", "--reset", "dollars")
-    assert (wrong.exit_code, wrong.stderr) == (2, "Error: There is no limit dollars.\n")
+    words = "There is no limit dollars. There are: active-batches, queued-requests, stored-bytes, dollars-a-day"
+    assert (wrong.exit_code, wrong.stderr) == (2, f"Error: {words}, dollars-a-month.\n")
 
 
 def test_new_limit_wakes_batches_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +248,23 @@ def test_routes_are_applied_and_listed(tmp_path: Path) -> None:
     assert applied.stdout == "+ m, p, s\nRoutes written: 1; deleted: 0.\n"
     assert again.stdout == "Routes written: 1; deleted: 0.\n"
     assert admin("routes", "list").stdout.splitlines()[1].split()[:4] == ["m", "p", "u", "https://up.test/v1"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_readable"),
+    [("mine/key", True), ("arn:aws:secretsmanager:eu-west-1:123456789012:secret:mine/key-a1", True), ("key", False)],
+)
+def test_a_secret_that_workers_may_not_read_is_said(
+    secret: str, is_readable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_stack, "stack_outputs", lambda _: OUTPUTS | {"SecretsPrefix": "mine/"})
+    file = tmp_path / "routes.yaml"
+    file.write_text(f"- {ROUTE[:-1]}, api_key_secret: '{secret}'}}\n")
+
+    applied = admin("routes", "apply", str(file))
+
+    assert applied.exit_code == 0
+    assert ("begin with mine/, and key does not" in applied.stderr) is not is_readable
 
 
 def test_a_change_of_routes_is_shown_before_it_is_made(tmp_path: Path) -> None:
@@ -593,6 +613,19 @@ def test_costs_are_summed() -> None:
     ]
     assert by_account.stderr == "Not in the dollars, because their routes have no prices: m by p.\n"
     assert [row["day"] for row in one_day] == ["2022-01-09"]
+    assert "exclude each other" in admin("cost", "--csv", "--json").stderr
+
+
+def test_costs_end_with_the_day_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AfterMidnight(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "AfterMidnight":
+            return cls(2022, 1, 9, 1) if tz else cls(2022, 1, 8, 17)
+
+    three_batches()
+    monkeypatch.setattr(cost, "datetime", AfterMidnight)
+
+    assert [row["day"] for row in json.loads(admin("cost", "--json").stdout)] == ["2022-01-08", "2022-01-09"]
 
 
 @pytest.mark.parametrize(("options", "seconds"), [(["--overlap", "2h"], 7200), (["--overlap", "0m"], 0), ([], 86_400)])

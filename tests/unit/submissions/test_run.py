@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nightshift.results.parts import decode_part
 from nightshift.routes.route import BatchApi
 from nightshift.submissions import collection
-from nightshift.submissions.decision import CANCEL_SECONDS, LATE_FILES_SECONDS
+from nightshift.submissions.decision import CANCEL_SECONDS, LATE_FILES_SECONDS, poll_pause
 from nightshift.submissions.provider import LineError, ProviderError
 from nightshift.submissions.steps import DELETE_TRIES
 
@@ -92,6 +92,20 @@ def test_pauses_grow() -> None:
     assert pauses[:9] == sorted(pauses[:9])
     assert pauses[0] <= 6
     assert max(pauses) > 60
+
+
+def test_a_batch_that_stops_just_before_its_end_is_not_looked_at_every_minute() -> None:
+    age, looks = 3_600.0, 0
+    while age < 23 * 3_600:
+        age += poll_pause(age, left=age * 1e-4)
+        looks += 1
+    assert looks < 100
+
+
+@pytest.mark.parametrize("age", [120.0, 4_000.0, 80_000.0])
+def test_an_end_that_is_foreseen_is_noticed_soon_after_it(age: float) -> None:
+    assert poll_pause(age, left=0) <= max(60, age / 20)
+    assert poll_pause(age, left=age) == poll_pause(age)
 
 
 @pytest.mark.parametrize("api", [BatchApi(max_requests=5), BatchApi(max_bytes=700), BatchApi(max_queued_tokens=200)])

@@ -19,8 +19,9 @@ MAX_ROUNDS = 3
 # The first and the longest pause between two looks at a batch. In between, a pause is a part of the batch's age, so
 # that an end is noticed with little delay compared to the wait so far, and a day takes about 60 looks.
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE = 5.0, 1800.0, 0.5
-# A pause that the batch's own progress shortens is at least so long.
-LEAST_BY_PROGRESS_SECONDS = 60.0
+# A pause that the batch's own progress shortens is at least so long, and such a part of its age: a batch may stop just
+# before its end, for hours.
+LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE = 60.0, 0.05
 # How long a batch that may have been created is looked for before its file is given up.
 LOOKUP_SECONDS = 120.0
 # How long a batch that was created may be unknown to its provider before it is taken for lost.
@@ -87,7 +88,7 @@ def poll_pause(age: float, left: float | None = None) -> float:
     ``left`` is when it will end, in seconds from now, by its own progress so far.
     """
     pause = min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, POLL_SHARE * age))
-    return pause if left is None else min(pause, max(LEAST_BY_PROGRESS_SECONDS, left))
+    return pause if left is None else min(pause, max(LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE * age, left))
 
 
 def seconds_left(submission: Submission, now: float) -> float | None:
