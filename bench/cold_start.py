@@ -304,10 +304,9 @@ def environment(url: str) -> dict[str, str]:
         "ROUTE_STATE_TABLE": "route_state",
         "STATE_MACHINE": "arn:aws:states:us-east-1:000000000000:stateMachine:bench",
         "SYNC_VALIDATION_SECONDS": "20",
-        "COMPLETION_WINDOW_SECONDS": "86400",
         "EVENT_BUS": "bench",
         "WEBHOOK_DELAYS": "1",
-        "ALLOW_LOCAL_WEBHOOKS": "true",
+        "ALLOW_LOCAL_WEBHOOKS": "1",
     }
 
 

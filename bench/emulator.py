@@ -80,6 +80,5 @@ def emulated_aws() -> Iterator[str]:
         os.environ |= {
             "STATE_MACHINE": machine["stateMachineArn"],
             "SYNC_VALIDATION_SECONDS": "20",
-            "COMPLETION_WINDOW_SECONDS": "86400",
         }
         yield endpoint

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from local import emulated
 from local.settings import MODEL, REGION, ROOT, ROOT_CREDENTIALS, SECRET, STACK_NAME, StackError
 
 _CONFIG = ("--config-file", str(ROOT / "samconfig.toml"), "--config-env", "local")
@@ -21,25 +24,29 @@ class StateLostError(Exception):
 
 def digest(port: int) -> str:
     """A digest of everything that a deployment depends on; the port too, because queue URLs contain it."""
-    found = hashlib.sha256(json.dumps([sys.version, port, _parameters()]).encode())
+    found = hashlib.sha256(json.dumps([sys.version, port, _parameters(), emulated.variables(os.environ)]).encode())
     for path in _deployed_files():
         found.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 
 
 def deploy(endpoint: str, build: Path) -> None:
-    """Build the template in the folder ``build``, and deploy it to the emulator at ``endpoint``."""
+    """Build the template in the folder ``build``, as the emulator takes it, and deploy it there, at ``endpoint``."""
     _run(["sam", "build", *_CONFIG, "--build-dir", str(build)], environment(endpoint))
+    template = build / "template.yaml"
+    changed = emulated.emulated(yaml.safe_load(template.read_text()), emulated.variables(os.environ))
+    template.write_text(json.dumps(changed, indent=1))
     deploy_built(endpoint, build, STACK_NAME)
 
 
 def deploy_built(endpoint: str, build: Path, stack_name: str) -> None:
     """Deploy what is built in the folder ``build`` as the stack ``stack_name``."""
     overrides = [f"ParameterKey={name},ParameterValue={value}" for name, value in _parameters().items()]
+    given = ("--parameter-overrides", *overrides) if overrides else ()
     _run(
         [
             *("sam", "deploy", *_CONFIG, "--template-file", str(build / "template.yaml")),
-            *("--stack-name", stack_name, "--s3-prefix", stack_name, "--parameter-overrides", *overrides),
+            *("--stack-name", stack_name, "--s3-prefix", stack_name, *given),
         ],
         environment(endpoint),
     )
@@ -136,20 +143,14 @@ def client(service: str, endpoint: str) -> Any:
 
 
 def _parameters() -> dict[str, str]:
-    given = {
-        "SyncValidationSeconds": os.environ.get("NIGHTSHIFT_SYNC_VALIDATION_SECONDS"),
-        "CompletionWindowSeconds": os.environ.get("NIGHTSHIFT_COMPLETION_WINDOW_SECONDS"),
-        "WebhookDelays": os.environ.get("NIGHTSHIFT_WEBHOOK_DELAYS"),
-        "AllowLocalWebhooks": "true" if os.environ.get("NIGHTSHIFT_ALLOW_LOCAL_WEBHOOKS") == "1" else None,
-        "AllowPlainHttp": "true",
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    seconds = os.environ.get("NIGHTSHIFT_SYNC_VALIDATION_SECONDS")
+    return {} if seconds is None else {"SyncValidationSeconds": seconds}
 
 
 def _deployed_files() -> list[Path]:
     folders = ["functions", "layers", "statemachines"]
     inside = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
-    ours = [ROOT / "local" / name for name in ("settings.py", "deployment.py", "stack.py")]
+    ours = [ROOT / "local" / name for name in ("settings.py", "deployment.py", "emulated.py", "stack.py")]
     named = [ROOT / "template.yaml", ROOT / "uv.lock", *ours]
     return sorted(path for path in inside + named if "__pycache__" not in path.parts)
 

@@ -8,6 +8,7 @@ from moto import mock_aws
 from nightshift.accounts import store as accounts
 from nightshift.core import aws
 
+from local import emulated
 from tests.integration.simulator import Simulator, simulating
 from tests.integration.support import REGION, Caller, Server, apply_route, new_caller, serving, template_tables
 
@@ -33,12 +34,11 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "BUCKET": "nightshift-bucket",
         "EVENT_BUS": "nightshift",
         "SYNC_VALIDATION_SECONDS": "20",
-        "COMPLETION_WINDOW_SECONDS": "86400",
-        "WEBHOOK_DELAYS": "5,25,90,480,3000,10800,28860,43140",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("ALLOW_LOCAL_WEBHOOKS", raising=False)
+    for name in emulated.GIVEN:
+        monkeypatch.delenv(name, raising=False)
     accounts._known.clear()
     with mock_aws():
         for name, definition in template_tables().items():

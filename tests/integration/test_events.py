@@ -259,7 +259,7 @@ def test_an_event_after_validation_has_counts(alice: Caller, bus: list[list[dict
 
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALLOW_LOCAL_WEBHOOKS", "true")
+    monkeypatch.setenv("ALLOW_LOCAL_WEBHOOKS", "1")
 
 
 def detail_for(caller: Caller, callback_url: str | None) -> dict[str, Any]:

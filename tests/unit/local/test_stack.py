@@ -14,7 +14,7 @@ def test_what_fails_to_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     stopped: list[int] = []
 
     def fails(*_: Any) -> None:
-        raise StackError("Parameter WebhookDelays failed to satisfy constraint")
+        raise StackError("Parameter SyncValidationSeconds failed to satisfy constraint")
 
     monkeypatch.setattr(stack, "start", lambda *_: next(pids))
     monkeypatch.setattr(stack, "stop", lambda pid, **_: stopped.append(pid))
@@ -24,7 +24,7 @@ def test_what_fails_to_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(deployment, "deploy", fails)
     local = stack.Stack(tmp_path)
 
-    with pytest.raises(StackError, match="WebhookDelays"):
+    with pytest.raises(StackError, match="SyncValidationSeconds"):
         local.up()
 
     assert stopped == [101, 102]

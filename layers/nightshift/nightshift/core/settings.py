@@ -27,7 +27,7 @@ def state_machine() -> str:
 
 
 def s3_addressing_style() -> Literal["virtual", "path"]:
-    """Whether S3's URLs name the bucket in the host (``virtual``) or in the path."""
+    """Whether S3's URLs name the bucket in the host (``virtual``, as AWS demands) or in the path, for the emulator."""
     return "path" if os.environ.get("S3_ADDRESSING_STYLE") == "path" else "virtual"
 
 
@@ -37,18 +37,19 @@ def sync_validation_seconds() -> float:
 
 
 def completion_window_seconds() -> int:
-    """How long after its creation a batch expires."""
-    return int(os.environ["COMPLETION_WINDOW_SECONDS"])
+    """How long after its creation a batch expires. A day, which the API calls ``24h``; tests of expiry set less."""
+    return int(os.environ.get("COMPLETION_WINDOW_SECONDS", "86400"))
 
 
 def webhook_delays() -> list[int]:
-    """The gaps between the tries of a webhook, in seconds."""
-    return [int(delay) for delay in os.environ["WEBHOOK_DELAYS"].split(",")]
+    """The gaps between the tries of a webhook, in seconds: 24 hours in all. Tests set shorter ones."""
+    delays = os.environ.get("WEBHOOK_DELAYS", "5,25,90,480,3000,10800,28860,43140")
+    return [int(delay) for delay in delays.split(",")]
 
 
 def allow_local_webhooks() -> bool:
-    """Whether webhooks may go to loopback addresses over plain HTTP."""
-    return os.environ.get("ALLOW_LOCAL_WEBHOOKS") == "true"
+    """Whether webhooks may go to loopback addresses over plain HTTP. Never on AWS: local/emulated.py alone sets it."""
+    return os.environ.get("ALLOW_LOCAL_WEBHOOKS") == "1"
 
 
 def has_console() -> bool:
