@@ -9,6 +9,8 @@ export UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(dir $(UV)):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 PYTHON := $(CURDIR)/.venv/bin/python
+# Hundreds of processes start here. Without bytecode each would compile all that it imports, which takes longer than its work.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Start here
 
@@ -35,7 +37,7 @@ logs: ## Follow every function's log
 ##@ Tests and checks
 
 # Of the folder itself, so that it needs no git; what is installed and built is not ours.
-SECRET_SCAN := --quiet --no-validate --no-update-check --git-history=none $(addprefix --exclude ,node_modules site dist build test-results)
+SECRET_SCAN := --quiet --no-validate --no-update-check --git-history=none $(addprefix --exclude ,node_modules site dist build test-results __pycache__)
 
 check: install console/tests/files.json ## Check formatting, lint, types, the template, secrets in files, and known holes of dependencies
 	cd console && npx tsc
