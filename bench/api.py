@@ -1,4 +1,4 @@
-"""How many calls the API answers: create (20 lines), retrieve and list, with 32 clients at once on a local stack.
+"""How many calls the API answers: create (20 lines), retrieve and list, with 16 clients at once on a local stack.
 
 Throughput and latency depend on the emulator as much as on our code, because it runs API Gateway, Lambda, DynamoDB and
 S3 in one Python process. So the CPU time of our functions is measured separately. Requests per CPU second of our own
@@ -23,7 +23,7 @@ from bench.stack import cpu_seconds, input_file, stack
 from local.processes import workers
 from tests.e2e.conftest import Local
 
-CLIENTS = 32
+CLIENTS = 16
 LINES = 20
 NOTHING = json.dumps({"StartAt": "Nothing", "States": {"Nothing": {"Type": "Succeed"}}})
 
@@ -106,7 +106,7 @@ def percentile(figures: list[float], share: float) -> float:
 
 
 def main() -> None:
-    turns, seconds = (2, 2.0) if "--quick" in sys.argv else (5, 2.0)
+    turns, seconds = (2, 2.0) if "--quick" in sys.argv else (3, 2.0)
     figures: defaultdict[str, Figures] = defaultdict(Figures)
     with stack("api") as local:
         load = Load(local)

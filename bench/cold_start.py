@@ -408,7 +408,7 @@ def built(folder: Path) -> None:
     locked = [f"{name}=={version}" for name, version in report.versions(*PEER_PACKAGES).items()]
     _run([uv, "pip", "install", "--quiet", "--no-deps", "--python", python, "--target", str(peer), *locked, *PEER_ONLY])
     for packages in (runtime, peer):
-        _run(["sh", str(ROOT / "layers" / "compile.sh"), python, str(packages)], variables=os.environ | settings)
+        _run(["sh", str(ROOT / "layers" / "compile.sh"), str(packages)], variables=os.environ | settings)
     for name in ("dependencies", "nightshift", "peer"):
         shutil.copytree(folder / name, folder / f"{name}-source", ignore=shutil.ignore_patterns("__pycache__"))
     for name in TARGETS:
@@ -453,8 +453,8 @@ def did_its_work(answer: dict[str, Any]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="three runs instead of seven")
-    times = 3 if parser.parse_args().quick else 7
+    parser.add_argument("--quick", action="store_true", help="three runs instead of five")
+    times = 3 if parser.parse_args().quick else 5
     imports: dict[str, list[float]] = {name: [] for name in (*WRITTEN_HERE, *TARGETS)}
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as temporary, canned() as server:
         folder = Path(temporary)
@@ -470,7 +470,7 @@ def main() -> None:
             return sum(cold_start(folder, server, name, asked[name], bytecode=False))
 
         figures = report.repeat({name: partial(start, name) for name in imports}, times)
-        sources = report.repeat({name: partial(uncompiled, name) for name in UNCOMPILED}, times)
+        sources = report.repeat({name: partial(uncompiled, name) for name in UNCOMPILED})
     usual = figures[USUAL]
     rows = [report.row(name, each, "ms", usual) for name, each in figures.items()]
     rows += [report.row(f"{name}: of it the import", each, "ms", figures[name]) for name, each in imports.items()]

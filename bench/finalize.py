@@ -174,7 +174,7 @@ def main() -> None:
         ours(given.memory[0], int(given.memory[1]))
         print(memory("VmHWM"))
         return
-    times = 2 if given.quick else 5
+    times = 2 if given.quick else 3
     rows: list[dict[str, Any]] = []
     targets: list[dict[str, Any]] = []
     with emulated_aws():

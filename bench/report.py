@@ -16,7 +16,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def repeat(runs: Mapping[str, Callable[[], float]], times: int = 5) -> dict[str, list[float]]:
+def repeat(runs: Mapping[str, Callable[[], float]], times: int = 3) -> dict[str, list[float]]:
     """Do each of ``runs`` ``times`` times, in turns, so that a noisy minute affects all of them."""
     figures: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(times):

@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two short runs of each, and no makespan")
     parser.add_argument("--makespans", type=int, default=1, help="runs of the makespan, about 35 s each")
     given = parser.parse_args()
-    times = 2 if given.quick else 5
+    times = 2 if given.quick else 3
     logger.setLevel("ERROR")
     with emulated_aws():
         rows, targets, versions = against_peers(times, share=2 if given.quick else 1)

@@ -17,7 +17,7 @@ IN_FLIGHT = 256
 TIMEOUT_SECONDS = 600.0
 # A worker's start, and reading what is stored.
 START_SECONDS = 1.0
-SLICES = 24
+SLICES = 12
 # Median and 99th percentile of the latencies, in seconds.
 UPSTREAMS = ((2, 20), (5, 60), (10, 60), (10, 120), (30, 300), (60, 400))
 WANTED = 0.85

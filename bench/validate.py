@@ -243,7 +243,7 @@ def main() -> None:
     if given.memory:
         print(json.dumps(peaks(msgspec.json.decode(given.memory, type=list[File]))))
         return
-    times = 2 if given.quick else 5
+    times = 2 if given.quick else 3
     with emulated_aws():
         apply_route()
         caller = new_caller("bench")
