@@ -1,8 +1,9 @@
-"""`sam deploy --guided`, the first deployment of docs/tasks.md, with a person's answers.
+"""The first deployment of docs/tasks.md: `make build`, and `sam deploy --guided` with a person's answers.
 
-It deploys what the local stack has built: `make build` builds for Lambda's arm64, which the emulator cannot run.
+What is deployed here is what the local stack has built, because the emulator cannot run what is built for arm64.
 """
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,12 +20,31 @@ from tests.upgrade.account import emulated_account
 FOLDER = ROOT / ".local" / "first-deployment"
 NAME = "nightshift-guided"
 EMAIL = "operator@example.com"
+LAYERS = ("DependenciesLayer", "NightshiftLayer")
+LAYER_BYTES = 24_000_000
+# Python 3.14's magic number, and the flag of a file that is never compared with its source (PEP 552).
+BYTECODE = (3627).to_bytes(2, "little") + b"\r\n" + (1).to_bytes(4, "little")
 
 
 @pytest.fixture
 def account() -> Iterator[Local]:
     with emulated_account(FOLDER) as made:
         yield made
+
+
+def test_a_build_is_for_lambda() -> None:
+    command = "make build"
+    assert any(line.startswith(command) for _, block in blocks() for line in block.splitlines())
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "RUNTIME", "LAYER_"))}
+    subprocess.run(command.split(), cwd=ROOT, env=own, check=True)
+
+    files = [path for layer in LAYERS for path in (ROOT / ".aws-sam" / "build" / layer).rglob("*") if path.is_file()]
+    sources = [path for path in files if path.suffix == ".py"]
+    heads = [(path.parent / "__pycache__" / f"{path.stem}.cpython-314.pyc").read_bytes()[:8] for path in sources]
+    assert set(heads) == {BYTECODE}
+    assert {"pydantic", "aiohttp", "nightshift"} <= {path.parent.name for path in sources}
+    assert [path.name for path in files if path.suffix == ".so" and "314-aarch64" not in path.name] == []
+    assert sum(path.stat().st_size for path in files) < LAYER_BYTES
 
 
 def test_a_first_deployment_asks_what_it_says(account: Local) -> None:
