@@ -1,11 +1,22 @@
-"""The roles as they are deployed, with every ARN in place, read by Parliament, a linter of IAM policies."""
+"""Who may do what, as it is deployed: read by Parliament, a linter of IAM policies, and enforced by the emulator."""
 
 import json
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import Local
+import pytest
+import yaml
+from boto3 import Session
+from botocore.exceptions import ClientError
+from nightshift.accounts import store as accounts
+from nightshift.core.table import Table
+
+from local.settings import REGION, SECRET
+from tests.e2e.conftest import Local, batch_file
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it imports pkg_resources
@@ -26,9 +37,13 @@ def policies(iam: Any, role: str) -> Iterator[dict[str, Any]]:
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         yield iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
     for attached in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
-        arn = attached["PolicyArn"]
-        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
-        yield iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+        yield managed(iam, attached["PolicyArn"])
+
+
+def managed(iam: Any, arn: str) -> dict[str, Any]:
+    version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+    document: dict[str, Any] = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+    return document
 
 
 def actions(finding: Any) -> set[str]:
@@ -39,7 +54,95 @@ def test_the_linter_finds_nothing_wrong_with_any_role(local: Local) -> None:
     iam = local.aws("iam")
     roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
     assert len(roles) == 11  # one for each function, and the state machine's
-    for role in roles:
-        for document in policies(iam, role):
-            found = parliament.analyze_policy_string(json.dumps(document)).findings
-            assert [str(each) for each in found if not actions(each) <= ACCEPTED] == [], role
+    documents = [document for role in roles for document in policies(iam, role)]
+    for document in [*documents, managed(iam, local.outputs["OperatorPolicyArn"])]:
+        found = parliament.analyze_policy_string(json.dumps(document)).findings
+        assert [str(each) for each in found if not actions(each) <= ACCEPTED] == [], document
+
+
+@pytest.fixture
+def operator_keys(local: Local) -> Iterator[dict[str, str]]:
+    """The environment of a person who has the stack's policy, and no other right."""
+    iam, name = local.aws("iam"), f"operator-{uuid.uuid4().hex[:8]}"
+    arn = local.outputs["OperatorPolicyArn"]
+    iam.create_user(UserName=name)
+    iam.attach_user_policy(UserName=name, PolicyArn=arn)
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    yield {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        "AWS_ENDPOINT_URL": local.description["aws_endpoint_url"],
+        "AWS_DEFAULT_REGION": REGION,
+        "S3_ADDRESSING_STYLE": "path",
+    }
+    iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+    iam.detach_user_policy(UserName=name, PolicyArn=arn)
+    iam.delete_user(UserName=name)
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_operator_needs_the_stacks_policy_alone(local: Local, operator_keys: dict[str, str], tmp_path: Path) -> None:
+    def admin(words: str, *more: str) -> str:
+        done = local.nightshift("admin", *words.split(), *more, **operator_keys)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        return done.stdout.strip()
+
+    name = f"team-{uuid.uuid4().hex[:8]}"
+    admin(f"accounts create {name}")
+    admin(f"accounts quotas {name} --dollars-a-day 20")
+    client = local.openai(admin(f"keys create --account {name}"))
+    local.upstream.set(held=True)
+    file = client.files.create(file=("input.jsonl", batch_file(2)), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    for words in ("list", f"set {name} --weight 2"):
+        admin(f"accounts {words}")
+    (key,) = json.loads(admin(f"keys list --account {name} --json"))
+    admin(f"keys rotate {key['id']} --account {name}")
+    admin(f"keys revoke --account {name} {key['id']}")
+    _manage_routes(admin, name, tmp_path)
+    for words in (f"list --account {name}", f"show {batch.id}", f"cancel {batch.id}"):
+        admin(f"batches {words}")
+    local.upstream.set(held=False)
+    _give_up(local, accounts.find(name).id, batch.id)
+    for words in (f"cost --account {name}", "dead-letters list", f"dead-letters redrive --account {name}", "audit"):
+        admin(words)
+    admin(f"accounts disable {name}")
+    admin(f"accounts enable {name}")
+    _reads_no_prompt_and_no_key(local, operator_keys, f"files/{accounts.find(name).id}/{file.id}")
+    admin(f"accounts disable {name}")
+    # Long enough ago that no function remembers its keys, for which the command waits a minute.
+    Table("accounts").update(accounts.find(name).id, "account", set={"disabled_at": int(time.time()) - 100})
+    admin(f"accounts purge {name} --yes")
+
+
+def _give_up(local: Local, account_id: str, batch_id: str) -> None:
+    """Put a dead letter into its queue. Its receiver does not exist."""
+    detail = {
+        "id": f"evt_{uuid.uuid4().hex}",
+        "account_id": account_id,
+        "created_at": int(time.time()),
+        "batch": {"id": batch_id, "status": "completed", "callback_url": "https://receiver.invalid/hook"},
+    }
+    body = json.dumps({"detail": detail, "dead_letter": True})
+    local.aws("sqs").send_message(QueueUrl=local.outputs["WebhookDeadLettersUrl"], MessageBody=body)
+
+
+def _manage_routes(admin: Any, model: str, folder: Path) -> None:
+    route = {"model": model, "provider": "p", "base_url": "https://up.test/v1", "upstream_model": "u"}
+    file = folder / "routes.yaml"
+    file.write_text(yaml.safe_dump([route | {"sku": {"id": "s"}}]))
+    admin("routes apply", str(file))
+    for words in ("list", "status", f"pause {model}", f"drain {model}", f"resume {model}"):
+        admin(f"routes {words}")
+    admin(f"routes delete {model} --yes")
+
+
+def _reads_no_prompt_and_no_key(local: Local, keys: dict[str, str], object_key: str) -> None:
+    session = Session(keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
+    s3 = session.client("s3", endpoint_url=keys["AWS_ENDPOINT_URL"])
+    secrets = session.client("secretsmanager", endpoint_url=keys["AWS_ENDPOINT_URL"])
+    assert local.aws("s3").head_object(Bucket=local.bucket(), Key=object_key)["ContentLength"]
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.get_object(Bucket=local.bucket(), Key=object_key)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        secrets.get_secret_value(SecretId=SECRET)
