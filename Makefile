@@ -59,7 +59,7 @@ integration: install ## Run stores and handlers on moto
 e2e: install console/chromium ## Test the real template on the emulator through the OpenAI SDKs, and the console in Chromium
 	$(MAKE) --jobs 3 e2e-callers e2e-operators e2e-engine
 
-CALLERS := $(patsubst %,tests/e2e/test_%.py,clients console endpoints gateway node openapi sdk tenancy)
+CALLERS := $(patsubst %,tests/e2e/test_%.py,batch clients console endpoints gateway lifecycle node openapi sdk tenancy)
 OPERATORS := $(patsubst %,tests/e2e/test_%.py,guide operator permissions routes)
 
 e2e-callers:

@@ -18,7 +18,9 @@ VISIT_TRANSITIONS = 3
 VISIT_SECONDS = 0.15
 VISIT_READS, VISIT_WRITES = 6, 4
 HOURS = (1, 6, 23)
-TARGET = 0.27
+WANTED = 0.02
+# What RunChunk's time alone cost for a million lines in real time when batch mode was made.
+REALTIME = 0.27
 
 
 def looks(seconds: float) -> int:
@@ -57,8 +59,11 @@ def main() -> None:
         name = f"a provider that takes {hours} h"
         rows += [cost.row(f"{name}: looks at one batch", looks(hours * 3600), "")]
         rows += [cost.row(f"{name}: $ per 1M lines: {what}", price, "$") for what, price in sorted(prices.items())]
-        rows += [cost.row(f"{name}: $ per 1M lines: all", totals[hours], "$", TARGET)]
-    targets = [report.target("$ per 1M lines, against RunChunk's in real time", totals[6], TARGET, at_least=False)]
+        rows += [cost.row(f"{name}: $ per 1M lines: all", totals[hours], "$", REALTIME)]
+    targets = [
+        report.target("$ per 1M lines, a provider that takes 1 h", totals[1], WANTED, at_least=False),
+        report.target("$ per 1M lines, a provider that takes 6 h", totals[6], REALTIME, at_least=False),
+    ]
     report.publish("batch_mode", rows, targets, report.versions("aiohttp", "boto3"))
 
 

@@ -19,6 +19,7 @@ AUDITS = (
     (UV, ROOT / "tests/e2e/clients"),
     (NPM, ROOT / "console"),
     (NPM, ROOT / "tests/e2e/node"),
+    (NPM, ROOT / "tools/bytecode"),
 )
 # How the two commands say that they got no answer. Both exit with 1 where they found something.
 UNREACHABLE = ("error sending request", "audit endpoint returned an error", "npm error network", "ENOTFOUND")

@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from boto3 import Session
 from botocore.exceptions import ClientError
 from nightshift.accounts import store as accounts
+from nightshift.core import aws
 from nightshift.core.table import Table
+from nightshift_cli.main import app
+from typer.testing import CliRunner
 
-from local.settings import REGION, SECRET
+from local.deployment import admin_environment
+from local.settings import SECRET
 from tests.e2e.conftest import Local, batch_file
 
 with warnings.catch_warnings():
@@ -61,32 +66,34 @@ def test_the_linter_finds_nothing_wrong_with_any_role(local: Local) -> None:
 
 
 @pytest.fixture
-def operator_keys(local: Local) -> Iterator[dict[str, str]]:
-    """The environment of a person who has the stack's policy, and no other right."""
+def person(local: Local, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """A person who has the stack's policy, and no other right: this process's user of AWS."""
     iam, name = local.aws("iam"), f"operator-{uuid.uuid4().hex[:8]}"
     arn = local.outputs["OperatorPolicyArn"]
     iam.create_user(UserName=name)
     iam.attach_user_policy(UserName=name, PolicyArn=arn)
     key = iam.create_access_key(UserName=name)["AccessKey"]
-    yield {
-        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
-        "AWS_ENDPOINT_URL": local.description["aws_endpoint_url"],
-        "AWS_DEFAULT_REGION": REGION,
-        "S3_ADDRESSING_STYLE": "path",
-    }
+    own = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    for variable, value in (admin_environment(local.description["aws_endpoint_url"], local.outputs) | own).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("S3_ADDRESSING_STYLE", "path")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    aws._client.cache_clear()
+    yield Session()
+    aws._client.cache_clear()
     iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
     iam.detach_user_policy(UserName=name, PolicyArn=arn)
     iam.delete_user(UserName=name)
 
 
-@pytest.mark.usefixtures("operator")
-def test_an_operator_needs_the_stacks_policy_alone(local: Local, operator_keys: dict[str, str], tmp_path: Path) -> None:
-    def admin(words: str, *more: str) -> str:
-        done = local.nightshift("admin", *words.split(), *more, **operator_keys)
-        assert done.returncode == 0, f"{words}: {done.stderr}"
-        return done.stdout.strip()
+def admin(words: str, *more: str) -> str:
+    """What `nightshift admin` says, in this process: it starts quickly, and there are many commands."""
+    done = CliRunner().invoke(app, ["admin", *words.split(), *more], catch_exceptions=False)
+    assert done.exit_code == 0, f"{words}: {done.output}"
+    return done.stdout.strip()
 
+
+def test_an_operator_needs_the_stacks_policy_alone(local: Local, person: Session, tmp_path: Path) -> None:
     name = f"team-{uuid.uuid4().hex[:8]}"
     admin(f"accounts create {name}")
     admin(f"accounts quotas {name} --dollars-a-day 20")
@@ -99,7 +106,7 @@ def test_an_operator_needs_the_stacks_policy_alone(local: Local, operator_keys: 
     (key,) = json.loads(admin(f"keys list --account {name} --json"))
     admin(f"keys rotate {key['id']} --account {name}")
     admin(f"keys revoke --account {name} {key['id']}")
-    _manage_routes(admin, name, tmp_path)
+    _manage_routes(name, tmp_path)
     for words in (f"list --account {name}", f"show {batch.id}", f"cancel {batch.id}"):
         admin(f"batches {words}")
     local.upstream.set(held=False)
@@ -108,7 +115,7 @@ def test_an_operator_needs_the_stacks_policy_alone(local: Local, operator_keys: 
         admin(words)
     admin(f"accounts disable {name}")
     admin(f"accounts enable {name}")
-    _reads_no_prompt_and_no_key(local, operator_keys, f"files/{accounts.find(name).id}/{file.id}")
+    _reads_no_prompt_and_no_key(local, person, f"files/{accounts.find(name).id}/{file.id}")
     admin(f"accounts disable {name}")
     # Long enough ago that no function remembers its keys, for which the command waits a minute.
     Table("accounts").update(accounts.find(name).id, "account", set={"disabled_at": int(time.time()) - 100})
@@ -127,7 +134,7 @@ def _give_up(local: Local, account_id: str, batch_id: str) -> None:
     local.aws("sqs").send_message(QueueUrl=local.outputs["WebhookDeadLettersUrl"], MessageBody=body)
 
 
-def _manage_routes(admin: Any, model: str, folder: Path) -> None:
+def _manage_routes(model: str, folder: Path) -> None:
     route = {"model": model, "provider": "p", "base_url": "https://up.test/v1", "upstream_model": "u"}
     file = folder / "routes.yaml"
     file.write_text(yaml.safe_dump([route | {"sku": {"id": "s"}}]))
@@ -137,12 +144,9 @@ def _manage_routes(admin: Any, model: str, folder: Path) -> None:
     admin(f"routes delete {model} --yes")
 
 
-def _reads_no_prompt_and_no_key(local: Local, keys: dict[str, str], object_key: str) -> None:
-    session = Session(keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
-    s3 = session.client("s3", endpoint_url=keys["AWS_ENDPOINT_URL"])
-    secrets = session.client("secretsmanager", endpoint_url=keys["AWS_ENDPOINT_URL"])
+def _reads_no_prompt_and_no_key(local: Local, person: Session, object_key: str) -> None:
     assert local.aws("s3").head_object(Bucket=local.bucket(), Key=object_key)["ContentLength"]
     with pytest.raises(ClientError, match="AccessDenied"):
-        s3.get_object(Bucket=local.bucket(), Key=object_key)
+        person.client("s3").get_object(Bucket=local.bucket(), Key=object_key)
     with pytest.raises(ClientError, match="AccessDenied"):
-        secrets.get_secret_value(SecretId=SECRET)
+        person.client("secretsmanager").get_secret_value(SecretId=SECRET)
