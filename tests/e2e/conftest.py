@@ -14,8 +14,11 @@ from typing import Any, TypeVar
 import boto3
 import httpx
 import pytest
+from nightshift.core import aws
+from nightshift_cli.main import app
 from openai import DefaultHttpxClient, OpenAI
 from openai.types import Batch
+from typer.testing import CliRunner
 
 from local.deployment import admin_environment
 from local.processes import free_port
@@ -50,6 +53,12 @@ def request_line(custom_id: str, text: str = f"Hello. {PROMPT_END}", model: str 
 def batch_file(count: int, model: str = MODEL) -> bytes:
     lines = (request_line(f"request-{number}", f"Sentence {number}. {PROMPT_END}", model) for number in range(count))
     return "\n".join(lines).encode()
+
+
+def _forget_clients() -> None:
+    """The next clients of AWS follow the environment."""
+    aws._client.cache_clear()
+    boto3.DEFAULT_SESSION = None
 
 
 class Local:
@@ -117,8 +126,19 @@ class Local:
         )
 
     def admin(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        """`nightshift admin` with these arguments, on this stack."""
-        done = self.nightshift("admin", *arguments, "--local", NIGHTSHIFT_LOCAL_DIR=str(self.folder))
+        """`nightshift admin` on this stack. In this process, because it starts in a tenth of the time."""
+        words = ("admin", *arguments, "--local")
+        before = dict(os.environ)
+        os.environ["NIGHTSHIFT_LOCAL_DIR"] = str(self.folder)
+        _forget_clients()
+        try:
+            said = CliRunner().invoke(app, words)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            _forget_clients()
+        done = subprocess.CompletedProcess(words, said.exit_code, said.stdout, said.stderr)
+        self.heard.command(words, done)
         if check:
             done.check_returncode()
         return done
@@ -246,8 +266,6 @@ def receive() -> Iterator[Callable[..., Receiver]]:
 @pytest.fixture
 def operator(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test call the package's stores as an operator does."""
-    from nightshift.core import aws
-
     for name, value in admin_environment(local.description["aws_endpoint_url"], local.outputs).items():
         monkeypatch.setenv(name, value)
     aws._client.cache_clear()
