@@ -80,7 +80,8 @@ _MISSING = {404: "Unknown, deleted, expired or another account's: all the same."
 _FULL = {429: "The account is at its limit. `Retry-After` gives the seconds to wait."}
 _LARGE = {413: "The body is over the limit for one call; the message names the ways round it."}
 _RANGE = {"Range": {"type": "string", "example": "bytes=0-1023"}}
-_IDEMPOTENCY = {"Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}}
+# Whatever a header can hold; an empty one is none.
+_IDEMPOTENCY = {"Idempotency-Key": {"type": "string", "maxLength": 255}}
 _FILE_LINKS = {
     "RetrieveFile": Link(operation="retrieveFile", to="file_id"),
     "DeleteFile": Link(operation="deleteFile", to="file_id"),
