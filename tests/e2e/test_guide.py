@@ -182,7 +182,7 @@ class Operator:
 
 
 @pytest.mark.usefixtures("operator")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(400)
 def test_the_guide_does_what_it_says(local: Local, tmp_path: Path, receive: Callable[..., Receiver]) -> None:
     operator = Operator(local, tmp_path, receive([500] * TRIES))
     said = {}
