@@ -4,8 +4,8 @@ The run is the whole system on a local stack, over TLS, with as many requests in
 take half a second, because ten seconds would take eleven minutes (`--long` does that). ``at_latency`` then computes
 what depends on the time for ten seconds a line. Everything else is priced as counted.
 
-The seconds of the functions are measured on a whole core of this machine. They are priced as if all of them were CPU
-time, of which a smaller function has less. That is an upper bound.
+The seconds of the functions are measured on a whole core of this machine. With a share of a core, a function needs so
+much longer for its CPU time; the rest of its time it waits.
 """
 
 import math
@@ -26,7 +26,7 @@ from nightshift.routes import store as routes
 from nightshift.routes.route import Route, Sku
 
 from bench import report, stub
-from bench.meter import Meter, Usage, execution, metered
+from bench.meter import Meter, Usage, executions, metered
 from bench.stack import configured, empty, input_file, stack, upload
 from bench.tls import certificate
 from local.settings import SECRET
@@ -79,9 +79,12 @@ def amounts(usage: Usage, memory: Mapping[str, float], waiting: str | None = "Ru
     """The usage in priced units. ``memory`` is each function's in GB; ``waiting`` is the function that only waits."""
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, seconds in usage.seconds.items():
+        if name == "Sweep":
+            continue  # it runs every five minutes, with batches or without
         share = min(1.0, memory[name] / WHOLE_CORE_GB)
-        # In real time, RunChunk waits nearly all of its time. All time of the other functions counts as CPU time.
-        found["lambda_gb_second", name] = memory[name] * seconds / (1 if name == waiting else share)
+        # In real time, RunChunk computes while it waits.
+        computes = 0 if name == waiting else min(seconds, usage.cpu[name])
+        found["lambda_gb_second", name] = memory[name] * (seconds + computes * (1 / share - 1))
         found["lambda_request", name] = float(usage.invocations[name])
     found["state_transition", "RunBatch"] = usage.transitions
     for (name, service, operation), count in usage.calls.items():
@@ -158,11 +161,18 @@ def orchestration(prices: Mapping[str, float]) -> float:
 
 
 def run_batch(
-    local: Local, meter: Meter, count: int, latency_ms: float, url: str, polls: int = 0, **fields: Any
+    local: Local,
+    meter: Meter,
+    count: int,
+    latency_ms: float,
+    url: str,
+    polls: int = 0,
+    meanwhile: Callable[[str], None] = lambda _: None,
+    **fields: Any,
 ) -> Usage:
     """Run one batch from upload to download and count what it uses, with ``polls`` reads by its caller.
 
-    ``fields`` are further ones of its route.
+    ``meanwhile`` is called with the batch's id after its start; ``fields`` are further ones of its route.
     """
     routes.apply([route_to(url, **fields)])
     content = input_file(count, LINE_BYTES, MODEL)
@@ -172,12 +182,11 @@ def run_batch(
     batch = local.client.batches.create(input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h")
     for _ in range(polls):
         local.client.batches.retrieve(batch.id)
-    stepfunctions = local.aws("stepfunctions")
-    arn = execution(local, batch.id)
+    meanwhile(batch.id)
 
     # The end is read from Step Functions, because calls of the API are counted.
     def ended() -> bool:
-        return bool(stepfunctions.describe_execution(executionArn=arn)["status"] != "RUNNING")
+        return all(each["status"] != "RUNNING" for each in executions(local, batch.id))
 
     wait_for(ended, 3600)
     took = time.monotonic() - started

@@ -23,7 +23,7 @@ from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from openai.types import Batch
 
 from bench import report
-from bench.meter import execution
+from bench.meter import executions
 from bench.stack import FUNCTIONS, configured, empty, input_file, stack, upload
 from bench.tls import certificate
 from local.processes import workers
@@ -50,7 +50,7 @@ class Variant:
 
 def abort(local: Local, batch: Batch) -> None:
     """Stop the execution, so that CloseAbandoned ends the batch."""
-    local.aws("stepfunctions").stop_execution(executionArn=execution(local, batch.id))
+    local.aws("stepfunctions").stop_execution(executionArn=executions(local, batch.id)[0]["executionArn"])
 
 
 def kill_the_worker(local: Local, _: Batch) -> None:

@@ -2,7 +2,7 @@
 
 The calls of every function go through a proxy that counts them. It is set by AWS_ENDPOINT_URL in the function's
 environment, without product code. Invocations and their milliseconds come from Lambda's log (START, REPORT), and state
-transitions from the histories of the execution and of the Map's children.
+transitions from the histories of the executions and of the Map's children.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -122,26 +123,29 @@ class Meter:
                     usage.slices[json.loads(message)["state"]] += 1
 
     def _transitions(self, batch_id: str, slices: Counter[str]) -> int:
-        """The states that the execution and the Map's children enter, and the children's starts.
+        """The states that the batch's executions and the Map's children enter, and the children's starts.
 
         The emulator has no history of a child, so its states are computed from its slices. Each slice enters RunChunk
         and IsChunkDone, some enter WaitForUpstream, and the child ends in ChunkEnded. A batch of one chunk has no Map.
         """
         stepfunctions = self._local.aws("stepfunctions")
-        parent = execution(self._local, batch_id)
-        pages = stepfunctions.get_paginator("get_execution_history").paginate(executionArn=parent)
+        parents = [each["executionArn"] for each in executions(self._local, batch_id)]
+        history = stepfunctions.get_paginator("get_execution_history")
+        pages = [page for parent in parents for page in history.paginate(executionArn=parent)]
         entered = sum(str(event["type"]).endswith("StateEntered") for page in pages for event in page["events"])
-        runs = stepfunctions.list_map_runs(executionArn=parent)["mapRuns"]
+        runs = [run for parent in parents for run in stepfunctions.list_map_runs(executionArn=parent)["mapRuns"]]
         if not runs:
             return entered
         children = sum(len(stepfunctions.list_executions(mapRunArn=run["mapRunArn"])["executions"]) for run in runs)
         return entered + children * (CHILD_START + 1) + 2 * slices.total() + slices["wait"]
 
 
-def execution(local: Local, batch_id: str) -> str:
-    """The ARN of the batch's execution."""
-    [machine] = [each["stateMachineArn"] for each in local.aws("stepfunctions").list_state_machines()["stateMachines"]]
-    return f"{machine.replace(':stateMachine:', ':execution:')}:{batch_id}"
+def executions(local: Local, batch_id: str) -> list[dict[str, Any]]:
+    """The batch's executions, as Step Functions lists them."""
+    stepfunctions = local.aws("stepfunctions")
+    [machine] = [each["stateMachineArn"] for each in stepfunctions.list_state_machines()["stateMachines"]]
+    pages = stepfunctions.get_paginator("list_executions").paginate(stateMachineArn=machine)
+    return [each for page in pages for each in page["executions"] if each["name"].partition("-")[0] == batch_id]
 
 
 def _log_group(function: str) -> str:
@@ -154,6 +158,8 @@ def call_of(function: str, request: web.Request, body: bytes, answer: bytes) -> 
         service, _, operation = target.partition(".")
         service = service.partition("_")[0].lower()
         return Call(function, service, operation, units(operation, body, answer) if service == "dynamodb" else 0)
+    if request.path.endswith("/invocations"):
+        return Call(function, "lambda", "Invoke")
     if request.method == "GET" and "list-type" in request.query:
         return Call(function, "s3", "LIST")
     if request.method == "PUT" and "x-amz-copy-source" in request.headers:

@@ -11,7 +11,19 @@ import botocore
 from nightshift.core import aws
 
 # How the list names the services of ``aws.SERVICES``, and those that serve an operator's credentials.
-SERVICES = {"dynamodb", "s3", "sqs", "events", "states", "secretsmanager", "sts", "portal.sso", "oidc", "signin"}
+SERVICES = {
+    "dynamodb",
+    "s3",
+    "sqs",
+    "events",
+    "states",
+    "lambda",
+    "secretsmanager",
+    "sts",
+    "portal.sso",
+    "oidc",
+    "signin",
+}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,12 +179,22 @@ class Local:
             return []
         return [json.loads(line) for line in self.client.files.content(file_id).text.splitlines()]
 
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
+        """What a function answers."""
+        answer = self.aws("lambda").invoke(FunctionName=self._function(function), Payload=json.dumps(event))
+        assert "FunctionError" not in answer, answer["Payload"].read()
+        return json.load(answer["Payload"])
+
+    def _function(self, logical_id: str) -> str:
+        names = [found["FunctionName"] for found in self.aws("lambda").list_functions()["Functions"]]
+        [name] = [str(each) for each in names if each.startswith(f"{self.description['stack_name']}-{logical_id}-")]
+        return name
+
     @contextlib.contextmanager
     def environment(self, function: str, **variables: str) -> Iterator[None]:
         """Set environment variables of a function, as a stack parameter would, and restore them."""
         functions = self.aws("lambda")
-        names = [found["FunctionName"] for found in functions.list_functions()["Functions"]]
-        (name,) = [each for each in names if each.startswith(f"{self.description['stack_name']}-{function}-")]
+        name = self._function(function)
         aliases = functions.list_aliases(FunctionName=name)["Aliases"]
         before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         functions.update_function_configuration(FunctionName=name, Environment={"Variables": before | variables})

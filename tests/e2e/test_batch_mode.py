@@ -5,15 +5,18 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from nightshift.batches import store as batches
 from nightshift.routes import form
 from nightshift.routes import store as routes
 
 from local.settings import MODEL, SECRET
 from tests.e2e.conftest import Account, Killer, Local, Receiver, assert_every_line_once, batch_file, wait_for
+from tests.e2e.looks import change_submission, record_of, sweep_looks
 
 LINES = int(os.environ.get("RELAY_LINES", "1000"))
 RELAY_SECRET = f"{SECRET}-relay"
@@ -68,6 +71,27 @@ def test_a_cancel_reaches_the_provider(local: Local, route: Callable[..., str]) 
     assert local.ended(batch, 60).status == "cancelled"
     assert local.upstream.counters()["cancels"] == 1
     assert_every_line_once(local, batch.id, 200, {"batch_cancelled"})
+
+
+def test_the_sweep_wakes_a_batch_that_has_ended_at_its_provider(
+    local: Local, operator: None, route: Callable[..., str]
+) -> None:
+    local.upstream.set(batch_seconds=3600)
+    batch = local.create(batch_file(200, route("half-price")))
+    wait_for(lambda: local.client.batches.retrieve(batch.id).status == "in_progress")
+    # As if the provider had worked for an hour, and a look were due.
+    change_submission(batch.id, since=time.time() - 3600)
+    wait_for(lambda: (record_of(batch.id).parked_until or 0) > time.time() + 3600)
+    sleeping = record_of(batch.id)
+    assert sleeping.look_at is not None
+    assert sleeping.look_at < time.time() + 1900
+    local.upstream.set(batch_seconds=0)
+    sweep_looks(local, batch.id)
+
+    assert local.ended(batch, 60).status == "completed"
+    assert_every_line_once(local, batch.id, 200)
+    assert batches.get(sleeping.account_id, batch.id).execution == sleeping.execution + 1
+    assert submitted_twice(local) == 0
 
 
 def test_killed_workers_submit_nothing_twice(

@@ -406,7 +406,7 @@ def test_a_waker_killed_halfway_is_repaired(alice: Caller, monkeypatch: pytest.M
     aws.client("stepfunctions").stop_execution(
         executionArn=f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
     )
-    assert invoke("sweep", sample("sweep")) == {"started": 1, "ended": 0, "failed": 0}
+    assert invoke("sweep", sample("sweep")) == {"started": 1, "ended": 0, "looked": 0, "failed": 0}
     assert started(batch_id)[f"{batch_id}-1"] == "RUNNING"
 
 

@@ -74,7 +74,7 @@ def test_the_http_samples_are_answered(function: str) -> None:
 @pytest.mark.parametrize(
     ("function", "answer"),
     [
-        ("sweep", {"started": 1, "ended": 0, "failed": 0}),
+        ("sweep", {"started": 1, "ended": 0, "looked": 0, "failed": 0}),
         ("purge_file", {"batchItemFailures": []}),
         ("publish_events", {"batchItemFailures": []}),
         ("deliver_webhook", {"batchItemFailures": []}),

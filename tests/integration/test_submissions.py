@@ -10,13 +10,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from nightshift.accounts import store as accounts
 from nightshift.accounts.spend import DOLLAR
+from nightshift.batches import executions, planning
 from nightshift.batches import store as batches
 from nightshift.batches.charges import spent
 from nightshift.core import aws, settings
 from nightshift.files import store as files
+from nightshift.input import layout, plan
 from nightshift.routes.route import Auth, Route, Sku
 from nightshift.routes.state import RouteState
 from nightshift.submissions import client as provider_client
@@ -27,7 +31,7 @@ from nightshift.submissions.record import Submission
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError, SubmissionStore, load
 
 from tests.integration.simulator import Simulator
-from tests.integration.support import Caller, apply_route, input_lines, invoke, route, set_batch
+from tests.integration.support import Caller, apply_route, input_lines, invoke, route, run_chunk, sample, set_batch
 
 SECRET = "nightshift/provider"
 
@@ -132,6 +136,19 @@ def test_a_secret_without_a_key_waits_and_marks_the_route(
     assert alice.run_chunks(batch_id)[0]["state"] == "done", "nothing is at the provider"
 
 
+def test_a_plan_that_is_made_again_has_the_segments_of_the_first(
+    alice: Caller, provider: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "BATCH_SEGMENT_LINES", 2)
+    batch_id = begun(alice)
+    planned = plan.read(batch_id)
+    assert planned is not None
+    assert [segment.lines for segment in planned[0].segments] == [2, 2, 1]
+    aws.client("s3").delete_object(Bucket=settings.bucket(), Key=plan.key(batch_id))
+    monkeypatch.setattr(layout, "BATCH_SEGMENT_LINES", 3)  # of a later version
+    assert planning.tasks_of(batches.get(alice.account_id, batch_id)) == planned
+
+
 def test_an_input_that_is_deleted_holds_no_batch(alice: Caller, provider: Simulator) -> None:
     batch_id = begun(alice)
     batch = batches.get(alice.account_id, batch_id)
@@ -163,6 +180,136 @@ def test_who_has_spent_the_limit_submits_nothing(alice: Caller, provider: Simula
     assert (batch["status"], ids(alice, batch)) == ("completed", [f"r{number}" for number in range(5)])
     usage = batch["usage"]
     assert spent(alice.account_id).day == charged == (usage["input_tokens"] + usage["output_tokens"]) * DOLLAR
+
+
+# --- the sweep looks --------------------------------------------------------------------------------------------------
+
+
+def execution_names() -> list[tuple[str, str]]:
+    found = aws.client("stepfunctions").list_executions(stateMachineArn=settings.state_machine())
+    return sorted((execution["name"], execution["status"]) for execution in found["executions"])
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the sweep has called RunChunk with."""
+    called: list[dict[str, Any]] = []
+
+    def call(*, FunctionName: str, InvocationType: str, Payload: str) -> None:  # noqa: N803 (Lambda's names)
+        assert (FunctionName, InvocationType) == ("run-chunk", "Event")
+        called.append(json.loads(Payload))
+
+    monkeypatch.setenv("RUN_CHUNK", "run-chunk")
+    monkeypatch.setattr(aws.client("lambda"), "invoke", call)
+    return called
+
+
+@pytest.fixture
+def asleep(alice: Caller, provider: Simulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A batch whose execution sleeps, because its provider works."""
+    provider.set(batch_seconds=3600)
+    batch_id = begun(alice)
+    visit(alice, batch_id, lambda _: alice.batch(batch_id)["status"] == "in_progress")
+    set_batch(alice, batch_id, created_at=int(time.time()) - 200)
+    monkeypatch.setattr(decision, "FIRST_POLL_SECONDS", 200.0)
+    time_passes(alice, batch_id)
+    [task] = msgspec.to_builtins(plan.read(batch_id))
+    answer = run_chunk(task | {"execution": 0})
+    assert (answer["state"], answer["wait_seconds"]) == ("park", decision.UNSWEPT_SECONDS)
+    newest, *_ = alice("GET", f"/batches/{batch_id}/visits").json["data"]
+    assert newest["waits_until"] - time.time() < 210
+    return batch_id
+
+
+def time_passes(alice: Caller, batch_id: str, **changes: Any) -> None:
+    """Let the next look be due, with ``changes`` of the submission."""
+    submissions = SubmissionStore(batch_id, 0, "test")
+    submission = submissions.load()
+    assert submission is not None
+    assert submissions.claim(time.time())
+    submissions.save(replace(submission, not_before=0.0, **changes))
+    submissions.release()
+    if batches.get(alice.account_id, batch_id).look_at is not None:
+        set_batch(alice, batch_id, look_at=int(time.time()) - 1)
+
+
+def ends(provider: Simulator) -> None:
+    """Let the provider's batch end."""
+    provider.set(batch_seconds=0)
+    while provider.client.batches.list().data[0].status != "completed":
+        time.sleep(0.01)
+
+
+def sweep() -> int:
+    """How many looks a sweep has started."""
+    swept = invoke("sweep", sample("sweep"))
+    assert (swept["started"], swept["ended"], swept["failed"]) == (0, 0, 0)
+    looked: int = swept["looked"]
+    return looked
+
+
+def test_a_look_before_its_time_is_not_made(asleep: str, calls: list[dict[str, Any]]) -> None:
+    assert sweep() == 0
+    assert calls == []
+
+
+def test_while_the_provider_works_the_execution_sleeps_on(
+    alice: Caller, asleep: str, calls: list[dict[str, Any]]
+) -> None:
+    time_passes(alice, asleep)
+    assert sweep() == 1
+    before = batches.get(alice.account_id, asleep)
+    assert invoke("run_chunk", calls[0]) == {}
+    after = batches.get(alice.account_id, asleep)
+    assert execution_names() == [(asleep, "RUNNING")]
+    assert (after.execution, after.parked_until) == (0, before.parked_until)
+    assert after.look_at is not None
+    assert after.look_at > time.time() + 100
+    assert sweep() == 0
+
+
+def test_a_batch_that_has_ended_at_the_provider_wakes(
+    alice: Caller, provider: Simulator, asleep: str, calls: list[dict[str, Any]]
+) -> None:
+    ends(provider)
+    time_passes(alice, asleep)
+    assert sweep() == 1
+    assert invoke("run_chunk", calls[0]) == {}
+    assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")]
+    arn = executions.arn_of(asleep, 1)
+    given = json.loads(aws.client("stepfunctions").describe_execution(executionArn=arn)["input"])
+    assert (given["run"], given["task"]["execution"]) == ("chunk", 1), "it need not be validated again"
+    assert run_chunk(given["task"])["state"] == "done"
+    invoke("finalize_batch", alice.round(asleep, "done", execution=1))
+    assert ids(alice, alice.batch(asleep)) == [f"r{number}" for number in range(5)]
+    assert provider.report()["batches_created"] == 1
+
+
+def test_a_look_that_comes_twice_or_late_does_nothing(
+    alice: Caller, provider: Simulator, asleep: str, calls: list[dict[str, Any]]
+) -> None:
+    time_passes(alice, asleep)
+    assert (sweep(), sweep()) == (1, 1), "the first look is not made yet"
+    other = SubmissionStore(asleep, 0, "another worker")
+    assert other.claim(time.time())
+    invoke("run_chunk", calls[0])
+    other.release()
+    assert execution_names() == [(asleep, "RUNNING")], "whoever has the claim wakes the batch"
+    assert alice("POST", f"/batches/{asleep}/cancel").json["status"] == "cancelling"
+    before = provider.report()
+    invoke("run_chunk", calls[1])
+    assert provider.report() == before
+    assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")], "woken by the cancel"
+
+
+def test_lines_for_real_time_are_left_to_the_execution(
+    alice: Caller, provider: Simulator, asleep: str, calls: list[dict[str, Any]]
+) -> None:
+    time_passes(alice, asleep, step="realtime")
+    sweep()
+    invoke("run_chunk", calls[0])
+    assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")]
+    assert provider.report()["received"] == 0
 
 
 # --- the claims -------------------------------------------------------------------------------------------------------

@@ -28,22 +28,22 @@ def executions() -> list[str]:
 
 def test_a_batch_with_a_lost_start_starts_once(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
-    assert sweep() == {"started": 1, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 1, "ended": 0, "looked": 0, "failed": 0}
     assert executions() == ["batch_lost"]
-    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
 
 
 def test_a_cancelled_lost_start_is_started(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
     move(alice, "batch_lost", "cancelling")
-    assert sweep() == {"started": 1, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 1, "ended": 0, "looked": 0, "failed": 0}
 
 
 def test_running_and_new_batches_are_left_alone(alice: Caller) -> None:
     running = alice.create(input_lines(1))
     set_batch(alice, running, created_at=int(time.time()) - 200)
     put_batch(alice, "batch_young", created_at=int(time.time()))
-    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
     assert executions() == [running]
 
 
@@ -57,34 +57,34 @@ def test_a_batch_left_open_by_an_abort_is_ended(alice: Caller) -> None:
         ]
     ]
     aws.client("stepfunctions").stop_execution(executionArn=arn)
-    assert sweep() == {"started": 0, "ended": 1, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 1, "looked": 0, "failed": 0}
     batch = alice.batch(batch_id)
     assert (batch["status"], batch["request_counts"]["failed"]) == ("completed", 2)
     assert batch["errors"]
-    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
 
 
 def test_a_batch_without_an_execution_gets_one(alice: Caller) -> None:
     put_batch(alice, "batch_lost", created_at=int(time.time()) - 200)
     move(alice, "batch_lost", "in_progress")
-    assert sweep() == {"started": 1, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 1, "ended": 0, "looked": 0, "failed": 0}
 
 
 def test_an_overdue_batch_expires(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 26 * HOURS, expires_at=now - 2 * HOURS)
-    assert sweep() == {"started": 0, "ended": 1, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 1, "looked": 0, "failed": 0}
     batch = alice.batch(batch_id)
     assert (batch["status"], batch["request_counts"]["failed"]) == ("expired", 2)
-    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
 
 
 def test_a_batch_just_overdue_is_left_alone(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 24 * HOURS, expires_at=now - HOURS // 2)
-    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
 
 
 def test_a_broken_batch_blocks_no_other(alice: Caller) -> None:
@@ -105,7 +105,7 @@ def test_a_batch_cancelled_long_ago_is_ended(alice: Caller) -> None:
     now = int(time.time())
     set_batch(alice, batch_id, created_at=now - 2 * HOURS)
     alice("POST", f"/batches/{batch_id}/cancel")
-    assert sweep() == {"started": 0, "ended": 0, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
     set_batch(alice, batch_id, cancelling_at=now - HOURS)
-    assert sweep() == {"started": 0, "ended": 1, "failed": 0}
+    assert sweep() == {"started": 0, "ended": 1, "looked": 0, "failed": 0}
     assert alice.batch(batch_id)["status"] == "cancelled"

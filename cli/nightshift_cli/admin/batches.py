@@ -84,7 +84,10 @@ def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -
         ("lines", f"{counts.completed} completed, {counts.failed} failed, {counts.total} total" if counts else None),
         ("execution", batch.execution),
         ("waits for", "; ".join(waits_for) or None),
-        ("waits until", show.moment(parked) if (parked := batch.parked_until or 0) > time.time() else None),
+        (
+            "waits until",
+            show.moment(batch.look_at or parked) if (parked := batch.parked_until or 0) > time.time() else None,
+        ),
         ("route", f"{route.provider} {route.upstream_model} {route.sku.id} ({route.mode})" if route else None),
         ("rescued by", f"{rescue.provider} {rescue.sku.id}" if (rescue := batch.rescue_route) else None),
         ("cost", None if batch.usage is None else _dollars(cost.dollars)),

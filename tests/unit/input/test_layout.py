@@ -5,6 +5,7 @@ from itertools import accumulate, chain, pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from nightshift.input.layout import (
     ROUNDS_PER_WORKER,
     SEGMENT_BYTES,
@@ -15,8 +16,13 @@ from nightshift.input.layout import (
     capped_chunks,
     chunk_concurrency,
     chunks,
+    segment_lines,
+    segment_of,
     segments,
 )
+from nightshift.routes.route import BatchApi
+
+from tests.unit.samples import plan
 
 line_sizes = st.one_of(
     st.lists(st.integers(1, 2 * 1024 * 1024), max_size=50),
@@ -111,6 +117,15 @@ def test_the_work_is_shared_evenly(count: int, workers: int) -> None:
     shares = chunks(of_lines(count), workers * WORKER_CONCURRENCY)
     lines = [sum(segment.lines for segment in share) for share in shares]
     assert max(lines) - min(lines) <= 2 * SEGMENT_LINES
+
+
+def test_in_batch_mode_a_segment_has_more_lines_but_no_more_than_one_of_the_providers_batches() -> None:
+    realtime = plan().route
+    wide = replace(realtime, mode="batch")
+    narrow = replace(wide, batch_api=BatchApi(max_requests=300, max_bytes=1_100))
+    assert segment_of(realtime, segment_lines(realtime)) == Caps(1_000, SEGMENT_BYTES)
+    assert segment_of(wide, segment_lines(wide)) == Caps(5_000, SEGMENT_BYTES)
+    assert segment_of(narrow, segment_lines(narrow)) == Caps(300, 999)
 
 
 @given(line_sizes, st.integers(1, 3_000), st.integers(1, 8 * 1024 * 1024))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -216,6 +217,7 @@ class World:
     rescue_before: int | None = None
     window: float = 86_400.0
     cancelled: bool = False
+    swept: bool = False
     started: int = 0
     visits: int = 0
     state: MemoryState = field(default_factory=MemoryState)
@@ -229,18 +231,21 @@ class World:
         chunk = Chunk("batch_0123", "shown", "sent", self.store.segments, 0)
         times = Times.of(self.created_at, self.expires_at, self.rescue_before)
         self.visits += 1
-        visit = Visit(
-            chunk_number=0,
-            ends_at=self.clock.now + 900,
-            times=times,
-            api=self.api,
-            endpoint="/v1/chat/completions",
-            route=RouteWatch(simulated_route("m", 64), f"run-{self.visits}", self.state, self.clock),
-            cancelled=lambda: self.cancelled,
-            started=self._start,
-        )
-        worker = self.submissions.worker()
-        return asyncio.run(SubmissionRun(chunk, self.store, worker, self.provider, visit, clock=self.clock).run())
+        with TemporaryDirectory() as folder:
+            visit = Visit(
+                chunk_number=0,
+                ends_at=self.clock.now + 900,
+                times=times,
+                api=self.api,
+                endpoint="/v1/chat/completions",
+                route=RouteWatch(simulated_route("m", 64), f"run-{self.visits}", self.state, self.clock),
+                folder=Path(folder),
+                cancelled=lambda: self.cancelled,
+                started=self._start,
+                swept=self.swept,
+            )
+            worker = self.submissions.worker()
+            return asyncio.run(SubmissionRun(chunk, self.store, worker, self.provider, visit, clock=self.clock).run())
 
     def _start(self) -> None:
         self.started += 1
@@ -252,5 +257,5 @@ class World:
             if result is None or result.state == "done":
                 return result
             if result.state in ("wait", "park"):
-                self.clock.now += math.ceil(result.wait_seconds)
+                self.clock.now += math.ceil(result.look_seconds or result.wait_seconds)
         raise AssertionError(f"the chunk does not end: {self.submissions.submission}")

@@ -97,15 +97,53 @@ def test_pauses_grow() -> None:
 def test_a_batch_that_stops_just_before_its_end_is_not_looked_at_every_minute() -> None:
     age, looks = 3_600.0, 0
     while age < 23 * 3_600:
-        age += poll_pause(age, left=age * 1e-4)
+        age += poll_pause(50_000, age, left=age * 1e-4)
         looks += 1
     assert looks < 100
 
 
 @pytest.mark.parametrize("age", [120.0, 4_000.0, 80_000.0])
 def test_an_end_that_is_foreseen_is_noticed_soon_after_it(age: float) -> None:
-    assert poll_pause(age, left=0) <= max(60, age / 20)
-    assert poll_pause(age, left=age) == poll_pause(age)
+    assert poll_pause(1_000, age, left=0) <= max(60, age / 20)
+    assert poll_pause(1_000, age, left=age) == poll_pause(1_000, age)
+
+
+def test_a_large_batch_is_not_looked_at_before_it_can_have_ended() -> None:
+    assert [poll_pause(lines, 0) for lines in (1, 1_000, 5_000, 50_000)] == [5, 5, 20, 200]
+
+
+@given(st.integers(1, 50_000), st.floats(0, 90_000))
+def test_an_end_is_noticed_with_little_delay_compared_to_the_wait(lines: int, age: float) -> None:
+    first = poll_pause(lines, 0)
+    assert first <= poll_pause(lines, age) <= max(first, min(age, 300), age / 2)
+
+
+# --- long pauses are the sweep's -----------------------------------------------------------------------------------
+
+
+def test_the_execution_sleeps_while_the_sweep_looks() -> None:
+    one = world(looks=12, swept=True)
+    slept = []
+    while (result := one.visit()) is not None and result.state in ("wait", "park"):
+        pause = result.look_seconds or result.wait_seconds
+        assert result.look_seconds is None or 150 <= result.look_seconds <= result.wait_seconds <= 3 * 3600
+        assert result.look_seconds is not None or result.wait_seconds < 150
+        slept += [result.wait_seconds] if result.look_seconds else []
+        one.clock.now += pause
+    assert len(slept) > 3
+    one.store.assert_each_line_once_and_in_order()
+
+
+@pytest.mark.parametrize("rescue_before", [None, 7_200])
+def test_an_execution_wakes_by_itself_when_the_providers_time_is_over(rescue_before: int | None) -> None:
+    one = world(looks=10**6, swept=True, rescue_before=rescue_before)
+    closes_at = one.expires_at - (rescue_before or 900)
+    while one.provider.cancels == 0:
+        assert one.clock.now < closes_at + 2
+        result = one.visit()
+        assert result is not None
+        one.clock.now += result.wait_seconds  # nothing looks earlier
+    assert one.clock.now >= closes_at
 
 
 @pytest.mark.parametrize("api", [BatchApi(max_requests=5), BatchApi(max_bytes=700), BatchApi(max_queued_tokens=200)])

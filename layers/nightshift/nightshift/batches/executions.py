@@ -53,8 +53,10 @@ def waiting_task(task: Task, execution: int, events: int) -> dict[str, object]:
     return found | {"execution": execution, "slice": first}
 
 
-def follow(batch: Batch, wait_seconds: int) -> bool:
+def follow(batch: Batch, wait_seconds: int, only_task: Task | None = None) -> bool:
     """Start the execution after the batch's current one; False if another caller has, or the batch has ended.
+
+    With ``only_task``, it is run at once.
 
     Should this be killed between its two steps, the sweep starts the execution.
     """
@@ -62,16 +64,17 @@ def follow(batch: Batch, wait_seconds: int) -> bool:
     followed = batches.next_execution(batch, parked_until)
     if followed is None:
         return False
-    start(batch.account_id, batch.id, followed.execution, wait_seconds)
+    start(batch.account_id, batch.id, followed.execution, wait_seconds, only_task)
     return True
 
 
-def wake(batch: Batch) -> bool:
+def wake(batch: Batch, only_task: Task | None = None) -> bool:
     """Let a batch whose execution waits go on at once; False if another caller has, or the batch has ended.
 
-    A new execution takes the place of the one that waits. No harm is done if that one works meanwhile.
+    A new execution takes the place of the one that waits, and runs the batch's ``only_task`` at once if that is given.
+    No harm is done if that one works meanwhile.
     """
-    if not follow(batch, 0):
+    if not follow(batch, 0, only_task):
         return False
     stepfunctions = aws.client("stepfunctions")
     try:
@@ -86,6 +89,13 @@ def wake_parked(account_id: str, batch_id: str) -> None:
     batch = batches.get(account_id, batch_id)
     if (batch.parked_until or 0) > time.time():
         wake(batch)
+
+
+def look_beside(batch: Batch, task: Task) -> None:
+    """Have RunChunk look, beside the batch's execution, whether its only ``task`` need not wait any more."""
+    given: dict[str, object] = {"task": msgspec.structs.replace(task, execution=batch.execution), "look": True}
+    call = msgspec.json.encode(given)
+    aws.client("lambda").invoke(FunctionName=settings.run_chunk(), InvocationType="Event", Payload=call)
 
 
 def running() -> set[str]:

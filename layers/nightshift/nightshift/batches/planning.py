@@ -13,7 +13,8 @@ from nightshift.routes.route import Route
 def planned(account_id: str, batch_id: str, inspected: Inspected) -> tuple[Planned, list[Task]]:
     """What a batch records of its plan, for a file that was inspected, and the tasks that are the plan."""
     tasks = _tasks(account_id, batch_id, inspected.segments, inspected.route)
-    return Planned(inspected.model, inspected.lines, len(tasks), inspected.route), tasks
+    route = inspected.route
+    return Planned(inspected.model, inspected.lines, len(tasks), route, layout.segment_lines(route)), tasks
 
 
 def write_plan(account_id: str, batch_id: str, inspected: Inspected) -> Planned:
@@ -42,7 +43,8 @@ def _plan_again(batch: Batch) -> list[Task]:
         return []
     try:
         file = files.get(batch.account_id, batch.input_file_id)
-        segments = inspection.segments_of(file, batch.endpoint, batch.plan.route)
+        segment = layout.segment_of(batch.plan.route, batch.plan.segment_lines)
+        segments = inspection.segments_of(file, batch.endpoint, segment)
     except NotFoundError:
         return []
     return _tasks(batch.account_id, batch.id, segments, batch.plan.route)

@@ -1,5 +1,6 @@
 """The stored record of a batch, and what each stage of its life adds."""
 
+import math
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,8 @@ from nightshift.routes.route import Route
 # The format of a batch's item, and of all that its workers store for it: plan, result parts, seals, carries. It grows
 # by one when the code before could not read what this one stores. Items without a format are of the first.
 FORMAT = 1
+# The segments of batches whose item does not say how many lines they have.
+FIRST_SEGMENT_LINES = 1_000
 # How long a batch may take to end after its cancel.
 CANCELLING_SECONDS = 900
 
@@ -44,12 +47,14 @@ class BatchUsage(msgspec.Struct, frozen=True):
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """The result of validation: ``lines`` lines for ``model``, in ``chunks`` chunks, locked to ``route``."""
+    """The result of validation: ``lines`` lines for ``model``, in ``chunks`` chunks, locked to ``route``; a segment has
+    at most ``segment_lines``."""
 
     model: str
     lines: int
     chunks: int
     route: Route
+    segment_lines: int = FIRST_SEGMENT_LINES
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -71,7 +76,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
     ``request_digest`` identifies the request that made the batch; ``retry_of`` is the batch whose failed lines it has.
     ``execution`` is the number of its execution, counted from 0. Until ``parked_until``, the execution waits and does
-    nothing else, unless another one has taken its place.
+    nothing else, unless another one has taken its place. From ``look_at`` on, the sweep has a worker look whether it
+    need not wait any more.
     """
 
     account_id: str
@@ -106,6 +112,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     retry_of: str | None = None
     execution: int = 0
     parked_until: int | None = None
+    look_at: int | None = None
     format: int = 1
 
     @property
@@ -125,6 +132,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         if self.plan.route.mode == "batch":
             return self.status in ("validating", "in_progress", "cancelling")
         return self.status == "in_progress"
+
+    def look_due(self, now: float) -> bool:
+        """Whether the sweep is to have a worker look, because the execution only waits."""
+        return (self.look_at or math.inf) <= now < (self.parked_until or 0)
 
     def entered_at(self, status: Status) -> int | None:
         """When the batch entered ``status``; None where it never has."""
@@ -153,6 +164,7 @@ def batch_of(item: Item) -> Batch:
             "lines": item["lines"],
             "chunks": item["chunks"],
             "route": msgspec.json.decode(item["route"]),
+            "segment_lines": item.get("segment_lines", FIRST_SEGMENT_LINES),
         }
     if "rescue_route" in item:
         known["rescue_route"] = msgspec.json.decode(item["rescue_route"])
@@ -195,5 +207,6 @@ def plan_attributes(plan: Planned | None) -> Item:
         "model": plan.model,
         "lines": plan.lines,
         "chunks": plan.chunks,
+        "segment_lines": plan.segment_lines,
         "route": msgspec.json.encode(plan.route).decode(),
     }

@@ -180,15 +180,15 @@ def next_execution(batch: Batch, parked_until: int | None = None) -> Batch | Non
     return batch_of(item) if item else None
 
 
-def park(batch: Batch, until: int) -> bool:
+def park(batch: Batch, until: int, look_at: int | None = None) -> bool:
     """Record that the batch's execution waits until then; False if it has left its status or the execution.
 
-    A cancel that comes later finds the record in the batch that it has changed, and wakes the batch.
+    A cancel that comes later finds the record, and wakes the batch. So may a look, from ``look_at`` on.
     """
     item = _TABLE.update(
         batch.account_id,
         batch.id,
-        set={"parked_until": until},
+        set={"parked_until": until, "look_at": look_at or until},
         condition="#status = :status AND (attribute_not_exists(#execution) OR #execution = :execution)",
         status=batch.status,
         execution=batch.execution,

@@ -129,8 +129,9 @@ class SliceResult(msgspec.Struct, frozen=True):
 
     ``done``: no work is left for this chunk. ``more``: start the next slice now. ``wait``: start it after
     ``wait_seconds``, at most 20. ``park``: the chunk has nothing to do for ``wait_seconds``, perhaps minutes, so its
-    execution may end meanwhile; 0 seconds: it is to end, and the chunk goes on in another one. ``waits_for`` says what
-    is waited for, and ``did`` what the slice's requests were.
+    execution may end meanwhile; 0 seconds: it is to end, and the chunk goes on in another one. With ``look_seconds``,
+    the sweep looks after so long whether the wait is over. ``waits_for`` says what is waited for, and ``did`` what the
+    slice's requests were.
     """
 
     state: Literal["done", "more", "wait", "park"]
@@ -138,6 +139,7 @@ class SliceResult(msgspec.Struct, frozen=True):
     carry: Carry = NO_CARRY
     waits_for: WaitsFor | None = None
     did: Statistics | None = None
+    look_seconds: int | None = None
 
 
 # A longer wait is not worth staying in the execution for.

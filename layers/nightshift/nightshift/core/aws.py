@@ -14,6 +14,7 @@ from nightshift.core import settings
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
@@ -30,6 +31,8 @@ def client(service: Literal["sqs"]) -> "SQSClient": ...
 def client(service: Literal["events"]) -> "EventBridgeClient": ...
 @overload
 def client(service: Literal["stepfunctions"]) -> "SFNClient": ...
+@overload
+def client(service: Literal["lambda"]) -> "LambdaClient": ...
 @overload
 def client(service: Literal["secretsmanager"]) -> "SecretsManagerClient": ...
 def client(service: str) -> Any:
@@ -55,7 +58,7 @@ def _client(service: str) -> Any:
 
 # What botocore reads in place of its own data: ``tools/endpoints.py`` writes it.
 DATA = Path(__file__).with_name("aws_data")
-SERVICES = ("dynamodb", "s3", "sqs", "events", "stepfunctions", "secretsmanager")
+SERVICES = ("dynamodb", "s3", "sqs", "events", "stepfunctions", "lambda", "secretsmanager")
 
 
 @cache

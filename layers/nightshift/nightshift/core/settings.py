@@ -26,6 +26,11 @@ def state_machine() -> str:
     return os.environ["STATE_MACHINE"]
 
 
+def run_chunk() -> str:
+    """The name of the function RunChunk."""
+    return os.environ["RUN_CHUNK"]
+
+
 def s3_addressing_style() -> Literal["virtual", "path"]:
     """Whether S3's URLs name the bucket in the host (``virtual``, as AWS demands) or in the path, for the emulator."""
     return "path" if os.environ.get("S3_ADDRESSING_STYLE") == "path" else "virtual"

@@ -47,18 +47,34 @@ def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceRe
     return asyncio.run(_run(task, carry, batch, plan, seconds))
 
 
+def ask_provider(task: Task, batch: Batch, seconds: float) -> SliceResult | None:
+    """Visit the provider's batch API only; None if lines are to go in real time."""
+    plan = batch.plan
+    if plan is None or plan.route.mode != "batch" or not batch.is_open_to_work:
+        return None
+    plan = replace(plan, route=routes.current(plan.route))
+    return asyncio.run(_ask_provider(task, batch, plan, seconds))
+
+
+async def _ask_provider(task: Task, batch: Batch, plan: Planned, seconds: float) -> SliceResult | None:
+    from nightshift.submissions.visit import visit_provider  # few routes need it
+
+    route = plan.route
+    chunk = Chunk(batch.id, plan.model, route.upstream_model, task.segments, 0, _raw_fields(route.extra_body))
+    try:
+        return await visit_provider(task, batch, plan, chunk, seconds)
+    except InputGoneError:
+        _tell_of_lost_input(task)
+        return SliceResult("done")
+
+
 async def _run(task: Task, carry: Carry, batch: Batch, plan: Planned, seconds: float) -> SliceResult:
     ends_at = time.time() + seconds
     route = plan.route
     if route.mode == "batch":
-        from nightshift.submissions.visit import rescue_route, visit_provider  # few routes need it
+        from nightshift.submissions.visit import rescue_route
 
-        chunk = Chunk(batch.id, plan.model, route.upstream_model, task.segments, 0, _raw_fields(route.extra_body))
-        try:
-            result = await visit_provider(task, batch, plan, chunk, seconds)
-        except InputGoneError:
-            _tell_of_lost_input(task)
-            return SliceResult("done")
+        result = await _ask_provider(task, batch, plan, seconds)
         if result is not None:
             return result
         if batch.status == "cancelling":

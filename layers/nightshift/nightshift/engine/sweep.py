@@ -1,11 +1,12 @@
-"""Batches that no execution works on are started again, and those that should have ended are ended."""
+"""Batches that no execution works on are started again, and those that should have ended are ended. Providers that are
+waited for are looked at."""
 
 import random
 from typing import Literal
 
 from msgspec import Struct
 
-from nightshift.batches import executions
+from nightshift.batches import executions, planning
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, OpenBatch
 from nightshift.batches.status import TERMINAL
@@ -18,14 +19,16 @@ LOST_AFTER_SECONDS = 120
 # How long finalizing may take after the deadline.
 OVERDUE_SECONDS = 3600
 
-Action = Literal["started", "ended"]
+Action = Literal["started", "ended", "looked"]
 
 
 class Swept(Struct):
-    """How many batches were started, how many were ended, and how many failed because of an error."""
+    """How many batches were started, how many were ended, how many a worker looks at, and how many failed because of an
+    error."""
 
     started: int = 0
     ended: int = 0
+    looked: int = 0
     failed: int = 0
 
 
@@ -51,14 +54,14 @@ def sweep(now: int) -> Swept:
             swept.started += 1
         elif action == "ended":
             swept.ended += 1
+        elif action == "looked":
+            swept.looked += 1
     return swept
 
 
 def _tend(found: OpenBatch, now: int, running: set[str]) -> Action | None:
     """Start or end the batch if nothing else does; ``running`` are the batches with a running execution."""
     runs = found.id in running
-    if runs and found.status != "cancelling" and found.expires_at + OVERDUE_SECONDS >= now:
-        return None
     batch = batches.get(found.account_id, found.id)
     if batch.status in TERMINAL:
         return None  # the index lags behind
@@ -66,6 +69,8 @@ def _tend(found: OpenBatch, now: int, running: set[str]) -> Action | None:
         finalize(batch.account_id, batch.id)
         logger.warning("late batch ended", batch_id=batch.id)
         return "ended"
+    if runs and batch.status != "cancelling":
+        return _look(batch) if batch.look_due(now) else None
     if runs:
         return "started" if _waits_for_nothing(batch, now) and executions.wake(batch) else None
     return _restart(batch)
@@ -80,6 +85,15 @@ def _is_late(batch: Batch, now: int) -> bool:
 def _waits_for_nothing(batch: Batch, now: int) -> bool:
     """Whether the batch is cancelled and waits all the same, because its cancel could not wake it."""
     return batch.status == "cancelling" and (batch.parked_until or 0) > now
+
+
+def _look(batch: Batch) -> Action | None:
+    """Have RunChunk look at the provider of a batch whose execution sleeps."""
+    tasks = planning.tasks_of(batch)
+    if len(tasks) != 1:
+        return None  # its input is gone, which its execution finds
+    executions.look_beside(batch, tasks[0])
+    return "looked"
 
 
 def _restart(batch: Batch) -> Action | None:

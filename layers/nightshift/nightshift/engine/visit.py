@@ -1,17 +1,17 @@
-"""A visit of a worker at its chunk: one slice, and what Step Functions has to know of it."""
+"""A visit of a worker at its chunk: one slice, and what Step Functions has to know of it; and a look in its place."""
 
 import time
 
 import msgspec
 
+from nightshift.batches import executions, visits
 from nightshift.batches import store as batches
-from nightshift.batches import visits
 from nightshift.batches.record import Batch
 from nightshift.batches.visit import Outcome, Visit
 from nightshift.chunks.chunk import Carry, SliceResult, Statistics
 from nightshift.core.log import logger
 from nightshift.engine import history, pauses
-from nightshift.engine.slice import run_slice
+from nightshift.engine.slice import ask_provider, run_slice
 from nightshift.input.plan import Task
 
 
@@ -38,6 +38,27 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
     return result, events
 
 
+def look(task: Task, seconds: float) -> None:
+    """Visit the provider of a batch of one chunk whose execution sleeps, and wake the batch if that may end (ADR 24).
+
+    Should this fail, the next sweep has it tried again, and the execution wakes by itself in the end.
+    """
+    visit = Visit(chunk=task.chunk, began_at=round(time.time(), 3))
+    batch = batches.get(task.account_id, task.batch_id)
+    if batch.execution != task.execution or not batch.look_due(time.time()):
+        return  # it does not sleep any more, or this look comes twice
+    result = ask_provider(task, batch, seconds) or SliceResult("more")
+    if result.state == "wait":
+        return  # soon, or after another look that goes on
+    _record(task.batch_id, _ended(visit, result))
+    if result.look_seconds is None:
+        executions.wake(batch, task)
+    elif batch.parked_until is not None:
+        # Its status may have changed, but not its execution: that would not sleep any more.
+        slept = msgspec.structs.replace(batch, status=batches.get(batch.account_id, batch.id).status)
+        batches.park(slept, batch.parked_until, int(time.time()) + result.look_seconds)
+
+
 def _ended(visit: Visit, result: SliceResult) -> Visit:
     """The visit after its slice."""
     now, did = round(time.time(), 3), result.did or Statistics()
@@ -47,7 +68,7 @@ def _ended(visit: Visit, result: SliceResult) -> Visit:
         visit,
         ended_at=now,
         outcome=outcome,
-        waits_until=now + result.wait_seconds if waits else None,
+        waits_until=now + (result.look_seconds or result.wait_seconds) if waits else None,
         waits_for=result.waits_for if waits else None,
         requests_sent=did.sent,
         requests_retried=did.retried,
@@ -85,6 +106,8 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
     batches.put_carry(task.batch_id, task.chunk, msgspec.json.encode(result.carry).decode())
     if batch.status == "cancelling":
         seconds = min(seconds, pauses.SHORTEST)  # nothing wakes it again
-    if seconds > pauses.SHORTEST and task.execution is not None and not batches.park(batch, int(time.time()) + seconds):
+    look_at = result.look_seconds and int(time.time()) + result.look_seconds
+    waits = seconds > pauses.SHORTEST and task.execution is not None
+    if waits and not batches.park(batch, int(time.time()) + seconds, look_at):
         return msgspec.structs.replace(result, state="more", wait_seconds=0)  # it was cancelled meanwhile
     return msgspec.structs.replace(result, wait_seconds=seconds)

@@ -9,7 +9,7 @@ from nightshift.files import store as files
 from nightshift.files.record import File
 from nightshift.input import layout
 from nightshift.input.file_check import MAX_FILE_BYTES, FileCheck
-from nightshift.input.layout import Segment
+from nightshift.input.layout import Caps, Segment
 from nightshift.routes import route as routing
 from nightshift.routes import state
 from nightshift.routes import store as routes
@@ -61,11 +61,12 @@ def inspect(file: File, endpoint: EndpointPath, seconds: float, check: FileCheck
     offered = routes.for_model(model)
     controls = state.controls(route.id for route in offered)
     route = routing.choose(offered, model, endpoint, line=check.model_line, controls=controls)
-    return Inspected(model, route, layout.segments(check.ends, layout.caps_of(route)))
+    segment = layout.segment_of(route, layout.segment_lines(route))
+    return Inspected(model, route, layout.segments(check.ends, segment))
 
 
-def segments_of(file: File, endpoint: EndpointPath, route: Route) -> list[Segment]:
-    """The segments of a file that was inspected before, for the same endpoint and route.
+def segments_of(file: File, endpoint: EndpointPath, segment: Caps) -> list[Segment]:
+    """The segments of a file that was inspected before, for the same endpoint.
 
     Raises:
         NotFoundError: the file's bytes are gone.
@@ -74,4 +75,4 @@ def segments_of(file: File, endpoint: EndpointPath, route: Route) -> list[Segmen
     for block in files.read_blocks(file.account_id, file.id, file.size):
         check.feed(block)
     check.finish()
-    return layout.segments(check.ends, layout.caps_of(route))
+    return layout.segments(check.ends, segment)

@@ -13,6 +13,8 @@ from nightshift.routes.route import Route
 
 SEGMENT_LINES = 1_000
 SEGMENT_BYTES = 4 * 1024 * 1024
+# In batch mode answers come all at once, so larger segments cost no more memory and fewer requests to S3.
+BATCH_SEGMENT_LINES = 5_000
 
 # Requests in flight of one worker. A second worker starts only above that, because Lambda's time is the main cost. More
 # would need more files than the 1,024 that a Lambda may open.
@@ -56,9 +58,7 @@ SEGMENT = Caps(SEGMENT_LINES, SEGMENT_BYTES)
 
 
 def caps_of(route: Route) -> Caps:
-    """What a chunk of the route may hold: in batch mode, what one of the provider's batches may."""
-    if route.mode == "realtime":
-        return SEGMENT
+    """What a chunk of a route in batch mode may hold: what one of the provider's batches may."""
     api = route.batch_api
     size = api.max_bytes / _GROWTH
     if api.max_queued_tokens is not None:
@@ -66,17 +66,29 @@ def caps_of(route: Route) -> Caps:
     return Caps(api.max_requests, max(1, int(size)))
 
 
+def segment_lines(route: Route) -> int:
+    """The most lines of a segment of a new batch of the route."""
+    return SEGMENT_LINES if route.mode == "realtime" else BATCH_SEGMENT_LINES
+
+
+def segment_of(route: Route, lines: int) -> Caps:
+    """What a segment of a batch of the route may hold; ``lines`` are its ``segment_lines``."""
+    if route.mode == "realtime":
+        return Caps(lines, SEGMENT_BYTES)
+    chunk = caps_of(route)
+    return Caps(min(chunk.lines, lines), min(chunk.size, SEGMENT_BYTES))
+
+
 def segments(ends: Sequence[int], caps: Caps = SEGMENT) -> list[Segment]:
     """The segments of a file whose lines end at the byte offsets ``ends``, in order and without gaps.
 
-    A segment has more bytes than ``caps`` and ``SEGMENT`` allow only if it is a single line.
+    A segment has more bytes than ``caps`` allow only if it is a single line.
     """
-    most_lines, most_bytes = min(caps.lines, SEGMENT_LINES), min(caps.size, SEGMENT_BYTES)
     cut: list[Segment] = []
     start = first = 0
     previous_end = 0
     for line, end in enumerate(ends):
-        if line > first and (line - first >= most_lines or end - start > most_bytes):
+        if line > first and (line - first >= caps.lines or end - start > caps.size):
             cut.append(Segment(start, previous_end, first, line - first))
             start, first = previous_end, line
         previous_end = end

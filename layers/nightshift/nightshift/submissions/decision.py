@@ -3,7 +3,9 @@
 Times are seconds since 1970.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -16,12 +18,17 @@ from nightshift.submissions.record import Submission
 
 # How often a line is sent through the batch API.
 MAX_ROUNDS = 3
-# The first and the longest pause between two looks at a batch. In between, a pause is a part of the batch's age, so
-# that an end is noticed with little delay compared to the wait so far, and a day takes about 60 looks.
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE = 5.0, 1800.0, 0.5
+# The first and the longest pause between two looks at a batch. In between, a pause is the batch's age while that is
+# short, and then half of it, so that an end is noticed with little delay compared to the wait so far.
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE, DOUBLING_SECONDS = 5.0, 1800.0, 0.5, 300.0
+# A provider's batch is not expected to answer more lines a second: it is not looked at before.
+LINES_PER_SECOND = 250
 # A pause that the batch's own progress shortens is at least so long, and such a part of its age: a batch may stop just
 # before its end, for hours.
 LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE = 60.0, 0.05
+# After a pause that is not shorter, the sweep looks, because each look of an execution costs three state transitions.
+# An execution that nothing wakes meanwhile looks by itself, at the latest after the second time.
+SWEPT_FROM_SECONDS, UNSWEPT_SECONDS = 150, 3 * 3600
 # How long a batch that may have been created is looked for before its file is given up.
 LOOKUP_SECONDS = 120.0
 # How long a batch that was created may be unknown to its provider before it is taken for lost.
@@ -69,8 +76,9 @@ class RouteHealth(Protocol):
 
 class Visit(Struct, frozen=True):
     """What a visit is bound by: the end of its invocation and of the provider's time, what one batch may hold; the
-    provider's name of the ``endpoint``; the ``route``'s health; whether the caller has ``cancelled``, and whom to tell
-    that the provider has ``started``. Both functions, and the route's, block."""
+    provider's name of the ``endpoint``; the ``route``'s health; a ``folder`` of its own; whether the caller has
+    ``cancelled``, and whom to tell that the provider has ``started``; whether the sweep looks after long pauses
+    (``swept``). Both functions, and the route's, block."""
 
     chunk_number: int
     ends_at: float
@@ -78,17 +86,30 @@ class Visit(Struct, frozen=True):
     api: BatchApi
     endpoint: str
     route: RouteHealth
+    folder: Path
     cancelled: Callable[[], bool]
     started: Callable[[], None]
+    swept: bool = False
 
 
-def poll_pause(age: float, left: float | None = None) -> float:
-    """Seconds until the next look at a batch that was created ``age`` seconds ago.
+def poll_pause(lines: int, age: float, left: float | None = None) -> float:
+    """Seconds until the next look at a batch of ``lines`` lines that was created ``age`` seconds ago.
 
     ``left`` is when it will end, in seconds from now, by its own progress so far.
     """
-    pause = min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, POLL_SHARE * age))
+    first = max(FIRST_POLL_SECONDS, lines / LINES_PER_SECOND)
+    pause = min(LONGEST_POLL_SECONDS, max(first, min(age, DOUBLING_SECONDS), POLL_SHARE * age))
     return pause if left is None else min(pause, max(LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE * age, left))
+
+
+def execution_pause(pause: int, close_in: float) -> int | None:
+    """How long an execution sleeps of which the sweep looks after ``pause`` seconds; None where it looks by itself.
+
+    ``close_in`` seconds are left until the submission is to be ended, which is not left to the sweep.
+    """
+    if pause < SWEPT_FROM_SECONDS:
+        return None
+    return max(pause, min(UNSWEPT_SECONDS, math.ceil(close_in)))
 
 
 def seconds_left(submission: Submission, now: float) -> float | None:

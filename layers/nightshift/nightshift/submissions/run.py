@@ -9,14 +9,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from msgspec.structs import replace
 
 from nightshift.chunks.chunk import Chunk, ChunkStore, SliceResult, waiting
 from nightshift.core.log import logger
-from nightshift.submissions.decision import Visit, next_move, round_of
+from nightshift.submissions.decision import Visit, execution_pause, next_move, round_of
 from nightshift.submissions.record import Submission
 from nightshift.submissions.steps import Provider, Submissions, SubmissionSteps
 from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
@@ -81,7 +79,7 @@ class SubmissionRun:
             if submission is not None and submission.step == "realtime":
                 return None
             if submission is not None and (pause := await self._pause(submission, now)):
-                return waiting(pause, "provider")
+                return self._asleep(pause, now)
             if submission is None or submission.step == "ended":
                 following = await self._begin(submission)
                 if isinstance(following, SliceResult):
@@ -101,6 +99,13 @@ class SubmissionRun:
                 return 0
             until = min(until, self._visit.times.close_at)
         return max(0, math.ceil(until - now))
+
+    def _asleep(self, pause: int, now: float) -> SliceResult:
+        """The end of a visit whose submission waits: the sweep looks after a long pause."""
+        asleep = execution_pause(pause, self._visit.times.close_at - now) if self._visit.swept else None
+        if asleep is None:
+            return waiting(pause, "provider")
+        return SliceResult("park", asleep, waits_for="provider", look_seconds=pause)
 
     async def _route_pause(self, submission: Submission) -> int:
         """Seconds to wait because the route cannot be asked; 0 for none, and for what ends the submission."""
@@ -131,10 +136,8 @@ class SubmissionRun:
         if move == "realtime":
             return replace(base, step="realtime", since=now)
         start = first_fresh if first_fresh is not None else unfinished[0]
-        with TemporaryDirectory() as folder:
-            # Which lines fit is known when their file is written; it is written again to be uploaded.
-            wanted = [one for one in unfinished if one >= start]
-            lines = await asyncio.to_thread(self._steps.write, collection, wanted, Path(folder) / "lines")
+        # Which lines fit is known when their file is written.
+        lines = await asyncio.to_thread(self._steps.write, collection, [one for one in unfinished if one >= start])
         await asyncio.to_thread(self._submissions.put_lines, number, lines)
         self._steps.new = number
         return Submission(

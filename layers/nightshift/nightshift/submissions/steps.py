@@ -6,7 +6,6 @@ Every step can run twice: what the provider would count twice is looked for firs
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -83,6 +82,7 @@ class SubmissionSteps:
         self._provider = provider
         self._visit = visit
         self._clock = clock
+        self._file = visit.folder / "lines"
         self.answers = ProviderAnswers(chunk, store)
         self.new: int | None = None
 
@@ -136,9 +136,10 @@ class SubmissionSteps:
                 collection.restore(part)
         return collection
 
-    def write(self, collection: Collection, wanted: Sequence[int], path: Path) -> list[int]:
+    def write(self, collection: Collection, wanted: Sequence[int]) -> list[int]:
+        """Write the provider's file; the numbers of those ``wanted`` lines that fit. Blocks."""
         lines = provider_lines(self._chunk, self._store, collection.open, wanted, self._visit.endpoint)
-        return write_provider_file(lines, self._visit.api, path)
+        return write_provider_file(lines, self._visit.api, self._file)
 
     async def _upload(self, submission: Submission) -> Submission:
         name = self._name(submission)
@@ -148,12 +149,10 @@ class SubmissionSteps:
             # An earlier visit may have uploaded the file without recording its id.
             for file_id in await self._provider.find_files(name):
                 await self._provider.delete_file(file_id)
-        lines = await asyncio.to_thread(self._submissions.lines, submission.number)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "lines"
+            lines = await asyncio.to_thread(self._submissions.lines, submission.number)
             collection = Collection(self._chunk.segments, [None] * len(self._chunk.segments))
-            await asyncio.to_thread(self.write, collection, lines, path)
-            file_id = await self._provider.upload(name, path)
+            await asyncio.to_thread(self.write, collection, lines)
+        file_id = await self._provider.upload(name, self._file)
         return _moved(submission, "creating", self._clock(), file_id=file_id, create_sent=False)
 
     async def _create(self, submission: Submission) -> Submission:
@@ -196,7 +195,7 @@ class SubmissionSteps:
             "running",
             self._clock(),
             batch_id=batch.id,
-            not_before=self._clock() + FIRST_POLL_SECONDS,
+            not_before=self._clock() + poll_pause(submission.lines, 0),
             batch_ids=[*submission.batch_ids, batch.id],
         )
 
@@ -227,7 +226,7 @@ class SubmissionSteps:
             return _moved(after, "collecting", now, **files)
         since = after.ended_at or stopped_at or after.since
         left = None if batch.ended or after.stopping else seconds_left(after, now)
-        return replace(after, not_before=now + poll_pause(now - since, left))
+        return replace(after, not_before=now + poll_pause(after.lines, now - since, left))
 
     async def _collect(self, submission: Submission) -> Submission:
         now = self._clock()

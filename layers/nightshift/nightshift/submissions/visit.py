@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, Planned
@@ -31,20 +33,24 @@ async def visit_provider(task: Task, batch: Batch, plan: Planned, chunk: Chunk, 
     run_id = new_id("run")
     account = await asyncio.to_thread(seats.account_of, batch)
     meter = seats.meter_of(task, batch, account.quotas)
-    visit = Visit(
-        chunk_number=task.chunk,
-        ends_at=time.time() + seconds,
-        times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
-        api=route.batch_api,
-        endpoint=route.batch_endpoint(batch.endpoint),
-        route=_Gate(RouteWatch(route, run_id, RouteState(route.id)), meter),
-        cancelled=lambda: _is_cancelled(batch),
-        started=lambda: _start(batch),
-    )
-    async with BatchClient(route) as client:
+    with TemporaryDirectory() as folder:
+        visit = Visit(
+            chunk_number=task.chunk,
+            ends_at=time.time() + seconds,
+            times=Times.of(batch.created_at, batch.expires_at, route.rescue_before_seconds),
+            api=route.batch_api,
+            endpoint=route.batch_endpoint(batch.endpoint),
+            route=_Gate(RouteWatch(route, run_id, RouteState(route.id)), meter),
+            folder=Path(folder),
+            cancelled=lambda: _is_cancelled(batch),
+            started=lambda: _start(batch),
+            # A chunk of several goes on with the others, in rounds.
+            swept=plan.chunks == 1,
+        )
         store = S3ChunkStore(task, batch.input_file_id, run_id)
         submissions = SubmissionStore(batch.id, task.chunk, run_id)
-        result = await SubmissionRun(chunk, store, submissions, client, visit).run()
+        async with BatchClient(route) as client:
+            result = await SubmissionRun(chunk, store, submissions, client, visit).run()
     if meter and result and result.state == "done":
         await asyncio.to_thread(_settle, meter, store, task)
     return result
