@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from botocore.model import OperationModel
 from nightshift.batches import store as batches
 from nightshift.chunks.chunk import Carry
 from nightshift.chunks.run_limits import RunLimits
@@ -431,6 +432,29 @@ def test_two_workers_make_each_line_once(alice: Caller, upstream: Server) -> Non
     lines = alice.lines(batch["output_file_id"])
     assert [line["custom_id"] for line in lines] == [f"r{number}" for number in range(20)]
     assert batch["usage"]["total_tokens"] == 200
+
+
+def test_only_the_first_run_of_a_chunk_looks_for_no_results(alice: Caller, upstream: Server) -> None:
+    calls: list[str] = []
+    events = aws.client("s3").meta.events
+    names = [f"before-call.s3.{operation}" for operation in ("HeadObject", "ListObjectsV2")]
+
+    def note(model: OperationModel, **_: Any) -> None:
+        calls.append(model.name)
+
+    for name in names:
+        events.register(name, note)
+    try:
+        batch_id = alice.begin(input_lines(5))
+        calls.clear()
+        assert alice.run_chunks(batch_id)[0]["state"] == "done"
+        assert calls == []
+        assert alice.run_chunks(batch_id)[0]["state"] == "done"
+        assert calls == ["HeadObject"] * 3, "one for each segment"
+    finally:
+        for name in names:
+            events.unregister(name, note)
+    assert len(upstream.received) == 5
 
 
 def test_an_older_run_stops_and_is_not_done(alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,7 @@
 
 A status changes by ``transition`` alone: one conditional write that names the status it expects. The table's stream
 turns each such write into an event, so every change has exactly one event (ADR 3). While a batch has not ended, its
-attributes ``open`` (the account) and ``created_at`` put it into the index ``OpenBatches``: for quotas, for files in
-use, and for the sweep.
+attributes ``open`` (the account) and ``created_at`` put it into the index ``OpenBatches``.
 """
 
 import time
@@ -228,9 +227,10 @@ def put_progress(
     )
 
 
-def begin_run(batch_id: str, chunk: int, run_id: str) -> None:
-    """Record the run that works on the chunk from now on. An older one finds this, and stops."""
-    _TABLE.update(batch_id, f"chunk#{chunk:04d}", set={"run": run_id} | _expiring())
+def begin_run(batch_id: str, chunk: int, run_id: str) -> bool:
+    """Record the run that works on the chunk from now on. An older one finds this and stops; True if there was none."""
+    before = _TABLE.update(batch_id, f"chunk#{chunk:04d}", set={"run": run_id} | _expiring(), returns="ALL_OLD")
+    return "run" not in (before or {})
 
 
 def is_last_run(batch_id: str, chunk: int, run_id: str) -> bool:

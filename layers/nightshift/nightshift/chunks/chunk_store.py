@@ -25,10 +25,12 @@ class S3ChunkStore:
         self._input_file_id = input_file_id
         self._run_id = run_id
         self.superseded = False
+        self._was_empty = False
 
-    def begin(self) -> None:
-        """Take the chunk over from any older run."""
-        batches.begin_run(self._task.batch_id, self._task.chunk, self._run_id)
+    def begin(self, *, only_runs_store: bool) -> None:
+        """Take the chunk over from any older run. The first one looks for no results if ``only_runs_store`` any."""
+        is_first = batches.begin_run(self._task.batch_id, self._task.chunk, self._run_id)
+        self._was_empty = is_first and only_runs_store
 
     def read(self, segment: Segment) -> bytes:
         try:
@@ -37,9 +39,11 @@ class S3ChunkStore:
             raise InputGoneError from error
 
     def seals(self, segments: list[Segment]) -> list[SealSummary | None]:
-        return results.read_seals(self._task.batch_id, segments)
+        return [None] * len(segments) if self._was_empty else results.read_seals(self._task.batch_id, segments)
 
     def result_parts(self, first_line: int, end_line: int) -> Iterable[list[OutputLine]]:
+        if self._was_empty:
+            return ()
         return results.read_result_parts(self._task.batch_id, self._task.chunk, first_line, end_line)
 
     def write_result_part(self, lines: list[OutputLine]) -> None:

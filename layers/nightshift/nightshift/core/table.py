@@ -56,9 +56,10 @@ class Table(Struct, frozen=True):
         remove: Sequence[str] = (),
         expression: str | None = None,
         condition: str | None = None,
+        returns: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW",
         **values: Any,
     ) -> Item | None:
-        """Set and remove attributes. Returns the new item; None where ``condition`` did not hold.
+        """Set and remove attributes. Returns the new item, or the one before; None where ``condition`` did not hold.
 
         ``set`` leaves out values that are None. ``expression`` is an update expression to use in place of both.
         """
@@ -73,12 +74,12 @@ class Table(Struct, frozen=True):
             written = dynamodb.update_item(
                 TableName=self._table,
                 Key=encode(self._key(key)),
-                ReturnValues="ALL_NEW",
+                ReturnValues=returns,
                 **_expressions(given | values, UpdateExpression=update, ConditionExpression=condition),
             )
         except dynamodb.exceptions.ConditionalCheckFailedException:
             return None
-        return decode(written["Attributes"])
+        return decode(written.get("Attributes", {}))
 
     def delete(self, *key: str, condition: str | None = None, **values: Any) -> bool:
         """Delete the item with this key, where there is one. Returns whether ``condition`` held."""

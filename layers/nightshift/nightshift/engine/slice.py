@@ -109,7 +109,7 @@ async def _run_realtime(
     concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
     budget, tenure = ByteBudget(ANSWER_BYTES), Tenure(place, permit, scout=task.scout)
     store = S3ChunkStore(task, batch.input_file_id, run_id)
-    store.begin()
+    store.begin(only_runs_store=plan.route.mode == "realtime")  # and no submission before a rescue
     seconds = request_seconds(route.timeout_seconds, ends_at - time.time() - LIMITS.slice_margin_seconds)
     deadlines = Deadlines(ends_at, batch.expires_at, seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
