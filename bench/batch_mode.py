@@ -1,19 +1,21 @@
 """What a million lines cost in batch mode: Nightshift's part of it, counted in a run of 50,000 lines, at list prices.
 
 The provider is the simulator. The sweep has a worker look twice: while the provider works, and when its batch has
-ended. A real provider takes hours, in which it is looked at again and again, with the pauses of the real rule; each
-further look is priced as the first of the run.
+ended. A real provider takes hours, in which it is looked at again and again, with the pauses of the real rule. Each
+further look is priced as the first of the run, in a new worker, because minutes are between two. A caller asks once a
+minute for an hour.
 """
 
-from collections import Counter, defaultdict
-from copy import deepcopy
+import json
+import time
 
-from nightshift.submissions.decision import SWEPT_FROM_SECONDS, poll_pause
+from nightshift.submissions.decision import SWEPT_FROM_SECONDS, UNSWEPT_SECONDS, poll_pause
 from openai import OpenAI
 
 from bench import cost, report
 from bench.meter import Meter, Usage, metered
 from bench.stack import stack
+from local.settings import ROOT
 from tests.e2e.conftest import Local, wait_for
 from tests.e2e.looks import record_of, sweep_looks
 
@@ -21,12 +23,15 @@ from tests.e2e.looks import record_of, sweep_looks
 LOOKS = 2
 # How late a sweep looks on average, in seconds: half the time between two.
 LATE_SECONDS = 150
+# What an execution enters each time when it wakes by itself.
+WAKING_TRANSITIONS = 3
+POLLS = 60
 HOURS = (1, 6, 23)
 WANTED = 0.02
 
 
 def looks(seconds: float) -> int:
-    """How often a batch that takes ``seconds`` is looked at, always by the sweep."""
+    """How often the sweep looks at a batch that takes ``seconds``."""
     age, count = 0.0, 0
     while age < seconds:
         pause = poll_pause(cost.LINES, age)
@@ -45,53 +50,40 @@ def run(local: Local, meter: Meter) -> tuple[Usage, Usage]:
 
     def look_twice(batch_id: str) -> None:
         nonlocal look
-        wait_for(lambda: record_of(batch_id).look_at)
+
+        def workers_ended() -> float:
+            """How many invocations of RunChunk have reported."""
+            return meter.stop(batch_id).invocations["RunChunk"]
+
+        wait_for(lambda: record_of(batch_id).look_at and workers_ended() == 1)
         before = meter.stop(batch_id)
         sweep_looks(local, batch_id)
-        due = record_of(batch_id).look_at or 0
-        wait_for(lambda: (record_of(batch_id).look_at or 0) > due)
-        look = difference(meter.stop(batch_id), before)
+        wait_for(lambda: workers_ended() == 2)
+        time.sleep(2)  # what the look's writes lead to
+        look = meter.stop(batch_id).plus(before, -1)
         local.upstream.set(batch_stuck=False)
         provider = OpenAI(base_url=url, api_key="any")
         wait_for(lambda: provider.batches.list().data[0].status == "completed", 300)
         sweep_looks(local, batch_id)
 
     local.upstream.set(batch_stuck=True)
-    used = cost.run_batch(local, meter, cost.LINES, 0.0, url, polls=60, meanwhile=look_twice, mode="batch")
+    used = cost.run_batch(local, meter, cost.LINES, 0.0, url, polls=POLLS, meanwhile=look_twice, mode="batch")
     return used, look
 
 
-def difference(after: Usage, before: Usage) -> Usage:
-    """What was used between the two."""
-    units = defaultdict(float, {key: amount - before.units[key] for key, amount in after.units.items()})
-    seconds = defaultdict(float, {key: amount - before.seconds[key] for key, amount in after.seconds.items()})
-    cpu = defaultdict(float, {key: amount - before.cpu[key] for key, amount in after.cpu.items()})
-    return Usage(
-        calls=Counter({key: count - before.calls[key] for key, count in after.calls.items()}),
-        units=units,
-        invocations=Counter({key: count - before.invocations[key] for key, count in after.invocations.items()}),
-        seconds=seconds,
-        cpu=cpu,
-        transitions=after.transitions - before.transitions,
-        log_bytes=after.log_bytes - before.log_bytes,
-    )
+def worker_start() -> float:
+    """The seconds of a worker's cold start on a whole core, as `bench.cold_start` has published them."""
+    rows = json.loads((ROOT / "bench" / "results" / "cold_start.json").read_text())["rows"]
+    return next(float(row["median"]) / 1000 for row in rows if row["name"] == "run_chunk")
 
 
 def after(used: Usage, look: Usage, seconds: float) -> Usage:
     """The usage of the same batch if its provider takes ``seconds``."""
-    more = looks(seconds) - LOOKS
-    scaled = deepcopy(used)
-    for call, count in look.calls.items():
-        scaled.calls[call] += more * count
-    for kind, amount in look.units.items():
-        scaled.units[kind] += more * amount
-    for name, count in look.invocations.items():
-        scaled.invocations[name] += more * count
-    for name, amount in look.seconds.items():
-        scaled.seconds[name] += more * amount
-        scaled.cpu[name] += more * look.cpu[name]
-    scaled.transitions += more * look.transitions
-    scaled.log_bytes += more * look.log_bytes
+    count, start = looks(seconds), worker_start()
+    scaled = used.plus(look, count - LOOKS)
+    scaled.seconds["RunChunk"] += count * start
+    scaled.cpu["RunChunk"] += count * start
+    scaled.transitions += WAKING_TRANSITIONS * int(seconds // UNSWEPT_SECONDS)
     return scaled
 
 

@@ -5,7 +5,7 @@ take half a second, because ten seconds would take eleven minutes (`--long` does
 what depends on the time for ten seconds a line. Everything else is priced as counted.
 
 The seconds of the functions are measured on a whole core of this machine. With a share of a core, a function needs so
-much longer for its CPU time; the rest of its time it waits.
+much longer for its CPU time. The rest of its time it waits for the emulator, on loopback.
 """
 
 import math
@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +79,10 @@ def amounts(usage: Usage, memory: Mapping[str, float], waiting: str | None = "Ru
     """The usage in priced units. ``memory`` is each function's in GB; ``waiting`` is the function that only waits."""
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, seconds in usage.seconds.items():
-        if name == "Sweep":
-            continue  # it runs every five minutes, with batches or without
         share = min(1.0, memory[name] / WHOLE_CORE_GB)
         # In real time, RunChunk computes while it waits.
         computes = 0 if name == waiting else min(seconds, usage.cpu[name])
+        assert name == waiting or computes or seconds < 1, f"{name} has ended, and its CPU time is unknown"
         found["lambda_gb_second", name] = memory[name] * (seconds + computes * (1 / share - 1))
         found["lambda_request", name] = float(usage.invocations[name])
     found["state_transition", "RunBatch"] = usage.transitions
@@ -94,7 +93,7 @@ def amounts(usage: Usage, memory: Mapping[str, float], waiting: str | None = "Ru
             found["secret_call", name] += count
         elif service == "awsevents":
             found["event", name] += count
-    found["s3_get", "RunBatch"] = 1  # The Map reads the plan.
+    found["s3_get", "RunBatch"] = usage.map_runs  # The Map reads the plan.
     for (name, kind), taken in usage.units.items():
         found[f"dynamodb_{kind}", name] += taken
     found["api_request", "Api"] = usage.invocations["Api"]
@@ -217,16 +216,17 @@ def route_to(url: str, **fields: Any) -> Route:
 
 
 @contextmanager
-def running(name: str, latency_ms: float) -> Iterator[tuple[Local, Meter, str]]:
-    """A stack whose calls are counted, and the URL of an upstream that speaks TLS."""
+def running(name: str, *latencies_ms: float) -> Iterator[tuple[Local, Meter, list[str]]]:
+    """A stack whose calls are counted, and the URLs of upstreams that speak TLS, one for each latency."""
     with (
         tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder,
-        stub.upstream(latency_ms, certificate=certificate(Path(folder))) as url,
+        ExitStack() as upstreams,
         stack(name) as local,
         local.environment("RunChunk", SSL_CERT_FILE=f"{folder}/trusted.pem"),
         metered(local) as meter,
     ):
-        yield local, meter, url
+        made = certificate(Path(folder))
+        yield local, meter, [upstreams.enter_context(stub.upstream(each, certificate=made)) for each in latencies_ms]
 
 
 def memory_of(local: Local) -> dict[str, float]:
@@ -276,7 +276,7 @@ def polls_of(count: int) -> int:
 def main() -> None:
     long = "--long" in sys.argv
     latency_ms = SECONDS_PER_LINE * 1000 if long else SHORT_MS
-    with running("cost-long" if long else "cost", latency_ms) as (local, meter, url):
+    with running("cost-long" if long else "cost", latency_ms) as (local, meter, [url]):
         memory = memory_of(local)
         counted = run_batch(local, meter, LINES, latency_ms, url, polls_of(LINES))
     publish(counted, memory, long)

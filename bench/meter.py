@@ -7,27 +7,27 @@ transitions from the histories of the executions and of the Map's children.
 
 import asyncio
 import json
-import math
 import re
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from bench.dynamodb import WRITES, units
 from bench.stack import FUNCTIONS, configured, cpu_seconds
 from local.processes import workers
 from tests.e2e.conftest import Local
 
 # Headers of one connection, which are not forwarded.
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "expect"})
-WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
 # The start of a child workflow is billed as one transition, in addition to the states that it enters.
 CHILD_START = 1
 # The bytes that CloudWatch adds to each log event.
@@ -36,7 +36,7 @@ LOG_OVERHEAD_BYTES = 26
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a function to AWS. ``units`` are DynamoDB's request units, as an upper bound from the bytes sent."""
+    """One call of a function to AWS. ``units`` are DynamoDB's request units."""
 
     function: str
     service: str
@@ -55,9 +55,22 @@ class Usage:
     slices: Counter[str] = field(default_factory=Counter)
     cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     transitions: int = 0
+    map_runs: int = 0
     took: float = 0  # seconds from the upload to the end of the batch
     latency: float = 0  # seconds of a request
     log_bytes: int = 0
+
+    def plus(self, other: "Usage", times: float = 1) -> "Usage":
+        """This and ``other``, so many times; of -1 times the difference."""
+        both = deepcopy(self)
+        for each in fields(Usage):
+            ours, theirs = getattr(both, each.name), getattr(other, each.name)
+            if isinstance(ours, dict):
+                for key, amount in theirs.items():
+                    ours[key] += times * amount
+            else:
+                setattr(both, each.name, ours + times * theirs)
+        return both
 
     def of(self, service: str, *operations: str) -> int:
         """How many calls of these operations there were."""
@@ -86,7 +99,7 @@ class Meter:
             if call.units:
                 usage.units[call.function, "write" if call.operation in WRITES else "read"] += call.units
         self._read_logs(usage)
-        usage.transitions = self._transitions(batch_id, usage.slices)
+        self._read_executions(batch_id, usage)
         return usage
 
     # --- the proxy -----------------------------------------------------------------------------------------------
@@ -122,8 +135,8 @@ class Meter:
                 elif '"slice ended"' in message:
                     usage.slices[json.loads(message)["state"]] += 1
 
-    def _transitions(self, batch_id: str, slices: Counter[str]) -> int:
-        """The states that the batch's executions and the Map's children enter, and the children's starts.
+    def _read_executions(self, batch_id: str, usage: Usage) -> None:
+        """Count the states that the batch's executions and the Map's children enter, and the children's starts.
 
         The emulator has no history of a child, so its states are computed from its slices. Each slice enters RunChunk
         and IsChunkDone, some enter WaitForUpstream, and the child ends in ChunkEnded. A batch of one chunk has no Map.
@@ -134,10 +147,11 @@ class Meter:
         pages = [page for parent in parents for page in history.paginate(executionArn=parent)]
         entered = sum(str(event["type"]).endswith("StateEntered") for page in pages for event in page["events"])
         runs = [run for parent in parents for run in stepfunctions.list_map_runs(executionArn=parent)["mapRuns"]]
-        if not runs:
-            return entered
-        children = sum(len(stepfunctions.list_executions(mapRunArn=run["mapRunArn"])["executions"]) for run in runs)
-        return entered + children * (CHILD_START + 1) + 2 * slices.total() + slices["wait"]
+        usage.transitions, usage.map_runs = entered, len(runs)
+        if runs:
+            children = sum(len(stepfunctions.list_executions(mapRunArn=run["mapRunArn"])["executions"]) for run in runs)
+            slices = usage.slices
+            usage.transitions += children * (CHILD_START + 1) + 2 * slices.total() + slices["wait"]
 
 
 def executions(local: Local, batch_id: str) -> list[dict[str, Any]]:
@@ -165,19 +179,6 @@ def call_of(function: str, request: web.Request, body: bytes, answer: bytes) -> 
     if request.method == "PUT" and "x-amz-copy-source" in request.headers:
         return Call(function, "s3", "COPY")
     return Call(function, "s3", request.method)
-
-
-def units(operation: str, body: bytes, answer: bytes) -> float:
-    """An upper bound of DynamoDB's request units for one call: the JSON of an item is longer than the item.
-
-    A write to a batch in the index counts twice, because the index holds less than the item.
-    """
-    if operation in WRITES:
-        size = max(1, math.ceil(max(len(body), len(answer)) / 1024))
-        indexed = b'"acct_' in body and b"batch_" in body
-        return size * 2 if indexed else size
-    size = max(1, math.ceil(len(answer) / 4096))
-    return size if b'"ConsistentRead": true' in body or b'"ConsistentRead":true' in body else size / 2
 
 
 @contextmanager

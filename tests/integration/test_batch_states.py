@@ -418,7 +418,7 @@ class BatchStates(RuleBasedStateMachine):
                 self._execution_ends(batch, execution, "ABORTED")
             case "park":
                 if self.stored(batch).status not in TERMINAL:
-                    batches.park(self.stored(batch), int(time.time()) + 600)
+                    executions.park(self.stored(batch), int(time.time()) + 600)
             case "wake":
                 executions.wake(self.stored(batch))
             case "sweep":

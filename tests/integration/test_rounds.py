@@ -18,6 +18,7 @@ from nightshift.routes.state import RouteState
 
 from tests.integration.support import (
     Caller,
+    KilledError,
     Server,
     apply_route,
     input_lines,
@@ -372,8 +373,8 @@ def test_a_cancelled_batch_is_not_parked(alice: Caller) -> None:
     batch_id = alice.begin(input_lines(2))
     batch = batches.get(alice.account_id, batch_id)
     move(alice, batch_id, "cancelling")
-    assert not batches.park(batch, 2_000_000_000)
-    assert not batches.park(replace(batch, status="cancelling", execution=1), 2_000_000_000)
+    assert not executions.park(batch, 2_000_000_000)
+    assert not executions.park(replace(batch, status="cancelling", execution=1), 2_000_000_000)
 
 
 def test_two_wakers_start_one_execution(alice: Caller) -> None:
@@ -399,15 +400,33 @@ def test_a_failed_wake_fails_no_cancel(alice: Caller, monkeypatch: pytest.Monkey
 
 
 def test_a_waker_killed_halfway_is_repaired(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch_id = alice.begin(input_lines(2))
+    batch_id = parked(alice)
     set_batch(alice, batch_id, created_at=int(time.time()) - 200)
-    batch = batches.get(alice.account_id, batch_id)
-    assert batches.next_execution(batch)
-    aws.client("stepfunctions").stop_execution(
-        executionArn=f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{batch_id}"
-    )
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executions, "start", killed)
+        with pytest.raises(KilledError):
+            executions.wake(batches.get(alice.account_id, batch_id))
+    assert started(batch_id) == {batch_id: "RUNNING"}, "the old one sleeps on"
     assert invoke("sweep", sample("sweep")) == {"started": 1, "ended": 0, "looked": 0, "failed": 0}
     assert started(batch_id)[f"{batch_id}-1"] == "RUNNING"
+    assert invoke("sweep", sample("sweep"))["started"] == 0
+
+
+def test_what_sleeps_for_another_reason_is_not_looked_at(alice: Caller) -> None:
+    batch_id = parked(alice)
+    batch = batches.get(alice.account_id, batch_id)
+    far = int(time.time()) + 900
+    assert executions.park(batch, far, look_at=1)
+    assert batches.get(alice.account_id, batch_id).look_due(2)
+    assert executions.park(batch, far)
+    assert batches.get(alice.account_id, batch_id).look_at is None
+    assert executions.park(batch, far, look_at=1)
+    assert executions.follow(batch, 300)
+    assert not batches.get(alice.account_id, batch_id).look_due(time.time())
 
 
 def test_a_parked_chunks_carry_reaches_the_next_execution(alice: Caller) -> None:

@@ -19,6 +19,7 @@ from nightshift.batches import executions, planning
 from nightshift.batches import store as batches
 from nightshift.batches.charges import spent
 from nightshift.core import aws, settings
+from nightshift.engine import visit as engine_visit
 from nightshift.files import store as files
 from nightshift.input import layout, plan
 from nightshift.routes.route import Auth, Route, Sku
@@ -289,17 +290,60 @@ def test_a_look_that_comes_twice_or_late_does_nothing(
     alice: Caller, provider: Simulator, asleep: str, calls: list[dict[str, Any]]
 ) -> None:
     time_passes(alice, asleep)
-    assert (sweep(), sweep()) == (1, 1), "the first look is not made yet"
-    other = SubmissionStore(asleep, 0, "another worker")
-    assert other.claim(time.time())
+    assert (sweep(), sweep()) == (1, 0), "the first look is on its way"
     invoke("run_chunk", calls[0])
-    other.release()
-    assert execution_names() == [(asleep, "RUNNING")], "whoever has the claim wakes the batch"
+    after = batches.get(alice.account_id, asleep)
+    invoke("run_chunk", calls[0])
+    assert abs((batches.get(alice.account_id, asleep).look_at or 0) - (after.look_at or 0)) <= 10
+    assert execution_names() == [(asleep, "RUNNING")]
     assert alice("POST", f"/batches/{asleep}/cancel").json["status"] == "cancelling"
     before = provider.report()
-    invoke("run_chunk", calls[1])
+    invoke("run_chunk", calls[0])
     assert provider.report() == before
     assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")], "woken by the cancel"
+
+
+def test_a_look_that_is_lost_is_made_again(alice: Caller, asleep: str, calls: list[dict[str, Any]]) -> None:
+    time_passes(alice, asleep)
+    assert sweep() == 1
+    set_batch(alice, asleep, look_at=int(time.time()) - 1)  # a quarter of an hour later
+    assert sweep() == 1
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("parked_seconds", [-10, 7200])
+def test_a_look_that_outlasts_the_sleep_changes_nothing(
+    alice: Caller,
+    provider: Simulator,
+    asleep: str,
+    calls: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    parked_seconds: int,
+) -> None:
+    """The execution has woken by itself; perhaps it sleeps again."""
+    until = int(time.time()) + parked_seconds
+    monkeypatch.setattr(engine_visit, "_record", lambda *_: set_batch(alice, asleep, parked_until=until))
+    for ended in (False, True):
+        set_batch(alice, asleep, parked_until=int(time.time()) + 100)
+        time_passes(alice, asleep)
+        if ended:
+            ends(provider)
+        assert sweep() == 1
+        before = batches.get(alice.account_id, asleep)
+        invoke("run_chunk", calls[-1])
+        assert batches.get(alice.account_id, asleep) == replace(before, parked_until=until)
+        assert execution_names() == [(asleep, "RUNNING")]
+
+
+def test_what_is_to_go_on_in_seconds_wakes(
+    alice: Caller, asleep: str, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "FIRST_POLL_SECONDS", 0.5)
+    monkeypatch.setattr(decision, "DOUBLING_SECONDS", 0.0)
+    time_passes(alice, asleep)
+    assert sweep() == 1
+    invoke("run_chunk", calls[0])
+    assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")]
 
 
 def test_lines_for_real_time_are_left_to_the_execution(

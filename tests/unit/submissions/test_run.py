@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightshift.results.parts import decode_part
 from nightshift.routes.route import BatchApi
-from nightshift.submissions import collection
+from nightshift.submissions import collection, decision
 from nightshift.submissions.decision import CANCEL_SECONDS, LATE_FILES_SECONDS, poll_pause
 from nightshift.submissions.provider import LineError, ProviderError
 from nightshift.submissions.steps import DELETE_TRIES
@@ -126,7 +126,7 @@ def test_the_execution_sleeps_while_the_sweep_looks() -> None:
     slept = []
     while (result := one.visit()) is not None and result.state in ("wait", "park"):
         pause = result.look_seconds or result.wait_seconds
-        assert result.look_seconds is None or 150 <= result.look_seconds <= result.wait_seconds <= 3 * 3600
+        assert result.look_seconds is None or 150 <= result.look_seconds <= result.wait_seconds <= 6 * 3600
         assert result.look_seconds is not None or result.wait_seconds < 150
         slept += [result.wait_seconds] if result.look_seconds else []
         one.clock.now += pause
@@ -465,6 +465,24 @@ def test_a_cancel_that_comes_too_late_keeps_every_answer() -> None:
     one.provider._end(job, "completed")
     done(one)
     assert one.provider.cancels == 0
+
+
+def test_the_end_of_a_cancelled_batch_is_noticed_soon_however_large_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision, "LINES_PER_SECOND", 0.05)
+    one = world(looks=10_000, confirms_cancel=False)
+    one.visit()
+    one.cancelled = True
+    one.visit()
+    [job] = one.provider.jobs.values()
+    cancelled_at = one.clock.now
+    while one.clock.now < cancelled_at + 30:
+        result = one.visit()
+        assert result is not None
+        one.clock.now += result.wait_seconds
+    one.provider._end(job, "cancelled")
+    confirmed_at = one.clock.now
+    assert one.run() is not None
+    assert one.clock.now - confirmed_at < 40
 
 
 def test_a_cancel_that_is_never_confirmed_ends_after_a_bound() -> None:

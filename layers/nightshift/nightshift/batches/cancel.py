@@ -23,7 +23,7 @@ def cancel(account_id: str, batch_id: str) -> Batch:
             return batch
         cancelled = batches.transition(batch, "cancelling")
         if cancelled is not None:
-            if (cancelled.parked_until or 0) > time.time():
+            if cancelled.is_asleep(time.time()):
                 _wake(cancelled)
             return cancelled
 

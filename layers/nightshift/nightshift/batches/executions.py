@@ -1,19 +1,25 @@
 """Executions of the state machine ``run_batch``, one at a time for each batch.
 
 The first is named after its batch, a later one ``<batch>-<number>``. The batch's record has the number of the current
-one. An execution that is not the current one ends without effect.
+one, until when it sleeps, and from when on the sweep has a worker look whether it need (ADR 24). An execution that is
+not the current one ends without effect.
 """
 
 import json
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch
 from nightshift.core import aws, settings
+from nightshift.core.table import Table
 from nightshift.input.plan import Task
+
+_TABLE = Table("batches")
+_IS_CURRENT = "(attribute_not_exists(#execution) OR #execution = :current)"
+_IS_ASLEEP = f"#parked_until = :until AND {_IS_CURRENT}"
 
 ExecutionStatus = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE"]
 
@@ -39,7 +45,7 @@ def start(
     try:
         stepfunctions.start_execution(
             stateMachineArn=settings.state_machine(),
-            name=_name(batch_id, number),
+            name=name_of(batch_id, number),
             input=json.dumps(given),
         )
     except stepfunctions.exceptions.ExecutionAlreadyExists:
@@ -53,29 +59,79 @@ def waiting_task(task: Task, execution: int, events: int) -> dict[str, object]:
     return found | {"execution": execution, "slice": first}
 
 
-def follow(batch: Batch, wait_seconds: int, only_task: Task | None = None) -> bool:
+def follow(batch: Batch, wait_seconds: int) -> bool:
     """Start the execution after the batch's current one; False if another caller has, or the batch has ended.
-
-    With ``only_task``, it is run at once.
 
     Should this be killed between its two steps, the sweep starts the execution.
     """
     parked_until = int(time.time()) + wait_seconds if wait_seconds else None
-    followed = batches.next_execution(batch, parked_until)
-    if followed is None:
+    number = _next(batch, parked_until)
+    if number is None:
         return False
-    start(batch.account_id, batch.id, followed.execution, wait_seconds, only_task)
+    start(batch.account_id, batch.id, number, wait_seconds)
     return True
 
 
-def wake(batch: Batch, only_task: Task | None = None) -> bool:
-    """Let a batch whose execution waits go on at once; False if another caller has, or the batch has ended.
+def _next(batch: Batch, parked_until: int | None = None, *, condition: str = _IS_CURRENT, **values: Any) -> int | None:
+    """The number of the batch's next execution, which is its current one from now on; None where the batch has ended,
+    another caller has been faster, or the ``condition`` with its ``values`` does not hold.
 
-    A new execution takes the place of the one that waits, and runs the batch's ``only_task`` at once if that is given.
-    No harm is done if that one works meanwhile.
+    ``parked_until`` is set where the new execution begins with a pause.
     """
-    if not follow(batch, 0, only_task):
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set={"execution": batch.execution + 1, "parked_until": parked_until},
+        remove=["look_at"] if parked_until else ["look_at", "parked_until"],
+        condition=f"attribute_exists(#open) AND {condition}",
+        current=batch.execution,
+        **values,
+    )
+    return batch.execution + 1 if item else None
+
+
+def park(batch: Batch, until: int, look_at: int | None = None) -> bool:
+    """Record that the batch's execution sleeps until then; False if it has left its status or the execution.
+
+    A cancel that comes later finds the record, and wakes the batch. From ``look_at`` on, the sweep has a worker look.
+    """
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set={"parked_until": until, "look_at": look_at},
+        remove=[] if look_at else ["look_at"],
+        condition=f"#status = :status AND {_IS_CURRENT}",
+        status=batch.status,
+        current=batch.execution,
+    )
+    return item is not None
+
+
+def put_look(batch: Batch, look_at: int) -> bool:
+    """Record from when on the sweep has a worker look next; False if the batch does not sleep as ``batch`` says."""
+    item = _TABLE.update(
+        batch.account_id,
+        batch.id,
+        set={"look_at": look_at},
+        condition=f"#look_at = :before AND {_IS_ASLEEP}",
+        before=batch.look_at,
+        until=batch.parked_until,
+        current=batch.execution,
+    )
+    return item is not None
+
+
+def wake(batch: Batch, only_task: Task | None = None) -> bool:
+    """Let a batch whose execution sleeps go on at once; False if another caller has, it has ended, or sleeps no more.
+
+    A new execution takes the place of the one that sleeps, and runs the batch's ``only_task`` at once if that is given.
+    Should this be killed before its start, the sweep starts it.
+    """
+    until = batch.parked_until
+    number = None if until is None else _next(batch, condition=_IS_ASLEEP, until=until)
+    if number is None:
         return False
+    start(batch.account_id, batch.id, number, only_task=only_task)
     stepfunctions = aws.client("stepfunctions")
     try:
         stepfunctions.stop_execution(executionArn=arn_of(batch.id, batch.execution), cause="The batch was woken.")
@@ -87,7 +143,7 @@ def wake(batch: Batch, only_task: Task | None = None) -> bool:
 def wake_parked(account_id: str, batch_id: str) -> None:
     """Let a batch go on at once if all of it waits."""
     batch = batches.get(account_id, batch_id)
-    if (batch.parked_until or 0) > time.time():
+    if batch.is_asleep(time.time()):
         wake(batch)
 
 
@@ -99,10 +155,10 @@ def look_beside(batch: Batch, task: Task) -> None:
 
 
 def running() -> set[str]:
-    """The ids of all batches of which an execution is running."""
+    """The names of all executions that run."""
     pages = aws.client("stepfunctions").get_paginator("list_executions")
     found = pages.paginate(stateMachineArn=settings.state_machine(), statusFilter="RUNNING")
-    return {execution["name"].partition("-")[0] for page in found for execution in page["executions"]}
+    return {execution["name"] for page in found for execution in page["executions"]}
 
 
 def status(batch: Batch) -> ExecutionStatus | None:
@@ -114,11 +170,12 @@ def status(batch: Batch) -> ExecutionStatus | None:
         return None
 
 
-def _name(batch_id: str, number: int) -> str:
+def name_of(batch_id: str, number: int) -> str:
+    """The name of the batch's execution ``number``."""
     return f"{batch_id}-{number}" if number else batch_id
 
 
 def arn_of(batch_id: str, number: int) -> str:
     """The ARN of the batch's execution ``number``: that of its machine, with another resource type and the execution's
     name."""
-    return f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{_name(batch_id, number)}"
+    return f"{settings.state_machine().replace(':stateMachine:', ':execution:')}:{name_of(batch_id, number)}"

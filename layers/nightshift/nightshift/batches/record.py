@@ -1,6 +1,5 @@
 """The stored record of a batch, and what each stage of its life adds."""
 
-import math
 from typing import Literal
 
 import msgspec
@@ -133,9 +132,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
             return self.status in ("validating", "in_progress", "cancelling")
         return self.status == "in_progress"
 
+    def is_asleep(self, now: float) -> bool:
+        """Whether its execution only waits."""
+        return self.parked_until is not None and now < self.parked_until
+
     def look_due(self, now: float) -> bool:
-        """Whether the sweep is to have a worker look, because the execution only waits."""
-        return (self.look_at or math.inf) <= now < (self.parked_until or 0)
+        """Whether the sweep is to have a worker look if its execution need sleep any more."""
+        return self.look_at is not None and self.look_at <= now and self.is_asleep(now)
 
     def entered_at(self, status: Status) -> int | None:
         """When the batch entered ``status``; None where it never has."""

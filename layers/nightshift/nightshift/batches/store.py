@@ -9,7 +9,8 @@
 
 A status changes by ``transition`` alone: one conditional write that names the status it expects. The table's stream
 turns each such write into an event, so every change has exactly one event (ADR 3). While a batch has not ended, its
-attributes ``open`` (the account) and ``created_at`` put it into the index ``OpenBatches``.
+attributes ``open`` (the account) and ``created_at`` put it into the index ``OpenBatches``: for quotas, for files in
+use, and for the sweep. What its record says of its executions is in ``executions``.
 """
 
 import time
@@ -161,38 +162,6 @@ def mark_overdue(batch: Batch) -> None:
         condition="#status = :in_progress",
         in_progress="in_progress",
     )
-
-
-def next_execution(batch: Batch, parked_until: int | None = None) -> Batch | None:
-    """Give the batch the number of its next execution; None if another caller has, or the batch has ended.
-
-    ``parked_until`` is set where the new execution begins with a pause.
-    """
-    item = _TABLE.update(
-        batch.account_id,
-        batch.id,
-        set={"execution": batch.execution + 1, "parked_until": parked_until},
-        remove=[] if parked_until else ["parked_until"],
-        condition="attribute_exists(#open) AND (attribute_not_exists(#execution) OR #execution = :previous)",
-        previous=batch.execution,
-    )
-    return batch_of(item) if item else None
-
-
-def park(batch: Batch, until: int, look_at: int | None = None) -> bool:
-    """Record that the batch's execution waits until then; False if it has left its status or the execution.
-
-    A cancel that comes later finds the record, and wakes the batch. So may a look, from ``look_at`` on.
-    """
-    item = _TABLE.update(
-        batch.account_id,
-        batch.id,
-        set={"parked_until": until, "look_at": look_at or until},
-        condition="#status = :status AND (attribute_not_exists(#execution) OR #execution = :execution)",
-        status=batch.status,
-        execution=batch.execution,
-    )
-    return item is not None
 
 
 def files_written_at(batch: Batch) -> int:

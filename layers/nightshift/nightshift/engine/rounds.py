@@ -154,7 +154,7 @@ def _go_on(batch: Batch, following: Next, seconds: int) -> Next:
     if history.is_full(following.events):
         executions.follow(batch, seconds)
         return following
-    if seconds > pauses.SHORTEST and not batches.park(batch, int(time.time()) + seconds):
+    if seconds > pauses.SHORTEST and not executions.park(batch, int(time.time()) + seconds):
         seconds = 1  # it was cancelled meanwhile
     return replace(following, goes_on=True, wait_seconds=seconds)
 

@@ -16,6 +16,8 @@ from nightshift.engine.finalize import finalize
 
 # A batch is created and started within seconds; an older one without an execution has lost its start.
 LOST_AFTER_SECONDS = 120
+# A look that has not told of itself after the longest invocation is lost.
+LOST_LOOK_SECONDS = 900
 # How long finalizing may take after the deadline.
 OVERDUE_SECONDS = 3600
 
@@ -60,9 +62,9 @@ def sweep(now: int) -> Swept:
 
 
 def _tend(found: OpenBatch, now: int, running: set[str]) -> Action | None:
-    """Start or end the batch if nothing else does; ``running`` are the batches with a running execution."""
-    runs = found.id in running
+    """Start or end the batch if nothing else does; ``running`` are the names of the executions that run."""
     batch = batches.get(found.account_id, found.id)
+    runs = executions.name_of(batch.id, batch.execution) in running
     if batch.status in TERMINAL:
         return None  # the index lags behind
     if _is_late(batch, now):
@@ -70,7 +72,7 @@ def _tend(found: OpenBatch, now: int, running: set[str]) -> Action | None:
         logger.warning("late batch ended", batch_id=batch.id)
         return "ended"
     if runs and batch.status != "cancelling":
-        return _look(batch) if batch.look_due(now) else None
+        return _look(batch, now) if batch.look_due(now) else None
     if runs:
         return "started" if _waits_for_nothing(batch, now) and executions.wake(batch) else None
     return _restart(batch)
@@ -84,14 +86,14 @@ def _is_late(batch: Batch, now: int) -> bool:
 
 def _waits_for_nothing(batch: Batch, now: int) -> bool:
     """Whether the batch is cancelled and waits all the same, because its cancel could not wake it."""
-    return batch.status == "cancelling" and (batch.parked_until or 0) > now
+    return batch.status == "cancelling" and batch.is_asleep(now)
 
 
-def _look(batch: Batch) -> Action | None:
+def _look(batch: Batch, now: int) -> Action | None:
     """Have RunChunk look at the provider of a batch whose execution sleeps."""
     tasks = planning.tasks_of(batch)
-    if len(tasks) != 1:
-        return None  # its input is gone, which its execution finds
+    if len(tasks) != 1 or not executions.put_look(batch, now + LOST_LOOK_SECONDS):
+        return None  # its input is gone, which its execution finds; or it sleeps no more
     executions.look_beside(batch, tasks[0])
     return "looked"
 

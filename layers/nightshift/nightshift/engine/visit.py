@@ -41,22 +41,19 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
 def look(task: Task, seconds: float) -> None:
     """Visit the provider of a batch of one chunk whose execution sleeps, and wake the batch if that may end (ADR 24).
 
-    Should this fail, the next sweep has it tried again, and the execution wakes by itself in the end.
+    Should this fail, a later sweep has it tried again.
     """
     visit = Visit(chunk=task.chunk, began_at=round(time.time(), 3))
     batch = batches.get(task.account_id, task.batch_id)
-    if batch.execution != task.execution or not batch.look_due(time.time()):
-        return  # it does not sleep any more, or this look comes twice
+    if batch.execution != task.execution or not batch.is_asleep(visit.began_at):
+        return
     result = ask_provider(task, batch, seconds) or SliceResult("more")
-    if result.state == "wait":
-        return  # soon, or after another look that goes on
     _record(task.batch_id, _ended(visit, result))
-    if result.look_seconds is None:
+    now = time.time()
+    if result.look_seconds is not None:
+        executions.put_look(batch, int(now) + result.look_seconds)
+    elif batch.is_asleep(now):
         executions.wake(batch, task)
-    elif batch.parked_until is not None:
-        # Its status may have changed, but not its execution: that would not sleep any more.
-        slept = msgspec.structs.replace(batch, status=batches.get(batch.account_id, batch.id).status)
-        batches.park(slept, batch.parked_until, int(time.time()) + result.look_seconds)
 
 
 def _ended(visit: Visit, result: SliceResult) -> Visit:
@@ -108,6 +105,6 @@ def _park(task: Task, batch: Batch, result: SliceResult) -> SliceResult:
         seconds = min(seconds, pauses.SHORTEST)  # nothing wakes it again
     look_at = result.look_seconds and int(time.time()) + result.look_seconds
     waits = seconds > pauses.SHORTEST and task.execution is not None
-    if waits and not batches.park(batch, int(time.time()) + seconds, look_at):
+    if waits and not executions.park(batch, int(time.time()) + seconds, look_at):
         return msgspec.structs.replace(result, state="more", wait_seconds=0)  # it was cancelled meanwhile
     return msgspec.structs.replace(result, wait_seconds=seconds)

@@ -28,7 +28,7 @@ LINES_PER_SECOND = 250
 LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE = 60.0, 0.05
 # After a pause that is not shorter, the sweep looks, because each look of an execution costs three state transitions.
 # An execution that nothing wakes meanwhile looks by itself, at the latest after the second time.
-SWEPT_FROM_SECONDS, UNSWEPT_SECONDS = 150, 3 * 3600
+SWEPT_FROM_SECONDS, UNSWEPT_SECONDS = 150, 6 * 3600
 # How long a batch that may have been created is looked for before its file is given up.
 LOOKUP_SECONDS = 120.0
 # How long a batch that was created may be unknown to its provider before it is taken for lost.
@@ -97,9 +97,13 @@ def poll_pause(lines: int, age: float, left: float | None = None) -> float:
 
     ``left`` is when it will end, in seconds from now, by its own progress so far.
     """
-    first = max(FIRST_POLL_SECONDS, lines / LINES_PER_SECOND)
-    pause = min(LONGEST_POLL_SECONDS, max(first, min(age, DOUBLING_SECONDS), POLL_SHARE * age))
+    pause = min(LONGEST_POLL_SECONDS, max(closing_pause(age), lines / LINES_PER_SECOND, min(age, DOUBLING_SECONDS)))
     return pause if left is None else min(pause, max(LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE * age, left))
+
+
+def closing_pause(age: float) -> float:
+    """Seconds until the next look at a batch that has ended, or was asked to end, ``age`` seconds ago."""
+    return min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, POLL_SHARE * age))
 
 
 def execution_pause(pause: int, close_in: float) -> int | None:

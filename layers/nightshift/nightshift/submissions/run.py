@@ -119,7 +119,8 @@ class SubmissionRun:
 
     async def _begin(self, last: Submission | None) -> Submission | SliceResult:
         """The next submission of the chunk, or the end of the visit where there is none."""
-        collection = await asyncio.to_thread(self._steps.restored)
+        # Nothing of the chunk is stored before its first submission.
+        collection = self._steps.empty() if last is None else await asyncio.to_thread(self._steps.restored)
         unfinished = list(collection.unfinished())
         sent_to = last.end_line if last else 0
         first_fresh = next((number for number in unfinished if number >= sent_to), None)

@@ -22,6 +22,7 @@ from nightshift.submissions.decision import (
     LOOKUP_SECONDS,
     MAX_ROUNDS,
     Visit,
+    closing_pause,
     poll_pause,
     refusal_of,
     retry_pause,
@@ -126,6 +127,10 @@ class SubmissionSteps:
             return True
         return await asyncio.to_thread(self._visit.cancelled)
 
+    def empty(self) -> Collection:
+        """The chunk without a finished line."""
+        return Collection(self._chunk.segments, [None] * len(self._chunk.segments))
+
     def restored(self) -> Collection:
         """The finished lines of the chunk, from its seals and result parts. Blocks."""
         segments = self._chunk.segments
@@ -150,9 +155,10 @@ class SubmissionSteps:
             for file_id in await self._provider.find_files(name):
                 await self._provider.delete_file(file_id)
             lines = await asyncio.to_thread(self._submissions.lines, submission.number)
-            collection = Collection(self._chunk.segments, [None] * len(self._chunk.segments))
-            await asyncio.to_thread(self.write, collection, lines)
+            await asyncio.to_thread(self.write, self.empty(), lines)
         file_id = await self._provider.upload(name, self._file)
+        self._file.unlink()
+        self.new = None
         return _moved(submission, "creating", self._clock(), file_id=file_id, create_sent=False)
 
     async def _create(self, submission: Submission) -> Submission:
@@ -224,9 +230,10 @@ class SubmissionSteps:
         if stopped_at is not None and now > stopped_at + CANCEL_SECONDS:
             files = {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
             return _moved(after, "collecting", now, **files)
-        since = after.ended_at or stopped_at or after.since
-        left = None if batch.ended or after.stopping else seconds_left(after, now)
-        return replace(after, not_before=now + poll_pause(after.lines, now - since, left))
+        closing_since = after.ended_at or stopped_at
+        if closing_since is not None:
+            return replace(after, not_before=now + closing_pause(now - closing_since))
+        return replace(after, not_before=now + poll_pause(after.lines, now - after.since, seconds_left(after, now)))
 
     async def _collect(self, submission: Submission) -> Submission:
         now = self._clock()
