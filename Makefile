@@ -90,7 +90,7 @@ format: install ## Format the code and apply automatic fixes
 	ruff format .
 	ruff check --fix .
 
-bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-api bench-scale bench-batch_mode bench-simulated ## Run the benchmarks against named peers and limits
+bench: bench-run_chunk bench-validate bench-finalize bench-cold_start bench-tls bench-scale bench-batch_mode bench-simulated ## Run the benchmarks against named peers and limits
 
 # Models with clocks of their own, so that they can run side by side.
 bench-simulated: install

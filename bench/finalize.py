@@ -184,7 +184,8 @@ def main() -> None:
             size = sealed.megabytes
             of = f"{kind} answers, {size:.0f} MB"
 
-            peaks[kind] = partial(peak, sealed)
+            if kind in FLAT:
+                peaks[kind] = partial(peak, sealed)
             if kind == FLAT[0]:
                 continue  # measured for its memory only
 

@@ -279,8 +279,7 @@ def test_a_batch_that_has_ended_at_the_provider_wakes(
     assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")]
     arn = executions.arn_of(asleep, 1)
     given = json.loads(aws.client("stepfunctions").describe_execution(executionArn=arn)["input"])
-    assert (given["run"], given["task"]["execution"]) == ("chunk", 1), "it need not be validated again"
-    assert run_chunk(given["task"])["state"] == "done"
+    assert (given["run"], given["task"]["execution"], given["task"]["slice"]["state"]) == ("end", 1, "done")
     invoke("finalize_batch", alice.round(asleep, "done", execution=1))
     assert ids(alice, alice.batch(asleep)) == [f"r{number}" for number in range(5)]
     assert provider.report()["batches_created"] == 1
@@ -354,6 +353,10 @@ def test_lines_for_real_time_are_left_to_the_execution(
     invoke("run_chunk", calls[0])
     assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")]
     assert provider.report()["received"] == 0
+    given = aws.client("stepfunctions").describe_execution(executionArn=executions.arn_of(asleep, 1))["input"]
+    assert json.loads(given)["run"] == "chunk"
+    assert run_chunk(json.loads(given)["task"])["state"] == "done"
+    assert provider.report()["received"] == 5
 
 
 # --- the claims -------------------------------------------------------------------------------------------------------

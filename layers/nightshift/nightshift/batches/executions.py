@@ -25,11 +25,17 @@ ExecutionStatus = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTE
 
 
 def start(
-    account_id: str, batch_id: str, number: int = 0, wait_seconds: int = 0, only_task: Task | None = None
+    account_id: str,
+    batch_id: str,
+    number: int = 0,
+    wait_seconds: int = 0,
+    only_task: Task | None = None,
+    *,
+    is_done: bool = False,
 ) -> None:
     """Start the batch's execution ``number``, which first waits. If it was started before, nothing happens.
 
-    With ``only_task``, the one of a batch that is validated, it is run at once.
+    With ``only_task``, the one of a batch that is validated, it is run at once; if it ``is_done``, the batch is ended.
     """
     stepfunctions = aws.client("stepfunctions")
     given: dict[str, object] = {
@@ -41,7 +47,8 @@ def start(
         "events": 0,
     }
     if only_task is not None:
-        given |= {"run": "chunk", "scout": False, "chunks": [], "task": waiting_task(only_task, number, 0)}
+        task = waiting_task(only_task, number, 0, "done" if is_done else None)
+        given |= {"run": "end" if is_done else "chunk", "scout": False, "chunks": [], "task": task}
     try:
         stepfunctions.start_execution(
             stateMachineArn=settings.state_machine(),
@@ -52,9 +59,9 @@ def start(
         return
 
 
-def waiting_task(task: Task, execution: int, events: int) -> dict[str, object]:
+def waiting_task(task: Task, execution: int, events: int, state: Literal["done"] | None = None) -> dict[str, object]:
     """The input of RunChunk for a chunk that the execution runs without the Map, before its first slice."""
-    first: dict[str, object] = {"state": None, "wait_seconds": 0, "events": events}
+    first: dict[str, object] = {"state": state, "wait_seconds": 0, "events": events}
     found: dict[str, object] = msgspec.to_builtins(task)
     return found | {"execution": execution, "slice": first}
 
@@ -121,17 +128,17 @@ def put_look(batch: Batch, look_at: int) -> bool:
     return item is not None
 
 
-def wake(batch: Batch, only_task: Task | None = None) -> bool:
+def wake(batch: Batch, only_task: Task | None = None, *, is_done: bool = False) -> bool:
     """Let a batch whose execution sleeps go on at once; False if another caller has, it has ended, or sleeps no more.
 
-    A new execution takes the place of the one that sleeps, and runs the batch's ``only_task`` at once if that is given.
-    Should this be killed before its start, the sweep starts it.
+    A new execution takes the place of the one that sleeps. If it is given the batch's ``only_task``, it runs that at
+    once, or ends the batch if the task ``is_done``. Should this be killed before its start, the sweep starts it.
     """
     until = batch.parked_until
     number = None if until is None else _next(batch, condition=_IS_ASLEEP, until=until)
     if number is None:
         return False
-    start(batch.account_id, batch.id, number, only_task=only_task)
+    start(batch.account_id, batch.id, number, only_task=only_task, is_done=is_done)
     stepfunctions = aws.client("stepfunctions")
     try:
         stepfunctions.stop_execution(executionArn=arn_of(batch.id, batch.execution), cause="The batch was woken.")

@@ -53,7 +53,7 @@ def look(task: Task, seconds: float) -> None:
     if result.look_seconds is not None:
         executions.put_look(batch, int(now) + result.look_seconds)
     elif batch.is_asleep(now):
-        executions.wake(batch, task)
+        executions.wake(batch, task, is_done=result.state == "done")
 
 
 def _ended(visit: Visit, result: SliceResult) -> Visit:
