@@ -197,9 +197,9 @@ def put_progress(
 
 
 def begin_run(batch_id: str, chunk: int, run_id: str) -> bool:
-    """Record the run that works on the chunk from now on. An older one finds this and stops; True if there was none."""
+    """Record the run that works on the chunk from now on. An older one finds this and stops; True for the first."""
     before = _TABLE.update(batch_id, f"chunk#{chunk:04d}", set={"run": run_id} | _expiring(), returns="ALL_OLD")
-    return "run" not in (before or {})
+    return not before
 
 
 def is_last_run(batch_id: str, chunk: int, run_id: str) -> bool:
