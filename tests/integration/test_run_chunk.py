@@ -451,10 +451,16 @@ def test_only_the_first_run_of_a_chunk_looks_for_no_results(alice: Caller, upstr
         assert calls == []
         assert alice.run_chunks(batch_id)[0]["state"] == "done"
         assert calls == ["HeadObject"] * 3, "one for each segment"
+        calls.clear()
+        old = alice.begin(input_lines(1))
+        set_batch(alice, old, created_at=int(time.time()) - 600)
+        calls.clear()
+        assert alice.run_chunks(old)[0]["state"] == "done"
+        assert calls == ["HeadObject", "ListObjectsV2"], "its tables may have been restored"
     finally:
         for name in names:
             events.unregister(name, note)
-    assert len(upstream.received) == 5
+    assert len(upstream.received) == 6
 
 
 def test_an_older_run_stops_and_is_not_done(alice: Caller, upstream: Server, monkeypatch: pytest.MonkeyPatch) -> None:

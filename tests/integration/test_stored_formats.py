@@ -93,7 +93,7 @@ def test_what_an_older_version_began_is_finished(path: Path, upstream: Server) -
     assert alice("GET", "/webhook").json["url"] == "https://example.com/hook"
     known = {batch["metadata"]["stage"]: batch["id"] for batch in alice("GET", "/batches").json["data"]}
     for stage in ("running", "cancelling"):
-        batches.begin_run(known[stage], 0, "run_older")  # as a worker of any version does before it stores a line
+        batches.begin_run(known[stage], 0, "run_older")  # as workers do before they store a line
     ended = {"completed": alice.batch(known["completed"])}
     for stage in ("running", "cancelling", "validating"):
         batch_id = known[stage]

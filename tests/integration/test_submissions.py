@@ -18,6 +18,7 @@ from nightshift.accounts.spend import DOLLAR
 from nightshift.batches import executions, planning
 from nightshift.batches import store as batches
 from nightshift.batches.charges import spent
+from nightshift.chunks.chunk import SliceResult
 from nightshift.core import aws, settings
 from nightshift.engine import visit as engine_visit
 from nightshift.files import store as files
@@ -300,6 +301,34 @@ def test_a_look_that_comes_twice_or_late_does_nothing(
     invoke("run_chunk", calls[0])
     assert provider.report() == before
     assert execution_names() == [(asleep, "ABORTED"), (f"{asleep}-1", "RUNNING")], "woken by the cancel"
+
+
+def test_a_look_without_the_claim_leaves_the_batch_to_who_has_it(
+    alice: Caller, asleep: str, calls: list[dict[str, Any]]
+) -> None:
+    time_passes(alice, asleep)
+    assert sweep() == 1
+    assert SubmissionStore(asleep, 0, "another look").claim(time.time())
+    invoke("run_chunk", calls[0])
+    assert execution_names() == [(asleep, "RUNNING")]
+    look_at = batches.get(alice.account_id, asleep).look_at
+    assert look_at is not None
+    assert look_at < time.time() + CLAIM_SECONDS, "a later sweep looks again"
+
+
+def test_a_visit_that_is_made_again_does_not_sleep(alice: Caller, asleep: str) -> None:
+    """Step Functions had no answer of the one that recorded the sleep."""
+    [task] = msgspec.to_builtins(plan.read(asleep))
+    seen: list[bool] = []
+
+    def work(*_: Any) -> SliceResult:
+        seen.append(batches.get(alice.account_id, asleep).is_asleep(time.time()))
+        return SliceResult("more")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_visit, "run_slice", work)
+        run_chunk(task | {"execution": 0}, retries=1)
+    assert seen == [False]
 
 
 def test_a_look_that_is_lost_is_made_again(alice: Caller, asleep: str, calls: list[dict[str, Any]]) -> None:

@@ -74,7 +74,7 @@ def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -
         counts, cost = batches.progress(batch).counts, cost_of(batch)
         submitted = submissions.of_batch(batch.id)
         waits_for = reasons(batch, time.time())
-    route = batch.plan.route if batch.plan else None
+    route, parked = batch.plan.route if batch.plan else None, batch.parked_until or 0
     rows: list[tuple[str, object]] = [
         ("id", batch.id),
         ("account", account),
@@ -84,10 +84,7 @@ def show_batch(operator: Operator, batch_id: BatchId, as_json: AsJson = False) -
         ("lines", f"{counts.completed} completed, {counts.failed} failed, {counts.total} total" if counts else None),
         ("execution", batch.execution),
         ("waits for", "; ".join(waits_for) or None),
-        (
-            "waits until",
-            show.moment(batch.look_at or parked) if (parked := batch.parked_until or 0) > time.time() else None,
-        ),
+        ("waits until", show.moment(min(parked, batch.look_at or parked)) if parked > time.time() else None),
         ("route", f"{route.provider} {route.upstream_model} {route.sku.id} ({route.mode})" if route else None),
         ("rescued by", f"{rescue.provider} {rescue.sku.id}" if (rescue := batch.rescue_route) else None),
         ("cost", None if batch.usage is None else _dollars(cost.dollars)),

@@ -1,8 +1,8 @@
-"""Executions of the state machine ``run_batch``, one at a time for each batch.
+"""Executions of the state machine ``run_batch``, one for each batch after another.
 
 The first is named after its batch, a later one ``<batch>-<number>``. The batch's record has the number of the current
-one, until when it sleeps, and from when on the sweep has a worker look whether it need (ADR 24). An execution that is
-not the current one ends without effect.
+one, until when it sleeps, and from when on the sweep has a worker ask the provider whether the wait is over (ADR 24).
+An execution that is not the current one ends without effect.
 """
 
 import json
@@ -112,6 +112,18 @@ def park(batch: Batch, until: int, look_at: int | None = None) -> bool:
         current=batch.execution,
     )
     return item is not None
+
+
+def unpark(batch: Batch) -> None:
+    """Record that the batch's execution sleeps no more: the visit that recorded it was lost, and is made again."""
+    _TABLE.update(
+        batch.account_id,
+        batch.id,
+        remove=["parked_until", "look_at"],
+        condition=_IS_ASLEEP,
+        until=batch.parked_until,
+        current=batch.execution,
+    )
 
 
 def put_look(batch: Batch, look_at: int) -> bool:

@@ -75,8 +75,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     time what the provider's batch API has not; ``batch_lines`` and ``batch_usage`` count what that API has answered.
     ``request_digest`` identifies the request that made the batch; ``retry_of`` is the batch whose failed lines it has.
     ``execution`` is the number of its execution, counted from 0. Until ``parked_until``, the execution waits and does
-    nothing else, unless another one has taken its place. From ``look_at`` on, the sweep has a worker look whether it
-    need not wait any more.
+    nothing else, unless another one has taken its place. From ``look_at`` on, the sweep has a worker ask the
+    provider whether the wait is over.
     """
 
     account_id: str
@@ -137,7 +137,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         return self.parked_until is not None and now < self.parked_until
 
     def look_due(self, now: float) -> bool:
-        """Whether the sweep is to have a worker look if its execution need sleep any more."""
+        """Whether the sweep is to have a worker ask the provider, because the execution sleeps."""
         return self.look_at is not None and self.look_at <= now and self.is_asleep(now)
 
     def entered_at(self, status: Status) -> int | None:

@@ -27,10 +27,10 @@ class S3ChunkStore:
         self.superseded = False
         self._was_empty = False
 
-    def begin(self, *, only_runs_store: bool) -> None:
-        """Take the chunk over from any older run. The first one looks for no results if ``only_runs_store`` any."""
+    def begin(self, *, is_fresh: bool) -> None:
+        """Take the chunk over from any older run. The first one of a batch that ``is_fresh`` looks for no results."""
         is_first = batches.begin_run(self._task.batch_id, self._task.chunk, self._run_id)
-        self._was_empty = is_first and only_runs_store
+        self._was_empty = is_first and is_fresh
 
     def read(self, segment: Segment) -> bytes:
         try:

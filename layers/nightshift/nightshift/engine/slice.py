@@ -35,6 +35,8 @@ ANSWER_BYTES = 32 * 1024 * 1024
 LIMITS = RunLimits()
 # How long a worker stays for a permit that is near, and how often it looks.
 NEAR_SECONDS, LOOK_SECONDS = 10.0, 1.0
+# The tables are restored by copying them, which takes longer.
+FRESH_SECONDS = 300
 
 
 def run_slice(task: Task, carry: Carry, batch: Batch, seconds: float) -> SliceResult:
@@ -109,7 +111,7 @@ async def _run_realtime(
     concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
     budget, tenure = ByteBudget(ANSWER_BYTES), Tenure(place, permit, scout=task.scout)
     store = S3ChunkStore(task, batch.input_file_id, run_id)
-    store.begin(only_runs_store=plan.route.mode == "realtime")  # and no submission before a rescue
+    store.begin(is_fresh=_is_fresh(batch, plan))
     seconds = request_seconds(route.timeout_seconds, ends_at - time.time() - LIMITS.slice_margin_seconds)
     deadlines = Deadlines(ends_at, batch.expires_at, seconds)
     extra_body = _raw_fields(route.realtime_extra_body)
@@ -134,6 +136,12 @@ async def _run_realtime(
     if run.input_gone and result.state == "done":
         _tell_of_lost_input(task)
     return result
+
+
+def _is_fresh(batch: Batch, plan: Planned) -> bool:
+    """Whether the first run of a chunk is known to be that: no submission has come before it, and no restore of the
+    tables since, which would take longer."""
+    return plan.route.mode == "realtime" and time.time() < batch.created_at + FRESH_SECONDS
 
 
 async def _first_permit(place: Place, wanted: int, ends_at: float) -> Permit:

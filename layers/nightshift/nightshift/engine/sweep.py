@@ -2,6 +2,7 @@
 waited for are looked at."""
 
 import random
+import time
 from typing import Literal
 
 from msgspec import Struct
@@ -10,14 +11,15 @@ from nightshift.batches import executions, planning
 from nightshift.batches import store as batches
 from nightshift.batches.record import Batch, OpenBatch
 from nightshift.batches.status import TERMINAL
+from nightshift.core.errors import UnavailableError
 from nightshift.core.log import count, logger
 from nightshift.engine import rounds
 from nightshift.engine.finalize import finalize
 
 # A batch is created and started within seconds; an older one without an execution has lost its start.
 LOST_AFTER_SECONDS = 120
-# A look that has not told of itself after the longest invocation is lost.
-LOST_LOOK_SECONDS = 900
+# A look that has recorded nothing is lost after the 300 s that it may wait for a worker, and the longest invocation.
+LOST_LOOK_SECONDS = 1_200
 # How long finalizing may take after the deadline.
 OVERDUE_SECONDS = 3600
 
@@ -47,6 +49,9 @@ def sweep(now: int) -> Swept:
     for batch in found:
         try:
             action = _tend(batch, now, running)
+        except UnavailableError:
+            logger.info("batch of a later version left alone", batch_id=batch.id)
+            continue
         except Exception:
             # The others are swept all the same, and the next sweep tries this one again.
             swept.failed += 1
@@ -72,10 +77,10 @@ def _tend(found: OpenBatch, now: int, running: set[str]) -> Action | None:
         logger.warning("late batch ended", batch_id=batch.id)
         return "ended"
     if runs and batch.status != "cancelling":
-        return _look(batch, now) if batch.look_due(now) else None
+        return _look(batch) if batch.look_due(now) else None
     if runs:
         return "started" if _waits_for_nothing(batch, now) and executions.wake(batch) else None
-    return _restart(batch)
+    return _restart(batch, now)
 
 
 def _is_late(batch: Batch, now: int) -> bool:
@@ -89,22 +94,23 @@ def _waits_for_nothing(batch: Batch, now: int) -> bool:
     return batch.status == "cancelling" and batch.is_asleep(now)
 
 
-def _look(batch: Batch, now: int) -> Action | None:
+def _look(batch: Batch) -> Action | None:
     """Have RunChunk look at the provider of a batch whose execution sleeps."""
     tasks = planning.tasks_of(batch)
-    if len(tasks) != 1 or not executions.put_look(batch, now + LOST_LOOK_SECONDS):
+    if len(tasks) != 1 or not executions.put_look(batch, int(time.time()) + LOST_LOOK_SECONDS):
         return None  # its input is gone, which its execution finds; or it sleeps no more
     executions.look_beside(batch, tasks[0])
     return "looked"
 
 
-def _restart(batch: Batch) -> Action | None:
+def _restart(batch: Batch, now: int) -> Action | None:
     """Start the batch's execution if its start was lost, or the next one if it has ended."""
     status = executions.status(batch)
     if status == "RUNNING":
         return None
     if status is None:
-        executions.start(batch.account_id, batch.id, batch.execution)
+        pause = max(0, (batch.parked_until or 0) - now)
+        executions.start(batch.account_id, batch.id, batch.execution, pause)
         logger.warning("lost batch started", batch_id=batch.id)
         return "started"
     # CloseAbandoned should have done this.

@@ -25,6 +25,8 @@ def visit(task: Task, retries: int, seconds: float) -> tuple[SliceResult, int]:
     batch = batches.get(task.account_id, task.batch_id)
     if task.execution not in (None, batch.execution):
         return SliceResult("done"), events  # another execution has taken this one's place
+    if task.execution is not None and batch.is_asleep(began_at):
+        executions.unpark(batch)
     batch = _begun(batch)
     carry = _carry(task)
     if history.is_full(events):

@@ -18,16 +18,16 @@ from nightshift.submissions.record import Submission
 
 # How often a line is sent through the batch API.
 MAX_ROUNDS = 3
-# The first and the longest pause between two looks at a batch. In between, a pause is the batch's age while that is
-# short, and then half of it, so that an end is noticed with little delay compared to the wait so far.
+# The first and the longest pause between two looks at a batch. In between, a pause is the batch's age, up to
+# DOUBLING_SECONDS, until a share of the age is more: an end is noticed with little delay compared to the wait so far.
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, POLL_SHARE, DOUBLING_SECONDS = 5.0, 1800.0, 0.5, 300.0
 # A provider's batch is not expected to answer more lines a second: it is not looked at before.
 LINES_PER_SECOND = 250
 # A pause that the batch's own progress shortens is at least so long, and such a part of its age: a batch may stop just
 # before its end, for hours.
 LEAST_BY_PROGRESS_SECONDS, LEAST_BY_PROGRESS_SHARE = 60.0, 0.05
-# After a pause that is not shorter, the sweep looks, because each look of an execution costs three state transitions.
-# An execution that nothing wakes meanwhile looks by itself, at the latest after the second time.
+# A look that is due in SWEPT_FROM_SECONDS or more is the sweep's, because one of an execution costs three state
+# transitions. An execution that nothing wakes meanwhile looks by itself after UNSWEPT_SECONDS at the latest.
 SWEPT_FROM_SECONDS, UNSWEPT_SECONDS = 150, 6 * 3600
 # How long a batch that may have been created is looked for before its file is given up.
 LOOKUP_SECONDS = 120.0

@@ -21,6 +21,8 @@ from nightshift.submissions.store import CLAIM_SECONDS, ClaimLostError
 
 # A visit starts no step when less is left of its invocation.
 STEP_SECONDS = 60.0
+# Another worker has the claim. Whatever there is to do, it does.
+CLAIMED = SliceResult("wait", round(CLAIM_SECONDS / 2), waits_for="provider", look_seconds=round(CLAIM_SECONDS / 2))
 
 
 class SubmissionRun:
@@ -44,13 +46,13 @@ class SubmissionRun:
     async def run(self) -> SliceResult | None:
         """Go on until there is a reason to pause; None if the rest of the chunk is to be answered in real time."""
         if not await asyncio.to_thread(self._submissions.claim, self._clock()):
-            return waiting(round(CLAIM_SECONDS / 2), "provider")
+            return CLAIMED
         try:
             async with self._kept_claim():
                 return await self._advance()
         except ClaimLostError:
             logger.warning("another worker has the claim on the submission")
-            return waiting(round(CLAIM_SECONDS / 2), "provider")
+            return CLAIMED
         finally:
             await asyncio.to_thread(self._submissions.release)
 
@@ -119,8 +121,7 @@ class SubmissionRun:
 
     async def _begin(self, last: Submission | None) -> Submission | SliceResult:
         """The next submission of the chunk, or the end of the visit where there is none."""
-        # Nothing of the chunk is stored before its first submission.
-        collection = self._steps.empty() if last is None else await asyncio.to_thread(self._steps.restored)
+        collection = await asyncio.to_thread(self._steps.restored)
         unfinished = list(collection.unfinished())
         sent_to = last.end_line if last else 0
         first_fresh = next((number for number in unfinished if number >= sent_to), None)

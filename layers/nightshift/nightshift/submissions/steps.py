@@ -127,10 +127,6 @@ class SubmissionSteps:
             return True
         return await asyncio.to_thread(self._visit.cancelled)
 
-    def empty(self) -> Collection:
-        """The chunk without a finished line."""
-        return Collection(self._chunk.segments, [None] * len(self._chunk.segments))
-
     def restored(self) -> Collection:
         """The finished lines of the chunk, from its seals and result parts. Blocks."""
         segments = self._chunk.segments
@@ -155,7 +151,8 @@ class SubmissionSteps:
             for file_id in await self._provider.find_files(name):
                 await self._provider.delete_file(file_id)
             lines = await asyncio.to_thread(self._submissions.lines, submission.number)
-            await asyncio.to_thread(self.write, self.empty(), lines)
+            collection = Collection(self._chunk.segments, [None] * len(self._chunk.segments))
+            await asyncio.to_thread(self.write, collection, lines)
         file_id = await self._provider.upload(name, self._file)
         self._file.unlink()
         self.new = None
