@@ -416,6 +416,21 @@ def test_a_waker_killed_halfway_is_repaired(alice: Caller, monkeypatch: pytest.M
     assert invoke("sweep", sample("sweep"))["started"] == 0
 
 
+def test_a_lost_start_keeps_its_pause(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = alice.begin(input_lines(2))
+    set_batch(alice, batch_id, created_at=int(time.time()) - 200)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executions, "start", killed)
+        with pytest.raises(KilledError):
+            executions.follow(batches.get(alice.account_id, batch_id), 300)
+    assert invoke("sweep", sample("sweep"))["started"] == 1
+    assert 290 <= input_of(f"{batch_id}-1")["wait_seconds"] <= 300
+
+
 def test_what_sleeps_for_another_reason_is_not_looked_at(alice: Caller) -> None:
     batch_id = parked(alice)
     batch = batches.get(alice.account_id, batch_id)

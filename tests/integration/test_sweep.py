@@ -4,6 +4,7 @@ import contextlib
 import time
 
 import pytest
+from nightshift.batches.record import FORMAT
 from nightshift.core import aws, settings
 from nightshift.input import plan
 
@@ -45,6 +46,13 @@ def test_running_and_new_batches_are_left_alone(alice: Caller) -> None:
     put_batch(alice, "batch_young", created_at=int(time.time()))
     assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
     assert executions() == [running]
+
+
+def test_a_batch_of_a_later_version_is_left_alone(alice: Caller) -> None:
+    batch_id = alice.create(input_lines(1))
+    set_batch(alice, batch_id, created_at=int(time.time()) - 200, format=FORMAT + 1)
+    assert sweep() == {"started": 0, "ended": 0, "looked": 0, "failed": 0}
+    assert executions() == [batch_id]
 
 
 def test_a_batch_left_open_by_an_abort_is_ended(alice: Caller) -> None:

@@ -89,7 +89,7 @@ class Visit(Struct, frozen=True):
     folder: Path
     cancelled: Callable[[], bool]
     started: Callable[[], None]
-    swept: bool = False
+    swept: bool
 
 
 def poll_pause(lines: int, age: float, left: float | None = None) -> float:
