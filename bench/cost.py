@@ -110,9 +110,11 @@ def at_latency(usage: Usage, count: int, latency: float, timeout: float = 600) -
     It adds the seconds of waiting; for every ``store_seconds`` of them a result part and a progress write; for every
     ``tick_seconds`` a read of the status, and a read and a write of the lease; and for each further slice a start, a
     HEAD of each segment, a list of the result parts, and a read of those of open segments. A slice sends no request in
-    its last ``timeout`` + 20 seconds, and is billed until the last answer.
+    its last ``timeout`` + 20 seconds, and is billed until the last answer. A run with this latency stays as it is.
     """
     scaled = deepcopy(usage)
+    if usage.latency == latency:
+        return scaled
     work = count / layout.WORKER_CONCURRENCY * latency
     starting = INVOCATION_SECONDS - LIMITS.slice_margin_seconds - timeout
     slices = max(1, math.ceil(work / (starting + latency)))

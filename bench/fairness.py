@@ -386,7 +386,7 @@ def nine_batches(*, kill_every: float | None = None, seed: int = 1) -> tuple[Sim
 
 
 def main() -> None:
-    _, many = many_batches(300, 30, 3, 256, 2_000, 2_700)
+    _, many = many_batches(300, 30, 3, 256, 2_000, 1_350)
     _, nine = nine_batches()
     _, killed = nine_batches(kill_every=15.0)
     runs = {"300 batches": many, "nine batches": nine, "nine batches, a worker killed every 15 s": killed}

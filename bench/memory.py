@@ -1,7 +1,8 @@
 """How much memory each function needs for the largest legal batches, against its MemorySize in the template.
 
 The whole system runs on its own local stack, whose upstream speaks TLS, as providers do. The peak of a function is the
-high-water mark of the resident set of its processes. Every variant starts with new processes.
+high-water mark of the resident set of its processes. Every variant starts with new processes. The open files of
+RunChunk are counted, too, because each request in flight is one.
 """
 
 import os
@@ -32,6 +33,8 @@ from tests.e2e.conftest import ENDED, Local, wait_for
 MB = 1024 * 1024
 # The highest share of its MemorySize that a function should use.
 WANTED = 0.8
+# docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: file descriptors.
+LAMBDA_FILES = 1024
 
 
 @dataclass
@@ -90,7 +93,7 @@ VARIANTS = [
     Variant("12 lines of 16 MB, validated later", 12, 16 * MB - 4096, {"latency_ms": 3000}, sync=False),
     Variant("50,000 lines of 4 KB, aborted", 50_000, 4_180, {"latency_ms": 30_000}, during=abort),
     Variant("80 lines, answers of 7 MB", 80, 1000, {"answer_bytes": 7 * MB}),
-    Variant("850 lines, answers of 1 MB", 850, 600, {"answer_bytes": MB}),
+    Variant("1,050 lines, answers of 1 MB", 1_050, 600, {"answer_bytes": MB}),
     Variant("10,000 lines, answers of 40 KB", 10_000, 1000, {"answer_bytes": 40_000}),
     Variant("50,000 lines of 4 KB, all refused and retried", 50_000, 4_180, {"error_rate": {"400": 1}}, after=retry),
     Variant(
@@ -111,11 +114,12 @@ VARIANTS = [
 
 
 class Watch(threading.Thread):
-    """Records each function's highest peak until it is stopped."""
+    """Records each function's highest peak, and the most files it had open, until it is stopped."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
         self.peaks: defaultdict[str, int] = defaultdict(int)
+        self.files: defaultdict[str, int] = defaultdict(int)
         self._folder = folder
         self._stopped = threading.Event()
 
@@ -127,21 +131,21 @@ class Watch(threading.Thread):
         for pid, function in workers(self._folder):
             try:
                 status = Path(f"/proc/{pid}/status").read_text()
+                self.files[function] = max(self.files[function], len(os.listdir(f"/proc/{pid}/fd")))
             except OSError:
                 continue  # the process has ended
             for line in status.splitlines():
                 if line.startswith("VmHWM:"):
                     self.peaks[function] = max(self.peaks[function], int(line.split()[1]) * 1024)
 
-    def stop(self) -> dict[str, int]:
+    def stop(self) -> None:
         self.measure()
         self._stopped.set()
         self.join()
-        return dict(self.peaks)
 
 
-def run(local: Local, variant: Variant) -> dict[str, int]:
-    """Run one batch. Returns the peak of each function that took part, in bytes."""
+def run(local: Local, variant: Variant) -> Watch:
+    """Run one batch. Returns what each function that took part has used at most."""
     for pid, _ in workers(local.folder):
         os.kill(pid, signal.SIGKILL)
     local.upstream.reset()
@@ -166,15 +170,16 @@ def run(local: Local, variant: Variant) -> dict[str, int]:
     assert batch.request_counts.completed + batch.request_counts.failed == variant.lines
     print(f"  {variant.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     variant.after(local, batch)
-    peaks = watch.stop()
+    watch.stop()
     empty(local)
-    return peaks
+    return watch
 
 
 def main() -> None:
     chosen = [variant for variant in VARIANTS if not sys.argv[1:] or any(word in variant.name for word in sys.argv[1:])]
     rows: list[dict[str, Any]] = []
     highest: defaultdict[str, float] = defaultdict(float)
+    files = 0
     with (
         tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder,
         stack("memory", NIGHTSHIFT_UPSTREAM_CERTIFICATE=str(certificate(Path(folder)))) as local,
@@ -184,7 +189,9 @@ def main() -> None:
         routes.apply([replace(route, max_concurrency=WORKER_CONCURRENCY) for route in routes.all_routes()])
         sizes = {name: int(found["MemorySize"]) for name, found in configured(local).items()}
         for variant in chosen:
-            for name, peak in run(local, variant).items():
+            watch = run(local, variant)
+            files = max(files, watch.files["RunChunk"])
+            for name, peak in watch.peaks.items():
                 rows.append(report.row(f"{variant.name}: {name}", [peak / MB], "MB", [sizes[name]]))
                 highest[name] = max(highest[name], peak / MB / sizes[name])
     targets = [
@@ -192,6 +199,8 @@ def main() -> None:
         for name in FUNCTIONS
         if name in highest
     ]
+    rows.append(report.row("RunChunk: open files", [files], "", [LAMBDA_FILES]))
+    targets.append(report.target(f"RunChunk: open files, of {LAMBDA_FILES}", files / LAMBDA_FILES, 1, at_least=False))
     report.publish("memory", rows, targets, report.versions("aiohttp", "boto3", "msgspec"))
 
 

@@ -32,14 +32,14 @@ from tests.integration.support import MODEL, apply_route, new_caller, run_chunk
 
 Rows = list[dict[str, Any]]
 OURS = "run_chunk, whole"
-# How many requests each sends in one run at 50 ms. Each run takes about two seconds.
+# How many requests each sends in one run at 50 ms. Each run takes one to two seconds.
 REQUESTS = {
     "protocol": 6_000,
     "aiohttp": 8_000,
     OURS: 8_000,
-    "openai[aiohttp]": 1_536,
-    "openai": 768,
-    "litellm": 512,
+    "openai[aiohttp]": 1_024,
+    "openai": 512,
+    "litellm": 256,
 }
 SHOWN = {
     "protocol": "bare asyncio protocol (the limit)",

@@ -214,7 +214,7 @@ def simulate(batches: int, lines: int, max_concurrency: int, quotas: Quotas) -> 
 
 SCENARIOS = {
     "20 x 50,000 on one route of 10,000": (20, 500, Quotas()),
-    "100 x 50,000, 800 in flight for each": (100, 800, Quotas()),
+    "100 x 50,000, 1,000 in flight for each": (100, 1_000, Quotas()),
     "100 x 50,000, 2,400 for each": (100, 2_400, Quotas()),
     "100 x 50,000, 10,000 for each": (100, 10_000, Quotas()),
     "100 x 50,000, 10,000 for each, half of them in a second account": (50, 10_000, Quotas()),

@@ -28,7 +28,7 @@ from nightshift.upstream.client import Upstream
 from bench import report, stub
 from bench.peers import BODY, cpu_seconds
 
-CONNECTIONS = (1, 256, 800)
+CONNECTIONS = (1, 256, 1_000)
 ROUNDS = 5
 
 Figures = Mapping[str, list[float]]

@@ -52,8 +52,8 @@ def test_from_an_account_to_its_end(local: Local) -> None:
     wait_for(lambda: local.openai(unused).batches.retrieve(running.id).status == "cancelled")
 
 
-# Enough for two workers: each has up to 400 requests in flight, and 3,200 lines or more.
-LINES, IN_FLIGHT = 6_400, 800
+# Enough for two workers: each has up to 500 requests in flight, and 4,000 lines.
+LINES, IN_FLIGHT = 8_000, 1_000
 # Of a line of ``batch_file``, which has four words and two in its answer. It is a cent.
 CENTS_PER_MILLION = {"input_per_million": 1_250, "output_per_million": 2_500}
 LIMIT_CENTS = 2_000

@@ -157,7 +157,7 @@ def counted(lines: int) -> Usage:
         calls=Counter({("RunChunk", "s3", "PUT"): 10, ("RunChunk", "secretsmanager", "GetSecretValue"): 1}),
         units=defaultdict(float, {("RunChunk", "write"): 20.0}),
         invocations=Counter(FUNCTIONS),
-        seconds=defaultdict(float, used | {"RunChunk": lines / 800}),
+        seconds=defaultdict(float, used | {"RunChunk": lines / 1_000}),
         slices=Counter({"done": 1}),
         cpu=defaultdict(float, used),
         transitions=4,

@@ -22,6 +22,7 @@ from nightshift.routes.lease import Lease
 from nightshift.routes.level import Level
 from nightshift.routes.route import Auth
 from nightshift.routes.state import RouteState
+from nightshift.upstream import sockets
 
 from tests.integration.support import (
     MODEL,
@@ -506,6 +507,28 @@ def test_chunks_share_the_routes_concurrency(alice: Caller, server: Server, monk
     assert [answer["state"] for answer in alice.run_chunks(batch_id)] == ["done", "done"]
     batch = alice.finalize(batch_id)
     assert [line["custom_id"] for line in alice.lines(batch["output_file_id"])] == [f"r{n}" for n in range(9)]
+
+
+def test_a_worker_sends_no_more_at_once_than_it_may_open(
+    alice: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, counting, active, most = threading.Barrier(3), threading.Lock(), 0, 0
+
+    def answer(exchange: Exchange) -> None:
+        nonlocal active, most
+        with counting:
+            active += 1
+            most = max(most, active)
+        together.wait(30)  # until the others have come
+        with counting:
+            active -= 1
+        exchange.complete()
+
+    server.behave = answer
+    apply_route(server.url)
+    monkeypatch.setattr(sockets, "room", lambda: 3)
+    assert [answer["state"] for answer in alice.run_chunks(alice.begin(input_lines(9)))] == ["done"]
+    assert most == 3
 
 
 @pytest.mark.usefixtures("upstream")

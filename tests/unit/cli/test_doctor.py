@@ -86,11 +86,11 @@ def an_account(monkeypatch: pytest.MonkeyPatch, **about: Any) -> Lambda:
     ("free", "reserved", "state"),
     [
         (10, None, "warn"),
-        (62, None, "warn"),
-        (63, None, "ok"),
-        (1000, 12, "warn"),
-        (1000, 13, "ok"),
-        (49, 13, "warn"),
+        (59, None, "warn"),
+        (60, None, "ok"),
+        (1000, 9, "warn"),
+        (1000, 10, "ok"),
+        (49, 10, "warn"),
     ],
 )
 def test_concurrency_is_compared_with_what_the_routes_ask_for(
@@ -100,8 +100,8 @@ def test_concurrency_is_compared_with_what_the_routes_ask_for(
     an_account(monkeypatch, free=free, reserved=reserved)
     (found,) = checks.check_concurrency(DEPLOYMENT)
     assert found.state == state
-    assert "13" in found.words
-    assert ("WorkerConcurrency" in found.words) == (reserved == 12)
+    assert "ask for 10" in found.words
+    assert ("WorkerConcurrency" in found.words) == (reserved == 9)
 
 
 def test_functions_that_no_trial_reaches_are_invoked(monkeypatch: pytest.MonkeyPatch) -> None:

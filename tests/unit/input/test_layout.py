@@ -100,12 +100,13 @@ def test_one_worker_is_filled_before_the_second(count: int, max_concurrency: int
 @pytest.mark.parametrize(
     ("lines", "max_concurrency", "workers"),
     [
-        (50_000, 800, 1),
-        (50_000, 801, 2),
-        (50_000, 1_600, 2),
-        (50_000, 10_000, 13),
+        (50_000, 1_000, 1),
+        (50_000, 1_001, 2),
+        (50_000, 2_000, 2),
+        (50_000, 10_000, 10),
+        (50_000, 100_000, 12),
         (1_000, 10_000, 1),
-        (6_400, 10_000, 2),
+        (8_000, 10_000, 2),
     ],
 )
 def test_workers_for_a_file(lines: int, max_concurrency: int, workers: int) -> None:

@@ -13,7 +13,6 @@ from nightshift.chunks.meter import Meter
 from nightshift.chunks.place import Place
 from nightshift.core.errors import NotFoundError
 from nightshift.core.ids import new_id
-from nightshift.input import layout
 from nightshift.input.plan import Task
 from nightshift.results.usage import Usage
 from nightshift.routes import lease as leases
@@ -68,11 +67,6 @@ def meter_of(task: Task, batch: Batch, quotas: Quotas, run_id: str | None = None
         )
 
     return Meter(charges, price)
-
-
-def wanted(lines: int) -> int:
-    """What a worker with so many unfinished lines can have in flight."""
-    return min(layout.WORKER_CONCURRENCY, lines)
 
 
 def wake(lease: Lease) -> None:

@@ -27,6 +27,7 @@ from nightshift.input.plan import Task
 from nightshift.routes import store as routes
 from nightshift.routes.health import trouble_of
 from nightshift.routes.route import Route
+from nightshift.upstream import sockets
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import NoApiKeyError, Upstream, api_key
 
@@ -94,7 +95,8 @@ async def _run_realtime(
     if meter and not await asyncio.to_thread(meter.may_begin):
         return waiting(meter.pause, "spend_limit", carry)
     place = seats.place_of(task, batch, route, account.weight)
-    wanted = seats.wanted(sum(segment.lines for segment in task.segments))
+    concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency, sockets.room())
+    wanted = min(concurrency, sum(segment.lines for segment in task.segments))
     permit = await _first_permit(place, wanted, ends_at)
     if not permit.ceiling:
         # A visit that may send nothing reads no more than this.
@@ -108,7 +110,6 @@ async def _run_realtime(
         pause = place.report(trouble_of(0, str(error)))
         place.leave("wait", wanted, pause)
         return waiting(pause, "route", carry)
-    concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency)
     budget, tenure = ByteBudget(ANSWER_BYTES), Tenure(place, permit, scout=task.scout)
     store = S3ChunkStore(task, batch.input_file_id, run_id)
     store.begin(is_fresh=_is_fresh(batch, plan))

@@ -16,9 +16,9 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 # In batch mode answers come all at once, so larger segments cost no more memory and fewer requests to S3.
 BATCH_SEGMENT_LINES = 5_000
 
-# Requests in flight of one worker. A second worker starts only above that, because Lambda's time is the main cost. More
-# would need more files than the 1,024 that a Lambda may open.
-WORKER_CONCURRENCY = 800
+# Requests in flight of one worker. A second worker starts only above that, because Lambda's time is the main cost. Each
+# is an open file, and a Lambda may have 1,024 (`upstream/sockets.py`).
+WORKER_CONCURRENCY = 1_000
 # A worker gets at least this many lines for each request in flight, because otherwise its tail is most of its time.
 ROUNDS_PER_WORKER = 4
 

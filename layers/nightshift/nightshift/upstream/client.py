@@ -31,8 +31,8 @@ from nightshift.upstream.byte_budget import ByteBudget
 
 CONNECT_SECONDS = 10
 # Connections that are opened at the same time. A TLS handshake takes a millisecond of CPU time, of which a worker has a
-# fifth: 800 at once would come near CONNECT_SECONDS.
-OPENING = 100
+# fifth: 1,000 at once would come near CONNECT_SECONDS.
+OPENING = 125
 # A reused connection that breaks sooner was closed while it was idle.
 IDLE_CLOSE_SECONDS = 1.0
 # An answer longer than this is reserved in the byte budget. Few answers are, and this much fits into memory for each
@@ -40,10 +40,11 @@ IDLE_CLOSE_SECONDS = 1.0
 SMALL_ANSWER_BYTES = 40 * 1024
 # A longer request body is sent in blocks, because aiohttp and TLS would otherwise copy all of it at once.
 LARGE_BODY_BYTES = 128 * 1024
-# The size of one read. aiohttp buffers up to twice as much for a connection that waits.
+# The size of one read, and what waits unread in a connection's TLS layer before it stops to read its socket: asyncio
+# has 256 KiB for each if not told otherwise.
 READ_BYTES = 16 * 1024
-# What waits unread in the TLS layer of a connection before it stops to read its socket; 256 KiB if not told otherwise.
-TLS_UNREAD_BYTES = 32 * 1024
+# aiohttp stops to read a connection with more than twice as much unread: with one read.
+BUFFER_BYTES = READ_BYTES // 2 - 1
 
 # asyncio keeps a buffer of this size for each TLS connection: 256 KiB if not told otherwise, though a TLS record has 16
 # (RFC 8446, 5.1). The standard library does not document it, so a test looks at the buffer (ADR 19).
@@ -88,7 +89,7 @@ class Upstream:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_BYTES,
+            read_bufsize=BUFFER_BYTES,
         )
         return self
 
@@ -236,7 +237,7 @@ class _Connector(aiohttp.TCPConnector):
                 break
             connection.close()
         if not reused and isinstance(connection.transport, _TlsTransport):
-            connection.transport.set_read_buffer_limits(TLS_UNREAD_BYTES)
+            connection.transport.set_read_buffer_limits(READ_BYTES)
         _reused.set(reused)
         _transport.set(connection.transport)
         self._used.add(protocol)
