@@ -60,7 +60,7 @@ e2e: install console/chromium ## Test the real template on the emulator through 
 	$(MAKE) --jobs 3 e2e-callers e2e-operators e2e-engine
 
 CALLERS := $(patsubst %,tests/e2e/test_%.py,batch clients console endpoints gateway lifecycle node openapi sdk tenancy)
-OPERATORS := $(patsubst %,tests/e2e/test_%.py,guide operator permissions routes)
+OPERATORS := $(patsubst %,tests/e2e/test_%.py,guide operator permissions routes webhooks)
 
 e2e-callers:
 	NIGHTSHIFT_E2E_DIR=.local/e2e-callers pytest $(CALLERS)
