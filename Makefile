@@ -55,7 +55,7 @@ unit: install console/tests/files.json ## Run the unit tests: rules, architectur
 integration: install ## Run stores and handlers on moto
 	pytest tests/integration
 
-# Three stacks side by side, because the tests mostly wait: for what callers use, what operators do, and the engine.
+# Three stacks side by side, because the tests mostly wait: what callers use; what operators do, with webhooks; the engine.
 e2e: install console/chromium ## Test the real template on the emulator through the OpenAI SDKs, and the console in Chromium
 	$(MAKE) --jobs 3 e2e-callers e2e-operators e2e-engine
 

@@ -1,7 +1,7 @@
 """What a million lines cost: what a batch of 50,000 lines uses of AWS, counted in a real run, at list prices.
 
 The run is the whole system on a local stack, over TLS, with as many requests in flight as a full worker has. Answers
-take half a second, because ten seconds would take eleven minutes (`--long` does that). ``at_latency`` then computes
+take half a second, because ten seconds would take nine minutes (`--long` does that). ``at_latency`` then computes
 what depends on the time for ten seconds a line. Everything else is priced as counted.
 
 The seconds of the functions are measured on a whole core of this machine. With a share of a core, a function needs so

@@ -52,7 +52,8 @@ class Variant:
 
 
 def abort(local: Local, batch: Batch) -> None:
-    """Stop the execution, so that CloseAbandoned ends the batch."""
+    """Stop the execution once its worker is busy, so that CloseAbandoned ends the batch."""
+    wait_for(lambda: local.upstream.counters()["requests"])
     local.aws("stepfunctions").stop_execution(executionArn=executions(local, batch.id)[0]["executionArn"])
 
 

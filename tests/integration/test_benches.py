@@ -176,6 +176,12 @@ def test_cost_is_published(publishing: Published, long: bool) -> None:
     publishing("cost_long" if long else "cost")
 
 
+def test_a_run_with_real_answers_is_priced_as_it_is() -> None:
+    run = counted(1_000)
+    assert cost.at_latency(run, 1_000, run.latency) == run
+    assert cost.at_latency(run, 1_000, 10).seconds["RunChunk"] > run.seconds["RunChunk"]
+
+
 def test_scale_is_published(publishing: Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     batches = [scale.scale(lines, counted(lines), MEMORY) for lines in scale.SIZES]
     monkeypatch.setattr(scale, "run_sizes", lambda _: (batches, MEMORY, {1: 20.0, scale.MANY: 21.0}))

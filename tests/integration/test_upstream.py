@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
-from aiohttp import connector
-from nightshift.upstream import client
+from aiohttp import ClientResponse, connector
+from nightshift.upstream import client, sockets
 from nightshift.upstream.answer import MAX_ANSWER_BYTES, Answer
 from nightshift.upstream.byte_budget import ByteBudget
 from nightshift.upstream.client import READ_BYTES, SMALL_ANSWER_BYTES, Upstream
@@ -207,6 +207,19 @@ def test_who_waits_for_a_turn_to_connect_was_not_sent(monkeypatch: pytest.Monkey
     assert answers == [Answer(failure="connect")] * 4
 
 
+@pytest.mark.parametrize(("looks", "answered"), [(3, True), (1_000_000, False)])
+def test_a_connection_waits_for_a_free_file(
+    server: Server, monkeypatch: pytest.MonkeyPatch, looks: int, answered: bool
+) -> None:
+    full = iter(range(looks))
+    monkeypatch.setattr(client, "FULL_SECONDS", 0.01)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr(sockets, "is_full", lambda: next(full, None) is not None)
+    server.behave = answer(200, b'{"a":1}')
+    assert send(server.url) == (Answer(200, b'{"a":1}') if answered else Answer(failure="connect"))
+    assert len(server.received) == answered
+
+
 def test_an_unknown_host_name_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
@@ -240,6 +253,21 @@ def test_a_tls_connection_takes_little_memory(tls: ssl.SSLContext) -> None:
 
     with serving(tls) as server:
         assert asyncio.run(buffers(server.url)) == (READ_BYTES, READ_BYTES)
+
+
+def test_a_connection_that_waits_has_one_read_unread(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+    read = Upstream._read
+
+    async def watched(self: Upstream, response: ClientResponse, deadline: asyncio.Timeout) -> bytes | None:
+        limits.append(response.content.get_read_buffer_limits()[1])
+        return await read(self, response, deadline)
+
+    monkeypatch.setattr(Upstream, "_read", watched)
+    server.behave = answer(200, b'{"a":1}')
+    assert send(server.url).status == 200
+    assert len(limits) == 1
+    assert limits[0] < READ_BYTES
 
 
 def test_an_error_page_becomes_an_error(server: Server) -> None:

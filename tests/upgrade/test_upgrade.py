@@ -13,12 +13,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from nightshift.input.layout import WORKER_CONCURRENCY
 from openai.types import Batch
 
 from local import deployment
 from local.processes import free_port
 from local.settings import MODEL, ROOT
 from tests.e2e.conftest import ENDED, Local, assert_every_line_once, batch_file, wait_for
+from tests.e2e.looks import record_of
 
 # The last release: there is no tag yet.
 RELEASE = os.environ.get("RELEASE", "34bcb24bd4befdc1513636d57c3e07238ca4d999")
@@ -126,7 +128,8 @@ def test_batches_of_todays_code_are_finished_by_the_last_release(upgrade: Upgrad
     # With two workers: a batch of two chunks, and batches of one, which have no Map Run.
     route = {"model": "wide", "provider": "p", "base_url": today.description["upstream_url"], "upstream_model": "m"}
     routes = tmp_path / "routes.json"
-    routes.write_text(json.dumps([route | {"sku": {"id": "wide"}, "max_concurrency": 801}]))
+    routes.write_text(json.dumps([route | {"sku": {"id": "wide"}, "max_concurrency": WORKER_CONCURRENCY + 1}]))
     today.admin("routes", "apply", str(routes))
     batches = begun(today, "wide")
+    assert [plan.chunks for batch in batches if (plan := record_of(batch.id).plan)] == [1, 2, 1]
     assert_finished(upgrade.deploy_release(), batches)

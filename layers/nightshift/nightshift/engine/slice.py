@@ -95,7 +95,7 @@ async def _run_realtime(
     if meter and not await asyncio.to_thread(meter.may_begin):
         return waiting(meter.pause, "spend_limit", carry)
     place = seats.place_of(task, batch, route, account.weight)
-    concurrency = min(layout.WORKER_CONCURRENCY, route.max_concurrency, sockets.room())
+    concurrency = _concurrency(route)
     wanted = min(concurrency, sum(segment.lines for segment in task.segments))
     permit = await _first_permit(place, wanted, ends_at)
     if not permit.ceiling:
@@ -143,6 +143,14 @@ def _is_fresh(batch: Batch, plan: Planned) -> bool:
     """Whether the first run of a chunk is known to be that: no submission has come before it, and no restore of the
     tables since, which would take longer."""
     return plan.route.mode == "realtime" and time.time() < batch.created_at + FRESH_SECONDS
+
+
+def _concurrency(route: Route) -> int:
+    """Requests that a worker on the route may have in flight: no more than connections that it may open."""
+    allowed, room = min(layout.WORKER_CONCURRENCY, route.max_concurrency), sockets.room()
+    if room < allowed:
+        logger.warning("fewer files are left than requests may be in flight", room=room)
+    return min(allowed, room)
 
 
 async def _first_permit(place: Place, wanted: int, ends_at: float) -> Permit:

@@ -18,6 +18,7 @@ from nightshift.core.log import logger
 from nightshift.core.surrogates import without_lone_surrogates
 from nightshift.routes.endpoint import DEFAULT, EndpointPath
 from nightshift.routes.route import Route
+from nightshift.upstream import sockets
 from nightshift.upstream.allowance import reset_seconds
 from nightshift.upstream.answer import (
     MAX_ANSWER_BYTES,
@@ -33,6 +34,8 @@ CONNECT_SECONDS = 10
 # Connections that are opened at the same time. A TLS handshake takes a millisecond of CPU time, of which a worker has a
 # fifth: 1,000 at once would come near CONNECT_SECONDS.
 OPENING = 125
+# How often a worker looks again whether a file is free.
+FULL_SECONDS = 0.05
 # A reused connection that breaks sooner was closed while it was idle.
 IDLE_CLOSE_SECONDS = 1.0
 # An answer longer than this is reserved in the byte budget. Few answers are, and this much fits into memory for each
@@ -250,9 +253,20 @@ class _Connector(aiohttp.TCPConnector):
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("the connections before it could not be opened") from error
         try:
+            await _free_file()
             return await super()._create_connection(*request, **options)
         finally:
             self._opening.release()
+
+
+async def _free_file() -> None:
+    """Wait while connections that are being closed have the last files."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while sockets.is_full():  # noqa: ASYNC110 (nothing tells when a file is closed)
+                await asyncio.sleep(FULL_SECONDS)
+    except TimeoutError as error:
+        raise aiohttp.ConnectionTimeoutError("no file was closed for it") from error
 
 
 class NoApiKeyError(Exception):
