@@ -99,7 +99,7 @@ def test_killed_workers_submit_nothing_twice(
 ) -> None:
     local.upstream.set(batch_start_seconds=1, batch_seconds=5, files_late_seconds=2)
     batch = local.create(batch_file(300, route("half-price", batch={"max_requests": 150})))
-    killer = killing("RunChunk", (0.3, 1.5), times=3)
+    killer = killing("RunChunk", (0.3, 1.5), times=4)
     ended = local.ended(batch, 240)
     killer.stop()
     assert ended.status == "completed"
